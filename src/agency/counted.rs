@@ -1,0 +1,122 @@
+//! An agency in the counted dialect, and a single `BET`, as the seeds' clients
+//! send them: nothing names a batch, so a lost answer cannot be asked for again.
+//! Here a lost answer is an error, never a second sending.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::file::{self, Batches};
+use super::upload::Progress;
+use super::{AgencyError, Backoff, Connection, Patience};
+use crate::event;
+use crate::lottery::{AgencyId, Batch};
+use crate::wire::{Request, counted, framed};
+
+/// How often the winners are asked for: this dialect has no way to wait.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Sends the file, says done by asking for the winners, and asks until there
+/// are some to read. Answers the winning documents in stored order.
+pub fn upload(
+    patience: &Patience,
+    agency: AgencyId,
+    path: &Path,
+    batch_max: usize,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<String>, AgencyError> {
+    let scan = file::scan(path)?;
+    let mut batches = Batches::open(path, &scan, batch_max)?;
+    let mut connection = connect(patience)?;
+    let mut sent = 0;
+    while let Some(bets) = batches.next_batch()? {
+        let count = bets.len() as u64;
+        let request = Request::Payload(vec![Batch { agency, bets, place: None }]);
+        match ask(&mut connection, patience, &request)?.as_str() {
+            "ACK" => {}
+            refusal => {
+                return Err(AgencyError::Refused { what: "bets", reason: refusal.to_owned() });
+            }
+        }
+        event!(Info, "apuesta_enviada", Success, cantidad = count);
+        sent += count;
+        progress(sent, scan.rows);
+    }
+    let documents = winners(&mut connection, patience, agency)?;
+    event!(Info, "consulta_ganadores", Success, cant_ganadores = documents.len());
+    Ok(documents)
+}
+
+/// Sends one bet in the framed dialect's `BET`.
+pub fn send_bet(patience: &Patience, bet: Batch) -> Result<(), AgencyError> {
+    let mut connection = connect(patience)?;
+    let mut bytes = Vec::new();
+    framed::encode_request(&Request::Bet(bet), &mut bytes);
+    let answer =
+        exchange(&mut connection, &bytes, |input| framed::decode_answer(input).map_err(io::Error::other));
+    let fields = answer.map_err(|source| unknown(patience, source))?;
+    match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["ACK", "OK"] => Ok(()),
+        ["ACK", "ERR", ref reason @ ..] => {
+            Err(AgencyError::Refused { what: "BET", reason: reason.join("|") })
+        }
+        _ => Err(AgencyError::Protocol { server: patience.server.clone(), answer: fields.join("|") }),
+    }
+}
+
+fn winners(
+    connection: &mut Connection,
+    patience: &Patience,
+    agency: AgencyId,
+) -> Result<Vec<String>, AgencyError> {
+    loop {
+        let answer = ask(connection, patience, &Request::DoneAndWinners { agency })?;
+        if answer == "ERROR_LOTTERY_HASNT_ENDED" || answer == "ERROR_BUSY" {
+            std::thread::sleep(POLL_INTERVAL);
+            continue;
+        }
+        if answer.starts_with("ERROR_") {
+            return Err(AgencyError::Refused { what: "GET_WINNERS", reason: answer });
+        }
+        let document = |line: &str| line.split('|').nth(2).map(str::to_owned);
+        return Ok(answer.lines().filter_map(document).collect());
+    }
+}
+
+fn connect(patience: &Patience) -> Result<Connection, AgencyError> {
+    let mut backoff = Backoff::new(patience.give_up_after);
+    loop {
+        match Connection::open(&patience.server) {
+            Ok(connection) => return Ok(connection),
+            Err(error) if !backoff.pause(&error) => {
+                return Err(AgencyError::Unreachable { server: patience.server.clone(), source: error });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn ask(connection: &mut Connection, patience: &Patience, request: &Request) -> Result<String, AgencyError> {
+    let mut bytes = Vec::new();
+    counted::encode_request(request, &mut bytes);
+    let decode = |input: &mut &[u8]| match counted::decode_answer(input) {
+        Ok(answer) => Ok(answer.map(str::to_owned)),
+        Err(error) => Err(io::Error::other(error)),
+    };
+    exchange(connection, &bytes, decode).map_err(|source| unknown(patience, source))
+}
+
+fn exchange<T>(
+    connection: &mut Connection,
+    bytes: &[u8],
+    decode: impl Fn(&mut &[u8]) -> io::Result<Option<T>>,
+) -> io::Result<T> {
+    use std::io::Write as _;
+    connection.stream.write_all(bytes)?;
+    connection.stream.set_read_timeout(Some(super::ANSWER_TIMEOUT))?;
+    connection.read_answer(decode)
+}
+
+fn unknown(patience: &Patience, source: io::Error) -> AgencyError {
+    AgencyError::Unknown { server: patience.server.clone(), source }
+}

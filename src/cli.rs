@@ -1,0 +1,116 @@
+//! The command line: what can be typed, and what each way to end exits with.
+//!
+//! Here is only the grammar; each subcommand has its file below, which reads
+//! its settings, calls the library, and shows what came of it.
+
+mod check;
+mod demo;
+mod generate;
+mod queries;
+mod serve;
+mod upload;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::agency::AgencyError;
+use crate::config::ConfigError;
+use crate::store::sqlite::OpenError;
+
+/// The central server of a lottery, and all that goes with it.
+#[derive(Debug, Parser)]
+#[command(name = "sorteo", version, arg_required_else_help = true)]
+#[command(after_help = "\
+A whole draw on this machine:  sorteo demo
+A server and an agency:        sorteo serve --agencies 1
+                               sorteo upload --agency 1 --file agency-1.csv
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the database failed or was
+refused, 75 another server holds it, 78 wrong configuration.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server: take bets, draw once, serve winners
+    Serve(Box<serve::Args>),
+    /// Be an agency: send a file of bets, say done, wait for the winners
+    Upload(upload::Args),
+    /// Print an agency's winning documents, one a line
+    Winners(queries::WinnersArgs),
+    /// Print how the newest draw stands
+    Status(queries::StatusArgs),
+    /// Watch a whole draw: a server and five agencies on made-up bets
+    Demo(demo::Args),
+    /// Write made-up files of bets
+    Generate(generate::Args),
+    /// Verify a database: its integrity, and that its tables agree
+    Check(check::Args),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command failed, which decides what the program exits with.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Anything that is none of the others.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database was refused.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database failed while it was in use.
+    #[error("the database failed: {0}: start the server again, agencies will send what was not acknowledged")]
+    Database(String),
+    /// An agency's call failed.
+    #[error(transparent)]
+    Agency(#[from] AgencyError),
+}
+
+impl Failure {
+    /// The exit code, as sysexits.h names them.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Agency(_) => 1,
+            Self::Config(ConfigError::Flag { .. } | ConfigError::Missing { .. }) => 2,
+            Self::Config(_) => 78,
+            Self::Open(OpenError::Held(_)) => 75,
+            Self::Open(_) | Self::Database(_) => 74,
+        }
+    }
+}
+
+/// Runs what was typed; answers what to exit with.
+pub fn main() -> ExitCode {
+    // A usage error prints what is wrong and exits with 2; `--help` with 0.
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Upload(args) => upload::run(&args),
+        Command::Winners(args) => queries::winners(&args),
+        Command::Status(args) => queries::status(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sorteo", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("sorteo: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

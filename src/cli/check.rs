@@ -1,0 +1,60 @@
+//! `sorteo check`: verifies a database, beside a running server or without one.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+
+use super::Failure;
+use super::upload::bar;
+use crate::store::sqlite::check::{Report, check};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Verifies SQLite's integrity, then that the tables agree: bets against batches,
+digests against rows, winners against bets, done agencies against the draw. One
+line a finding; exits with 0 only if there is none. It changes nothing.")]
+pub(super) struct Args {
+    /// The database file
+    #[arg(long, value_name = "FILE")]
+    database: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let bar = if std::io::stderr().is_terminal() { bar("bets checked") } else { ProgressBar::hidden() };
+    let report = check(&args.database, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    for finding in &report.findings {
+        println!("{finding}");
+    }
+    conclude(&report, &args.database)?;
+    println!(
+        "{}: fine: {} draws, {} batches, {} bets, {} winners",
+        args.database.display(),
+        report.draws,
+        report.batches,
+        report.bets,
+        report.winners
+    );
+    Ok(())
+}
+
+/// Checks quietly; the first finding is the error.
+pub(super) fn verify(database: &Path) -> Result<(), Failure> {
+    let report = check(database, &mut |_, _| {})?;
+    conclude(&report, database)
+}
+
+fn conclude(report: &Report, database: &Path) -> Result<(), Failure> {
+    match report.findings.as_slice() {
+        [] => Ok(()),
+        [first, ..] => Err(Failure::Failed(anyhow::anyhow!(
+            "{}: {} findings, the first: {first}; keep the file as it is and restore a backup",
+            database.display(),
+            report.findings.len()
+        ))),
+    }
+}

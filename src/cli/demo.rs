@@ -1,0 +1,207 @@
+//! `sorteo demo`: a whole draw in one process, on a database of its own. A
+//! server and five agencies, of which two speak the counted dialect; then what
+//! came out is held against what was sent.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use indicatif::{MultiProgress, ProgressBar};
+use log::LevelFilter;
+
+use super::serve::observer;
+use super::upload::{DialectName, bar};
+use super::{Failure, check};
+use crate::agency::upload::Upload;
+use crate::agency::{Patience, counted};
+use crate::lottery::{AgencyId, DEFAULT_WINNING_NUMBER};
+use crate::server::{Limits, Remote, ServeError, Server};
+use crate::service::Service;
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::{generate, logging};
+
+/// Agencies of the demo: as many as the lab has.
+const AGENCIES: u32 = 5;
+/// From this agency on they speak the counted dialect.
+const FIRST_COUNTED: u32 = 4;
+/// Bets in a batch: what the seeds' clients send.
+const BATCH: usize = 99;
+/// How long an agency tries to reach a server that is in the same process.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Folder for the database and the agencies' files [default: a new one among the temporary files]
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// How many bets the agencies have together
+    #[arg(long, value_name = "N", default_value_t = generate::BETS)]
+    bets: u64,
+    /// The same seed makes the same bets
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// What one agency did.
+struct Done {
+    agency: u32,
+    dialect: &'static str,
+    bets: u64,
+    expected: Vec<String>,
+    winners: Vec<String>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    logging::init(LevelFilter::Warn);
+    let folder = fresh_folder(args.dir.as_deref())?;
+    let database = folder.join("sorteo.db");
+    println!("Made-up bets of {AGENCIES} agencies: {}", folder.display());
+    let files = generate::write_files(&folder, AGENCIES, args.bets, args.seed)
+        .with_context(|| format!("bets cannot be written to {}", folder.display()))?;
+    let (address, remote, server) = start_server(&database)?;
+    println!("A server on {address}, and {AGENCIES} agencies that send all at once:");
+    let started = Instant::now();
+    let agencies = run_agencies(address, &files);
+    let took = started.elapsed();
+    remote.stop();
+    let stopped = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
+    let agencies = agencies?;
+    stopped.context("the server failed")?;
+    show(&agencies, took);
+    hold_against_what_was_sent(&agencies)?;
+    check::verify(&database)?;
+    println!("Every bet is stored once, the draw was made once, and all winners are right.\n");
+    println!("Look at it:");
+    println!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display());
+    println!("  sqlite3 -readonly {} 'SELECT * FROM agencies'", database.display());
+    Ok(())
+}
+
+/// A folder without a database: the demo begins from nothing.
+fn fresh_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let Some(folder) = given else {
+        let folder = tempfile::Builder::new()
+            .prefix("sorteo-demo-")
+            .tempdir()
+            .context("no temporary folder can be made")?;
+        // It stays: what the demo is for is to look at it.
+        return Ok(folder.keep());
+    };
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    if folder.join("sorteo.db").exists() {
+        Err(anyhow::anyhow!("{} holds a database already: give another --dir", folder.display()))?;
+    }
+    Ok(folder.to_owned())
+}
+
+type Serving = thread::JoinHandle<Result<(), ServeError>>;
+
+fn start_server(database: &Path) -> Result<(SocketAddr, Remote, Serving), Failure> {
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port can be listened on")?;
+    let address = server.local_address().context("the socket has no address")?;
+    let remote = server.remote();
+    let options = Options { agencies: Some(AGENCIES), ..Options::new(database) };
+    let (store, _) = SqliteStore::open(&options, observer(&remote))?;
+    let service = Arc::new(Service::new(store));
+    let listening = server.listen().context("the port cannot be listened on")?;
+    // The service goes with the thread: when it ends, the database is closed.
+    let serving = thread::spawn(move || listening.run(service, Limits::default()));
+    Ok((address, remote, serving))
+}
+
+fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Failure> {
+    let bars = MultiProgress::new();
+    if !std::io::stderr().is_terminal() {
+        bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let results: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (1..)
+            .zip(files)
+            .map(|(agency, file)| {
+                let bar = bars.add(bar("").with_prefix(format!("agency {agency} ")));
+                scope.spawn(move || run_agency(address, agency, file, &bar))
+            })
+            .collect();
+        running.into_iter().map(thread::ScopedJoinHandle::join).collect()
+    });
+    let panicked = |_| Failure::Failed(anyhow::anyhow!("an agency panicked"));
+    results.into_iter().map(|joined| joined.map_err(panicked)?).collect()
+}
+
+fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
+    let patience = Patience { server: address.to_string(), give_up_after: PATIENCE };
+    let dialect = if agency < FIRST_COUNTED { DialectName::Framed } else { DialectName::Counted };
+    let mut bets = 0;
+    let mut progress = |sent, all| {
+        bets = all;
+        bar.set_length(all);
+        bar.set_position(sent);
+    };
+    let id = AgencyId(agency);
+    let winners = match dialect {
+        DialectName::Framed => {
+            let mut upload = Upload::start(patience, id, file)?;
+            upload.send(file, BATCH, &mut progress)?;
+            upload.done()?;
+            bar.set_message("waits for the draw");
+            upload.wait_winners()?
+        }
+        DialectName::Counted => counted::upload(&patience, id, file, BATCH, &mut progress)?,
+    };
+    bar.finish_with_message(format!("{} winners", winners.len()));
+    Ok(Done {
+        agency,
+        dialect: if dialect == DialectName::Framed { "framed" } else { "counted" },
+        bets,
+        expected: winners_of_file(file)?,
+        winners,
+    })
+}
+
+/// The documents that win in a file, read without any of the server's code.
+fn winners_of_file(file: &Path) -> Result<Vec<String>, Failure> {
+    let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let winning = format!(",{DEFAULT_WINNING_NUMBER}");
+    let document = |line: &str| line.split(',').nth(2).map(str::to_owned);
+    Ok(text.lines().filter(|line| line.ends_with(&winning)).filter_map(document).collect())
+}
+
+fn show(agencies: &[Done], took: Duration) {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["agency", "dialect", "bets", "winners", "documents"]);
+    for done in agencies {
+        table.add_row([
+            done.agency.to_string(),
+            done.dialect.to_owned(),
+            done.bets.to_string(),
+            done.winners.len().to_string(),
+            done.winners.join(", "),
+        ]);
+    }
+    for column in [2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let bets: u64 = agencies.iter().map(|done| done.bets).sum();
+    println!("{table}");
+    println!("{bets} bets and the draw of number {DEFAULT_WINNING_NUMBER} took {:.2} s.", took.as_secs_f64());
+}
+
+fn hold_against_what_was_sent(agencies: &[Done]) -> Result<(), Failure> {
+    let check = || -> anyhow::Result<()> {
+        for Done { agency, expected, winners, .. } in agencies {
+            if winners != expected {
+                bail!("agency {agency} was told {winners:?}, and its file says {expected:?}");
+            }
+        }
+        Ok(())
+    };
+    Ok(check()?)
+}

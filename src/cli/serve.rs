@@ -1,0 +1,180 @@
+//! `sorteo serve`: opens the database, listens, serves until told to stop.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context as _;
+use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::iterator::Signals;
+
+use super::Failure;
+use crate::config::{Layers, ServeConfig, ServeSettings, process_environment};
+use crate::server::{Remote, ServeError, Server};
+use crate::service::Service;
+use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore};
+use crate::{event, logging};
+
+/// Exits of a process that a second signal ended at once: 128 and SIGTERM.
+const SECOND_SIGNAL_EXIT: i32 = 143;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every setting is also a variable of the environment (SORTEO_LISTEN, …) and a key
+of the file that --config names (listen = \"…\"). A flag beats a variable, a
+variable beats the file. The seeds' names SERVER_PORT, LOGGING_LEVEL,
+CLIENT_AMOUNT and TOTAL_AGENCIES work too.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: ServeSettings,
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the address to this file once the server listens
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let layers = Layers::of_serve(&args.settings, args.config.as_deref(), &process_environment())?;
+    let config = ServeConfig::lower(&layers)?;
+    logging::init(config.log_level);
+    log_panics();
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    // The address first: where it is taken, no database is made.
+    let server =
+        Server::bind(config.listen).with_context(|| format!("{} cannot be listened on", config.listen))?;
+    let address = server.local_address().context("the socket has no address")?;
+    log_config(&config, address, files);
+    let remote = server.remote();
+    stop_on_signals(&remote).context("signals cannot be handled")?;
+    let (store, recovery) = SqliteStore::open(&config.store, observer(&remote))?;
+    log_recovery(&recovery);
+    let service = Arc::new(Service::new(store));
+    let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
+    if let Some(path) = &args.ready_file {
+        write_ready_file(path, address)?;
+    }
+    let served = listening.run(Arc::clone(&service), config.limits);
+    match served {
+        Ok(()) => close(service),
+        Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
+        Err(error @ ServeError::Io(_)) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+/// What the store tells becomes a log line, and reaches the server.
+pub(super) fn observer(remote: &Remote) -> Observer {
+    let remote = remote.clone();
+    Arc::new(move |event| match event {
+        Event::Drawn(standing) => {
+            event!(
+                Info,
+                "sorteo",
+                Success,
+                draw = standing.draw,
+                bets = standing.bets,
+                winners = standing.winners
+            );
+            remote.draw_made();
+        }
+        Event::Failed(error) => {
+            event!(Error, "write_database", Fail, error = error);
+            remote.store_failed(error);
+        }
+    })
+}
+
+fn close(service: Arc<Service<SqliteStore>>) -> Result<(), Failure> {
+    match Arc::try_unwrap(service) {
+        Ok(service) => {
+            service.into_store().close();
+            event!(Info, "close_database", Success);
+        }
+        // A worker is stuck in a commit; what it did not answer is repeated.
+        Err(_) => event!(Warn, "close_database", Fail, error = "a worker still uses it"),
+    }
+    event!(Info, "shutdown", Success);
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT stops the server, a second one ends the process.
+fn stop_on_signals(remote: &Remote) -> std::io::Result<()> {
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let remote = remote.clone();
+    thread::Builder::new().name("sorteo-signals".into()).spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                event!(Warn, "shutdown", Fail, error = "a second signal: ending at once");
+                std::process::exit(SECOND_SIGNAL_EXIT);
+            }
+            event!(Info, "shutdown", InProgress);
+            remote.stop();
+        }
+    })?;
+    Ok(())
+}
+
+/// A panic is a bug of ours: one line in the log, like everything else.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        event!(Error, "panic", Fail, error = info);
+    }));
+}
+
+/// Files beside the connections: database, log, lock, readers, sockets of ours.
+const FILES_BESIDE_CONNECTIONS: u64 = 64;
+
+fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
+    let agencies = config.store.agencies.map_or("inferred".to_owned(), |agencies| agencies.to_string());
+    let limits = &config.limits;
+    event!(
+        Info,
+        "config",
+        Success,
+        listen = address,
+        database = config.store.database.display(),
+        agencies = agencies,
+        workers = limits.workers,
+        max_connections = limits.connections_max,
+        log_level = config.log_level,
+    );
+    let needed = limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+    if files > 0 && files < needed {
+        event!(
+            Warn,
+            "config",
+            Fail,
+            error = format!("the system allows {files} open files, max_connections needs {needed}"),
+        );
+    }
+}
+
+fn log_recovery(recovery: &Recovery) {
+    let standing = &recovery.standing;
+    event!(
+        Info,
+        "recover",
+        Success,
+        database = if recovery.created { "created" } else { "opened" },
+        draw = standing.draw,
+        state = if standing.drawn { "drawn" } else { "open" },
+        bets = standing.bets,
+        done = standing.done,
+        expected = standing.expected,
+        winning_number = standing.winning_number,
+    );
+}
+
+/// Written beside and renamed: a reader sees the whole line or no file.
+fn write_ready_file(path: &Path, address: SocketAddr) -> Result<(), Failure> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    let unfinished = PathBuf::from(unfinished);
+    fs::write(&unfinished, format!("{address}\n"))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! `sorteo upload`: one agency from its file to its winners; or one bet from
+//! the seeds' variables where there is no file.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use log::LevelFilter;
+
+use super::Failure;
+use crate::agency::upload::Upload;
+use crate::agency::{Patience, counted};
+use crate::config::{AgencyConfig, AgencySettings, Environment, Layers, process_environment};
+use crate::lottery::{AgencyId, Batch, Bets};
+use crate::{event, logging};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The upload is named after what the file holds: sent twice, it is stored once. It
+goes on by itself where it stopped, whichever side went away. The seeds' variables
+CLI_ID, CLI_SERVER_ADDRESS, CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL work too; without
+a file, NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO are sent as one bet.
+
+Exits with 0 only if every bet was acknowledged and the winners were received.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: AgencySettings,
+    /// Do not wait for the draw
+    #[arg(long)]
+    no_wait: bool,
+    /// Write the winning documents to this file, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "no_wait")]
+    winners_out: Option<PathBuf>,
+    /// How to speak; the counted dialect cannot resume and always waits
+    #[arg(long, value_enum, default_value_t = DialectName::Framed)]
+    dialect: DialectName,
+}
+
+/// The dialects by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DialectName {
+    Framed,
+    Counted,
+}
+
+/// The seeds' variables of a single bet, in the order of its fields.
+const BET_VARIABLES: [&str; 5] = ["NOMBRE", "APELLIDO", "DOCUMENTO", "NACIMIENTO", "NUMERO"];
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let environment = process_environment();
+    let config = AgencyConfig::lower(&Layers::of_agency(&args.settings, &environment)?)?;
+    let agency = config.require_agency()?;
+    let patience = Patience { server: config.server.clone(), give_up_after: config.give_up_after };
+    let Some(path) = &config.file else {
+        logging::init(config.log_level);
+        return send_one_bet(&patience, agency, &environment);
+    };
+    let bar = Bar::new(std::io::stderr().is_terminal());
+    // Lines for every batch would tear the bar: there, only what went wrong is told.
+    logging::init(if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level });
+    match send_file(args, &config, agency, path, &patience, &bar) {
+        Ok(()) => {
+            event!(Info, "loop_finished", Success);
+            Ok(())
+        }
+        Err(failure) => {
+            bar.abandon();
+            event!(Info, "loop_finished", Fail);
+            Err(failure)
+        }
+    }
+}
+
+fn send_file(
+    args: &Args,
+    config: &AgencyConfig,
+    agency: AgencyId,
+    path: &Path,
+    patience: &Patience,
+    bar: &Bar,
+) -> Result<(), Failure> {
+    let mut progress = |sent, all| bar.set(sent, all);
+    let documents = match args.dialect {
+        DialectName::Counted => counted::upload(patience, agency, path, config.batch, &mut progress)?,
+        DialectName::Framed => {
+            let mut upload = Upload::start(patience.clone(), agency, path)?;
+            upload.send(path, config.batch, &mut progress)?;
+            upload.done()?;
+            if args.no_wait {
+                bar.finish(&format!("{} bets stored", upload.bets()));
+                return Ok(());
+            }
+            bar.wait("waiting for the draw");
+            upload.wait_winners()?
+        }
+    };
+    bar.finish(&format!("{} winners", documents.len()));
+    if let Some(out) = &args.winners_out {
+        let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
+        fs::write(out, lines).with_context(|| format!("{} cannot be written", out.display()))?;
+    }
+    Ok(())
+}
+
+fn send_one_bet(patience: &Patience, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {
+    let mut fields = [""; 5];
+    for (field, name) in fields.iter_mut().zip(BET_VARIABLES) {
+        *field = environment.get(name).with_context(|| {
+            format!("nothing to send: give --file, or a single bet by {}", BET_VARIABLES.join(", "))
+        })?;
+    }
+    let mut bets = Bets::default();
+    bets.push(fields).map_err(|error| {
+        anyhow::anyhow!("the bet given by {} is not one: {error}", BET_VARIABLES.join(", "))
+    })?;
+    let bet = bets.iter().next().context("a bet was pushed")?;
+    let (document, number) = (bet.document.to_owned(), bet.number);
+    let sent = counted::send_bet(patience, Batch { agency, bets, place: None });
+    match &sent {
+        Ok(()) => event!(Info, "apuesta_enviada", Success, dni = document, numero = number),
+        Err(error) => event!(Info, "apuesta_enviada", Fail, dni = document, numero = number, error = error),
+    }
+    Ok(sent?)
+}
+
+/// A progress bar on a terminal, and nothing elsewhere.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(shown: bool) -> Self {
+        Self(if shown { bar("bets sent") } else { ProgressBar::hidden() })
+    }
+
+    fn shown(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    fn set(&self, sent: u64, all: u64) {
+        self.0.set_length(all);
+        self.0.set_position(sent);
+    }
+
+    fn wait(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+        self.0.enable_steady_tick(std::time::Duration::from_millis(200));
+    }
+
+    fn finish(&self, what: &str) {
+        self.0.finish_with_message(what.to_owned());
+    }
+
+    fn abandon(&self) {
+        self.0.abandon();
+    }
+}
+
+/// The bar that all commands show: done of all, speed, what is going on.
+pub(super) fn bar(message: &str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix}{wide_bar} {human_pos}/{human_len} {per_sec:>14} {msg}")
+            .expect("the template is well-formed");
+    ProgressBar::new(0).with_style(style).with_message(message.to_owned())
+}

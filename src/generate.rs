@@ -1,0 +1,220 @@
+//! Made-up bets of the real data's size and shape, the same for the same seed.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tempfile::NamedTempFile;
+
+/// Bets of the data that the lab's five agencies have, and of `sorteo demo`.
+pub const BETS: u64 = 78_697;
+/// How those bets are spread over the five agencies.
+const FIVE_AGENCIES: [u64; 5] = [26_936, 25_518, 16_014, 9_238, 991];
+/// Numbers are drawn from 0 to this: one bet in ten thousand wins.
+const NUMBER_MAX: u32 = 9_999;
+
+const FIRST_NAMES: [&str; 40] = [
+    "Agustín",
+    "Alma",
+    "Ana",
+    "Bautista",
+    "Benicio",
+    "Camila",
+    "Catalina",
+    "Ciro",
+    "Delfina",
+    "Diego",
+    "Emilia",
+    "Emma",
+    "Felipe",
+    "Francesca",
+    "Guadalupe",
+    "Ignacio",
+    "Isabella",
+    "Joaquín",
+    "Juan",
+    "Julieta",
+    "Lautaro",
+    "Lionel",
+    "Lola",
+    "Lucía",
+    "Luis",
+    "Malena",
+    "Martina",
+    "Mateo",
+    "Milagros",
+    "Nicolás",
+    "Olivia",
+    "Pedro",
+    "Pilar",
+    "Renata",
+    "Santiago",
+    "Sofía",
+    "Thiago",
+    "Tomás",
+    "Valentina",
+    "Zoe",
+];
+const LAST_NAMES: [&str; 32] = [
+    "Acosta",
+    "Aguirre",
+    "Álvarez",
+    "Benítez",
+    "Borges",
+    "Castro",
+    "Díaz",
+    "Farina",
+    "Fernández",
+    "Fornerón",
+    "García",
+    "Giménez",
+    "González",
+    "Hernández",
+    "Huarte",
+    "Ibáñez",
+    "Leiva",
+    "López",
+    "Lorca",
+    "Mamani",
+    "Martínez",
+    "Mejía",
+    "Morales",
+    "Núñez",
+    "Pereyra",
+    "Quiroga",
+    "Rivas",
+    "Saldaña",
+    "Sánchez",
+    "Valenzuela",
+    "Varela",
+    "Zambrano",
+];
+
+/// Writes `agency-1.csv` to `agency-N.csv` into the folder; answers their paths.
+///
+/// A file that is there already is left alone if it holds just what would be
+/// written, and is an error if it holds anything else: nothing is overwritten.
+pub fn write_files(folder: &Path, agencies: u32, bets: u64, seed: u64) -> io::Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder)?;
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let shares = shares(agencies, bets);
+    (1..)
+        .zip(shares)
+        .map(|(agency, bets): (u32, u64)| {
+            let path = folder.join(format!("agency-{agency}.csv"));
+            let unfinished = NamedTempFile::with_prefix_in(".agency-", folder)?;
+            write_file(unfinished.as_file(), bets, &mut random)?;
+            put_in_place(unfinished, &path)?;
+            Ok(path)
+        })
+        .collect()
+}
+
+/// Gives the finished file its name, unless the name is taken.
+fn put_in_place(unfinished: NamedTempFile, path: &Path) -> io::Result<()> {
+    if path.exists() {
+        if same_content(unfinished.path(), path)? {
+            return Ok(());
+        }
+        let message = format!("{} exists and holds other bets: give another folder", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    // Temporary files are private; bets are read by agencies of other users.
+    unfinished.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    unfinished.persist_noclobber(path)?;
+    Ok(())
+}
+
+fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let open = |path| File::open(path).map(|file| io::BufReader::new(file).bytes());
+    let (mut one, mut other) = (open(one)?, open(other)?);
+    loop {
+        match (one.next().transpose()?, other.next().transpose()?) {
+            (None, None) => return Ok(true),
+            (one, other) if one != other => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
+/// How many bets each agency has: five as the real five, others alike.
+fn shares(agencies: u32, bets: u64) -> Vec<u64> {
+    let parts = match agencies {
+        5 => FIVE_AGENCIES.to_vec(),
+        _ => vec![1; agencies as usize],
+    };
+    let whole: u64 = parts.iter().sum();
+    // Shares end where the running sum, rounded down, ends: they add up exactly.
+    let up_to = |part: u64| (u128::from(bets) * u128::from(part) / u128::from(whole)) as u64;
+    let mut before = 0;
+    parts
+        .iter()
+        .map(|part| {
+            let share = up_to(before + part) - up_to(before);
+            before += part;
+            share
+        })
+        .collect()
+}
+
+fn write_file(file: &File, bets: u64, random: &mut ChaCha8Rng) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(file);
+    for _ in 0..bets {
+        csv.write_record(random_bet(random))?;
+    }
+    csv.flush()
+}
+
+fn random_bet(random: &mut ChaCha8Rng) -> [String; 5] {
+    let first_names = &FIRST_NAMES;
+    let mut first_name = first_names[random.random_range(0..first_names.len())].to_owned();
+    if random.random_bool(0.6) {
+        first_name.push(' ');
+        first_name.push_str(first_names[random.random_range(0..first_names.len())]);
+    }
+    let last_name = LAST_NAMES[random.random_range(0..LAST_NAMES.len())].to_owned();
+    let document = random.random_range(20_000_000..40_000_000_u32).to_string();
+    let (year, month, day) = (
+        random.random_range(1980..2005_u32),
+        random.random_range(1..=12_u32),
+        random.random_range(1..=28_u32),
+    );
+    let number = random.random_range(0..=NUMBER_MAX).to_string();
+    [first_name, last_name, document, format!("{year}-{month:02}-{day:02}"), number]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_and_five_agencies_have_the_real_sizes() {
+        assert_eq!(shares(5, BETS), FIVE_AGENCIES);
+        for (agencies, bets) in [(1, 10), (3, 10), (5, 7), (7, 1_000_003), (5, 0)] {
+            let shares = shares(agencies, bets);
+            assert_eq!(shares.len(), agencies as usize);
+            assert_eq!(shares.iter().sum::<u64>(), bets);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_writes_the_same_files_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = |name: &str, seed| {
+            let paths = write_files(&folder.path().join(name), 2, 50, seed).unwrap();
+            paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>()
+        };
+        let first = content("a", 1);
+        assert_eq!(first.iter().map(|text| text.lines().count()).sum::<usize>(), 50);
+        assert_eq!(first, content("b", 1));
+        assert_ne!(first, content("c", 2));
+        assert_eq!(first, content("a", 1), "the same again is fine");
+        let other = write_files(&folder.path().join("a"), 2, 50, 2).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(folder.path().join("a/agency-1.csv")).unwrap(), first[0]);
+        assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 2, "no leftovers");
+    }
+}

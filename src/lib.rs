@@ -1,0 +1,38 @@
+//! `sorteo`: the central server of a lottery.
+//!
+//! Agencies upload bets in batches, say when they are done, the draw happens
+//! exactly once, and each agency reads its own winners. Everything that must
+//! survive lives in one SQLite file.
+//!
+//! # Map
+//!
+//! | module | job |
+//! |---|---|
+//! | [`lottery`] | what a bet is and when it is valid: pure |
+//! | [`wire`] | both dialects, bytes to requests and replies to bytes: pure |
+//! | [`store`] | the [`store::Store`] trait and its guarantees; SQLite below it |
+//! | [`service`] | all policy: a request and a store make a reply |
+//! | [`server`] | sockets: the reactor, the workers, one peer's connection |
+//! | [`agency`] | the client: send, resume, retry, ask |
+//! | [`logging`] | the log's format and its events |
+//! | [`config`] | what an operator can set, and where each setting is from |
+//! | [`cli`] | the subcommands, thin |
+//!
+//! # Dependency rule
+//!
+//! `main → cli → server → service → store → lottery`; `server`, `service` and
+//! `agency` know `wire`, which knows only `lottery`. The service knows no
+//! socket and no byte, the store no wire type, and nothing outside
+//! `store::sqlite` knows SQL.
+#![forbid(unsafe_code)]
+
+pub mod agency;
+pub mod cli;
+pub mod config;
+pub mod generate;
+pub mod logging;
+pub mod lottery;
+pub mod server;
+pub mod service;
+pub mod store;
+pub mod wire;

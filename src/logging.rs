@@ -1,0 +1,162 @@
+//! The log: one event, one line, in the format that both seeds' tools grep.
+//!
+//! `2026-11-21 20:31:05 INFO     action: … | result: … | key: value`
+//!
+//! The actions' names are a contract, in Spanish where the seeds had them (see
+//! `docs/protocol.md`, "Log lines"). Events are logged with [`event!`](crate::event), which
+//! hands their parts to the `log` crate as key-value pairs; [`init`] sets up
+//! the format. A value can never end its field or its line, wherever it is from.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Record};
+
+use crate::lottery::is_bidirectional_control;
+
+/// How an event went: the only three words in `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Success,
+    /// It was not.
+    Fail,
+    /// It began.
+    InProgress,
+}
+
+impl Outcome {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Fail => "fail",
+            Self::InProgress => "in_progress",
+        }
+    }
+}
+
+/// Logs one event: level, action, outcome, then `key = value` pairs whose
+/// values are displayed.
+#[macro_export]
+macro_rules! event {
+    ($level:ident, $action:expr, $outcome:ident $(, $key:ident = $value:expr)* $(,)?) => {
+        ::log::log!(
+            target: "sorteo",
+            ::log::Level::$level,
+            action = $action,
+            result = $crate::logging::Outcome::$outcome.as_str()
+            $(, $key:% = $value)*;
+            ""
+        )
+    };
+}
+
+/// Starts logging to standard error from `level` on. Later calls change nothing.
+pub fn init(level: LevelFilter) {
+    let started = env_logger::Builder::new()
+        .filter(Some("sorteo"), level)
+        .format(|out, record| {
+            let mut line = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S ").to_string();
+            line.push_str(&format_event(record));
+            line.push('\n');
+            out.write_all(line.as_bytes())
+        })
+        .try_init();
+    // In one process, as in `demo`, whoever starts first decides.
+    let _ = started;
+}
+
+/// The line of an event, from its level on.
+fn format_event(record: &Record<'_>) -> String {
+    // The names and the width are those of Python's `logging`.
+    let level = match record.level() {
+        Level::Error => "ERROR",
+        Level::Warn => "WARNING",
+        Level::Info => "INFO",
+        Level::Debug | Level::Trace => "DEBUG",
+    };
+    let mut line = Line(format!("{level:<8} "), true);
+    // Writing to a string cannot fail, and the visitor has no other error.
+    let _ = record.key_values().visit(&mut line);
+    line.0
+}
+
+struct Line(String, bool);
+
+impl<'kvs> VisitSource<'kvs> for Line {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let Self(line, first) = self;
+        if !std::mem::take(first) {
+            line.push_str(" | ");
+        }
+        line.push_str(key.as_str());
+        line.push_str(": ");
+        escape_into(line, &value.to_string());
+        Ok(())
+    }
+}
+
+/// Appends a value with everything escaped that could end its field or its
+/// line, or reorder what a reader sees.
+fn escape_into(line: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            '|' => line.push_str("\\u{7c}"),
+            '\\' => line.push_str("\\\\"),
+            c if c.is_control() || is_bidirectional_control(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
+                let _ = write!(line, "{}", c.escape_unicode());
+            }
+            c => line.push(c),
+        }
+    }
+}
+
+/// Reads a level by the names of Rust's and of Python's logging.
+pub fn parse_level(name: &str) -> Option<LevelFilter> {
+    match name.to_ascii_lowercase().as_str() {
+        "critical" | "fatal" => Some(LevelFilter::Error),
+        "warning" => Some(LevelFilter::Warn),
+        other => other.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(pairs: &[(&str, &str)], level: Level) -> String {
+        format_event(&Record::builder().level(level).key_values(&pairs).build())
+    }
+
+    #[test]
+    fn a_line_has_the_seeds_form() {
+        assert_eq!(
+            line(&[("action", "apuesta_recibida"), ("result", "success"), ("cantidad", "99")], Level::Info),
+            "INFO     action: apuesta_recibida | result: success | cantidad: 99"
+        );
+        assert_eq!(
+            line(&[("action", "a"), ("result", "fail")], Level::Warn),
+            "WARNING  action: a | result: fail"
+        );
+    }
+
+    #[test]
+    fn no_value_ends_its_field_or_its_line() {
+        let hostile = "1 | result: success\n2026 INFO\r\t\0\u{7f}\u{85}\u{202e}\u{2028}\\ñ";
+        let line = line(&[("action", "x"), ("dni", hostile)], Level::Info);
+        assert_eq!(
+            line,
+            "INFO     action: x | dni: 1 \\u{7c} result: success\\u{a}2026 INFO\\u{d}\\u{9}\\u{0}\\u{7f}\\u{85}\\u{202e}\\u{2028}\\\\ñ"
+        );
+    }
+
+    #[test]
+    fn levels_are_known_by_both_languages_names() {
+        assert_eq!(parse_level("WARNING"), Some(LevelFilter::Warn));
+        assert_eq!(parse_level("critical"), Some(LevelFilter::Error));
+        assert_eq!(parse_level("info"), Some(LevelFilter::Info));
+        assert_eq!(parse_level("loud"), None);
+    }
+}

@@ -1,0 +1,471 @@
+//! The lottery itself: what a bet is, when one is valid, who is who.
+//!
+//! Everything here is pure: no clock, no socket, no database. The wire decodes
+//! *into* these types and the store keeps them; neither may invent a bet that
+//! this module has not accepted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+/// Longest `first_name` or `last_name`, in bytes of UTF-8 (wire: "A bet").
+pub const NAME_BYTES_MAX: usize = 120;
+/// Longest `document`, in bytes of UTF-8 (wire: "A bet").
+pub const DOCUMENT_BYTES_MAX: usize = 32;
+/// Longest name of an upload, in characters (wire: "What we add").
+pub const UPLOAD_ID_CHARS_MAX: usize = 64;
+/// The number that wins unless an operator says other: the seeds' constant.
+pub const DEFAULT_WINNING_NUMBER: u32 = 7574;
+
+/// Why a bet is not one. Each variant is a stable reason code of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BetError {
+    /// The row is not valid UTF-8.
+    #[error("bad_utf8")]
+    Utf8,
+    /// The row has too few or too many fields.
+    #[error("bad_fields")]
+    Fields,
+    /// The agency is not a decimal number from 0 to 4294967295.
+    #[error("bad_agency")]
+    Agency,
+    /// The row names another agency than its batch does.
+    #[error("agency_mismatch")]
+    AgencyMismatch,
+    /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
+    #[error("bad_first_name")]
+    FirstName,
+    /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
+    #[error("bad_last_name")]
+    LastName,
+    /// Empty, longer than [`DOCUMENT_BYTES_MAX`], with a forbidden character,
+    /// or with a comma: winners are answered as a comma-separated list, in
+    /// which such a document would read as two.
+    #[error("bad_document")]
+    Document,
+    /// Not `YYYY-MM-DD`, or not a date of the calendar.
+    #[error("bad_birthdate")]
+    Birthdate,
+    /// Not a decimal number from 0 to 4294967295.
+    #[error("bad_number")]
+    Number,
+}
+
+/// An agency's number, 0 to 4294967295. `01` and `1` are the same agency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AgencyId(pub u32);
+
+impl fmt::Display for AgencyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for AgencyId {
+    type Err = BetError;
+
+    fn from_str(text: &str) -> Result<Self, BetError> {
+        decimal(text).map(AgencyId).ok_or(BetError::Agency)
+    }
+}
+
+/// A draw's number, from 1 in the order in which draws were opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DrawId(pub i64);
+
+impl fmt::Display for DrawId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of one upload of one agency: 1 to 64 of `A-Za-z0-9._-`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(Box<str>);
+
+impl UploadId {
+    /// Accepts a name of the allowed form; anything else is no upload id.
+    pub fn new(name: &str) -> Option<Self> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let fits = (1..=UPLOAD_ID_CHARS_MAX).contains(&name.len());
+        (fits && name.bytes().all(allowed)).then(|| Self(name.into()))
+    }
+
+    /// The name as it travels and as it is stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where a batch stands in its upload: what makes it storable exactly once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The upload that the batch is part of.
+    pub upload: UploadId,
+    /// How many rows of the upload came before this batch.
+    pub first_row: u64,
+}
+
+/// Valid bets in the order they came, held in one text buffer.
+///
+/// The buffer is the bets' canonical form, one line each:
+/// `first|last|document|birthdate|number\n`, with the number in its shortest
+/// decimal form. A batch costs two allocations however many rows it has, and
+/// its digest is the digest of the buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bets {
+    text: String,
+    rows: Vec<Row>,
+}
+
+/// Byte offsets of one row's separators in [`Bets::text`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    start: u32,
+    first_end: u32,
+    last_end: u32,
+    document_end: u32,
+    birthdate_end: u32,
+    number: u32,
+}
+
+/// One bet, borrowed from wherever it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bet<'a> {
+    /// The bettor's given names.
+    pub first_name: &'a str,
+    /// The bettor's surname.
+    pub last_name: &'a str,
+    /// The bettor's identity document, as text: leading zeros count.
+    pub document: &'a str,
+    /// The bettor's date of birth, `YYYY-MM-DD`.
+    pub birthdate: &'a str,
+    /// The number that was bet on.
+    pub number: u32,
+}
+
+impl Bets {
+    /// How many bets there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no bet.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Forgets all bets, and keeps their room for others.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.rows.clear();
+    }
+
+    /// Bytes of the canonical text: what the bets cost to keep and to store.
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Appends a bet given as its five fields, or says which one is wrong.
+    ///
+    /// Nothing is appended on an error.
+    pub fn push(&mut self, fields: [&str; 5]) -> Result<(), BetError> {
+        let [first_name, last_name, document, birthdate, number] = fields;
+        let number = validate(first_name, last_name, document, birthdate, number)?;
+        self.append(Bet { first_name, last_name, document, birthdate, number });
+        Ok(())
+    }
+
+    /// Appends a bet given as `first|last|document|birthdate|number`.
+    pub fn push_line(&mut self, line: &str) -> Result<(), BetError> {
+        self.push(split_exactly(line).ok_or(BetError::Fields)?)
+    }
+
+    fn append(&mut self, bet: Bet<'_>) {
+        let start = self.text.len();
+        self.text.push_str(bet.first_name);
+        let first_end = self.text.len();
+        self.text.push('|');
+        self.text.push_str(bet.last_name);
+        let last_end = self.text.len();
+        self.text.push('|');
+        self.text.push_str(bet.document);
+        let document_end = self.text.len();
+        self.text.push('|');
+        self.text.push_str(bet.birthdate);
+        let birthdate_end = self.text.len();
+        self.text.push('|');
+        push_decimal(&mut self.text, bet.number);
+        self.text.push('\n');
+        self.rows.push(Row {
+            start: offset(start),
+            first_end: offset(first_end),
+            last_end: offset(last_end),
+            document_end: offset(document_end),
+            birthdate_end: offset(birthdate_end),
+            number: bet.number,
+        });
+    }
+
+    /// The bets in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Bet<'_>> {
+        self.rows.iter().map(|row| {
+            let field = |from: u32, to: u32| &self.text[from as usize..to as usize];
+            Bet {
+                first_name: field(row.start, row.first_end),
+                last_name: field(row.first_end + 1, row.last_end),
+                document: field(row.last_end + 1, row.document_end),
+                birthdate: field(row.document_end + 1, row.birthdate_end),
+                number: row.number,
+            }
+        })
+    }
+
+    /// SHA-256 of the canonical text: two equal digests are the same rows.
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.text.as_bytes()).into())
+    }
+}
+
+/// The SHA-256 of a batch's rows in their canonical form (see [`Bets`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+/// Computes a [`Digest`] row by row, for rows that come back from a database.
+#[derive(Clone, Debug, Default)]
+pub struct DigestBuilder(Sha256);
+
+impl DigestBuilder {
+    /// Adds one row.
+    pub fn add(&mut self, bet: Bet<'_>) {
+        let mut one = Bets::default();
+        one.append(bet);
+        self.0.update(one.text.as_bytes());
+    }
+
+    /// The digest of all rows added, in their order.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+/// Bets that one agency sends together: stored whole, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The agency that took the bets.
+    pub agency: AgencyId,
+    /// The bets, in the order they were sent.
+    pub bets: Bets,
+    /// The batch's place in an upload; without one, sending it twice stores it twice.
+    pub place: Option<Place>,
+}
+
+/// Checks the five fields in their order; answers the number.
+fn validate(
+    first_name: &str,
+    last_name: &str,
+    document: &str,
+    birthdate: &str,
+    number: &str,
+) -> Result<u32, BetError> {
+    if !is_plain(first_name, NAME_BYTES_MAX) {
+        return Err(BetError::FirstName);
+    }
+    if !is_plain(last_name, NAME_BYTES_MAX) {
+        return Err(BetError::LastName);
+    }
+    if !is_plain(document, DOCUMENT_BYTES_MAX) || document.contains(',') {
+        return Err(BetError::Document);
+    }
+    if !is_date(birthdate) {
+        return Err(BetError::Birthdate);
+    }
+    decimal(number).ok_or(BetError::Number)
+}
+
+/// Whether a field is 1 to `bytes_max` bytes without a character that could
+/// end the field, the line, or the reader's trust in what is displayed.
+fn is_plain(field: &str, bytes_max: usize) -> bool {
+    let bytes = field.as_bytes();
+    let forbidden_ascii = |b: &u8| *b < 0x20 || *b == 0x7f || *b == b'|';
+    (1..=bytes_max).contains(&bytes.len())
+        && !bytes.iter().any(forbidden_ascii)
+        && (field.is_ascii() || !field.chars().any(is_bidirectional_control))
+}
+
+/// The bidirectional controls of Unicode (UAX #9): they reorder what a person
+/// sees, so a name holding one can show another name.
+pub fn is_bidirectional_control(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether the text is `YYYY-MM-DD` and that day exists.
+fn is_date(text: &str) -> bool {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else {
+        return false;
+    };
+    let digits = [y1, y2, y3, y4, m1, m2, d1, d2];
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    let [y1, y2, y3, y4, m1, m2, d1, d2] = digits.map(|b| (b - b'0') as i8);
+    let year = i16::from(y1) * 1000 + i16::from(y2) * 100 + i16::from(y3 * 10 + y4);
+    jiff::civil::Date::new(year, m1 * 10 + m2, d1 * 10 + d2).is_ok()
+}
+
+/// A number written in decimal digits only: no sign, no space, no other base.
+pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
+    // `parse` alone would take a leading `+`.
+    let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits_only.then(|| text.parse().ok()).flatten()
+}
+
+/// Splits at every `|` into exactly `N` fields, or answers nothing.
+pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
+    let mut fields = line.split('|');
+    let mut split = [""; N];
+    for slot in &mut split {
+        *slot = fields.next()?;
+    }
+    fields.next().is_none().then_some(split)
+}
+
+fn push_decimal(text: &mut String, number: u32) {
+    use fmt::Write as _;
+    write!(text, "{number}").expect("writing to a String cannot fail");
+}
+
+fn offset(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a batch is far below 4 GiB: the wire bounds it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [&str; 5] = ["Santiago Lionel", "Lorca", "30904465", "1999-03-17", "2201"];
+
+    fn with(index: usize, value: &str) -> Result<(), BetError> {
+        let mut fields = GOOD;
+        fields[index] = value;
+        Bets::default().push(fields)
+    }
+
+    #[test]
+    fn a_bet_keeps_its_fields_in_canonical_form() {
+        let mut bets = Bets::default();
+        bets.push(GOOD).unwrap();
+        bets.push_line("Ñandú|Ávila|007|2000-02-29|0007574").unwrap();
+        let rows: Vec<_> = bets.iter().collect();
+        assert_eq!(rows[0].first_name, "Santiago Lionel");
+        assert_eq!(rows[0].number, 2201);
+        assert_eq!(rows[1].document, "007", "leading zeros of a document count");
+        assert_eq!(rows[1].number, 7574);
+        assert_eq!(
+            bets.text,
+            "Santiago Lionel|Lorca|30904465|1999-03-17|2201\nÑandú|Ávila|007|2000-02-29|7574\n"
+        );
+    }
+
+    #[test]
+    fn lengths_are_checked_at_zero_max_and_max_plus_one() {
+        for (index, max, error) in [
+            (0, NAME_BYTES_MAX, BetError::FirstName),
+            (1, NAME_BYTES_MAX, BetError::LastName),
+            (2, DOCUMENT_BYTES_MAX, BetError::Document),
+        ] {
+            assert_eq!(with(index, ""), Err(error));
+            assert_eq!(with(index, &"x".repeat(max)), Ok(()));
+            assert_eq!(with(index, &"x".repeat(max + 1)), Err(error));
+            // Bytes are counted, not characters.
+            assert_eq!(with(index, &"ñ".repeat(max / 2)), Ok(()));
+            assert_eq!(with(index, &"ñ".repeat(max / 2 + 1)), Err(error));
+        }
+    }
+
+    #[test]
+    fn characters_that_end_a_field_or_mislead_a_reader_are_refused() {
+        for bad in
+            ['|', '\n', '\r', '\t', '\0', '\x1f', '\x7f', '\u{202e}', '\u{2066}', '\u{200f}', '\u{061c}']
+        {
+            let value = format!("a{bad}b");
+            assert_eq!(with(0, &value), Err(BetError::FirstName), "{bad:?}");
+            assert_eq!(with(1, &value), Err(BetError::LastName), "{bad:?}");
+            assert_eq!(with(2, &value), Err(BetError::Document), "{bad:?}");
+        }
+        assert_eq!(with(2, "1,2"), Err(BetError::Document));
+        assert_eq!(with(0, "O'Higgins, José"), Ok(()), "a comma is fine in a name");
+    }
+
+    #[test]
+    fn only_real_dates_in_the_one_form_are_dates() {
+        for good in ["2000-02-29", "2024-02-29", "1999-12-31", "0001-01-01", "9999-12-31"] {
+            assert_eq!(with(3, good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "1999-02-29",
+            "1900-02-29",
+            "2000-13-01",
+            "2000-00-10",
+            "2000-01-00",
+            "2000-01-32",
+            "2000-1-1",
+            "20000101",
+            "2000/01/01",
+            "2000-01-01 ",
+            "+200-01-01",
+            "2000-01-0١",
+            "01-01-2000",
+        ] {
+            assert_eq!(with(3, bad), Err(BetError::Birthdate), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal_digits_within_32_bits() {
+        for good in ["0", "7574", "4294967295", "007"] {
+            assert_eq!(with(4, good), Ok(()), "{good}");
+        }
+        for bad in ["", "4294967296", "-1", "+1", "1.0", " 1", "1 ", "0x1", "１", "99999999999999999999999"]
+        {
+            assert_eq!(with(4, bad), Err(BetError::Number), "{bad}");
+            assert_eq!(bad.parse::<AgencyId>(), Err(BetError::Agency), "{bad}");
+        }
+        assert_eq!("01".parse(), Ok(AgencyId(1)));
+        assert_eq!("4294967295".parse(), Ok(AgencyId(u32::MAX)));
+    }
+
+    #[test]
+    fn a_row_has_exactly_five_fields() {
+        let mut bets = Bets::default();
+        assert_eq!(bets.push_line("a|b|1|2000-01-01"), Err(BetError::Fields));
+        assert_eq!(bets.push_line("a|b|1|2000-01-01|1|2"), Err(BetError::Fields));
+        assert!(bets.is_empty(), "a refused row leaves nothing behind");
+    }
+
+    #[test]
+    fn upload_ids_are_1_to_64_safe_characters() {
+        assert!(UploadId::new("a").is_some());
+        assert!(UploadId::new(&"Z9._-".repeat(12)).is_some());
+        assert!(UploadId::new(&"a".repeat(64)).is_some());
+        for bad in ["", "a b", "a|b", "ñ", "a/b"] {
+            assert!(UploadId::new(bad).is_none(), "{bad}");
+        }
+        assert!(UploadId::new(&"a".repeat(65)).is_none());
+    }
+
+    #[test]
+    fn equal_rows_have_equal_digests_however_they_are_built() {
+        let mut bets = Bets::default();
+        bets.push(GOOD).unwrap();
+        bets.push_line("a|b|1|2000-01-01|01").unwrap();
+        let mut builder = DigestBuilder::default();
+        bets.iter().for_each(|bet| builder.add(bet));
+        assert_eq!(builder.finish(), bets.digest());
+        // The digest is part of what is stored: it may not change between versions.
+        let hex: String = bets.digest().0.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "abda9449b09735068b5063296455a7e32a8fc72301be02a38d030694e9a5c6eb");
+    }
+}

@@ -1,0 +1,532 @@
+//! One peer's connection: its bytes, its decoder, its unread answers.
+//!
+//! [`Connection::advance`] is a worker's whole job: send what waits, carry out
+//! what has arrived, read more, until there is nothing to do. It never blocks on
+//! the peer; it does wait for the store's commit.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::mem;
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::{BUFFER_BYTES_FREE, Context, Limits};
+use crate::event;
+use crate::lottery::AgencyId;
+use crate::service::{self, Begun, Commit, MoreWinners, Outcome};
+use crate::store::Store;
+use crate::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+
+/// Bytes read at once: a full batch of the seeds' clients with room to spare.
+const READ_BYTES: usize = 16 << 10;
+/// Reads in one turn of a worker, before others get theirs.
+const READS_PER_TURN: usize = 16;
+/// Requests of one connection that may join one commit.
+const COMMITS_TOGETHER: usize = 32;
+/// How long a peer may go on sending after it was told that we close. Closing
+/// at once would reset the connection, and take our last answer with it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a worker leaves for the reactor to do.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing more for now: wait for the peer.
+    Park,
+    /// There is more, but others come first.
+    Again,
+    /// It is over.
+    Close(End),
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The peer closed it.
+    Eof,
+    /// We closed it, as we said in our last answer.
+    Finished,
+    /// The connection broke.
+    Lost(io::Error),
+    /// The first byte belongs to no dialect.
+    Foreign,
+    /// The peer lets too many answers wait.
+    UnreadAnswers,
+    /// A request did not arrive whole in time.
+    RequestTimeout,
+    /// Nothing was asked for too long.
+    IdleTimeout,
+    /// What became of its request is unknown, so there is no answer to give.
+    UnknownOutcome,
+    /// The server stops.
+    Stopped,
+    /// The server stops, and the peer took too long to finish.
+    DrainTimeout,
+}
+
+impl End {
+    /// One line for the connection, and one for a batch that was cut short.
+    pub(super) fn log(&self, ip: IpAddr, batch: Option<u64>) {
+        let error = match self {
+            Self::Eof | Self::Finished => {
+                event!(Debug, "close_connection", Success, ip = ip);
+                "connection_closed"
+            }
+            Self::Stopped => {
+                event!(Info, "close_connection", Success, ip = ip);
+                "server_stopped"
+            }
+            Self::Lost(error) => {
+                event!(Debug, "close_connection", Fail, ip = ip, error = error);
+                "connection_lost"
+            }
+            Self::Foreign => failed(ip, "unknown_dialect"),
+            Self::UnreadAnswers => failed(ip, "unread_answers"),
+            Self::RequestTimeout => failed(ip, "request_timeout"),
+            Self::IdleTimeout => failed(ip, "idle_timeout"),
+            Self::UnknownOutcome => failed(ip, "unknown_outcome"),
+            Self::DrainTimeout => failed(ip, "drain_timeout"),
+        };
+        if let Some(count) = batch {
+            service::log_batch_cut_short(count, error);
+        }
+    }
+}
+
+fn failed(ip: IpAddr, error: &'static str) -> &'static str {
+    event!(Info, "close_connection", Fail, ip = ip, error = error);
+    error
+}
+
+/// One peer's connection. See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    decoder: Decoder,
+    /// Bytes of an incomplete message, or behind one that waits.
+    input: Vec<u8>,
+    output: Output,
+    phase: Phase,
+    /// When the first byte of an incomplete request arrived.
+    request_since: Option<Instant>,
+    /// When the peer last sent something or took something.
+    active_at: Instant,
+    writable_registered: bool,
+    charge: Charge,
+}
+
+/// What a connection does besides taking requests.
+#[derive(Debug)]
+enum Phase {
+    /// Takes requests.
+    Open,
+    /// Holds a `WAIT_WINNERS`; requests behind it wait too.
+    Waiting { agency: AgencyId, until: Instant, draws_made: u64 },
+    /// Its last answer is on its way.
+    Closing,
+    /// Its last answer is sent; what still arrives is thrown away.
+    Lingering { until: Instant },
+    /// The peer sends no more.
+    PeerDone,
+}
+
+/// Answers that the peer has not taken yet.
+#[derive(Debug, Default)]
+struct Output {
+    bytes: Vec<u8>,
+    sent: usize,
+    more: Option<MoreWinners>,
+}
+
+impl Output {
+    fn pending(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending() == 0 && self.more.is_none()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        limits: WireLimits,
+        buffered_bytes: Arc<AtomicUsize>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(limits),
+            input: Vec::new(),
+            output: Output::default(),
+            phase: Phase::Open,
+            request_since: None,
+            active_at: now,
+            writable_registered: false,
+            charge: Charge { total: buffered_bytes, bytes: 0 },
+        }
+    }
+
+    /// Whether it holds a `WAIT_WINNERS`.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
+    /// How many draws were made when its `WAIT_WINNERS` looked, if it holds one.
+    pub(super) fn waits_since_draws(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Waiting { draws_made, .. } => Some(draws_made),
+            _ => None,
+        }
+    }
+
+    /// Whether closing it now would cut nothing short.
+    pub(super) fn is_idle(&self) -> bool {
+        let between_requests = self.request_since.is_none() && self.output.is_empty();
+        between_requests && !self.is_waiting() || matches!(self.phase, Phase::Lingering { .. })
+    }
+
+    /// How many bets the batch announced that is half received, if one is.
+    pub(super) fn batch_in_progress(&self) -> Option<u64> {
+        self.decoder.batch_in_progress()
+    }
+
+    /// Whether answers wait and writability is not watched yet.
+    pub(super) fn wants_writable(&self) -> bool {
+        !self.output.is_empty() && !self.writable_registered
+    }
+
+    pub(super) fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.writable_registered = interest.is_writable();
+        registry.reregister(&mut self.stream, token, interest)
+    }
+
+    /// When the connection is due though nothing happens.
+    pub(super) fn deadline(&self, limits: &Limits) -> Instant {
+        match self.phase {
+            Phase::Waiting { until, .. } | Phase::Lingering { until } => until,
+            // A peer that takes nothing is as slow as one that sends nothing.
+            _ if !self.output.is_empty() => self.active_at + limits.request_timeout,
+            _ => match self.request_since {
+                Some(since) => since + limits.request_timeout,
+                None => self.active_at + limits.idle_timeout,
+            },
+        }
+    }
+
+    /// Why it is over once its deadline has passed; `None` if its wait is.
+    pub(super) fn expired(&self) -> Option<End> {
+        match self.phase {
+            Phase::Waiting { .. } => None,
+            Phase::Lingering { .. } => Some(End::Finished),
+            _ if !self.output.is_empty() => Some(End::UnreadAnswers),
+            _ if self.request_since.is_some() => Some(End::RequestTimeout),
+            _ => Some(End::IdleTimeout),
+        }
+    }
+
+    /// Does all that can be done now.
+    pub(super) fn advance<S: Store>(&mut self, context: &Context<S>) -> Next {
+        let next = self.try_advance(context).unwrap_or_else(Next::Close);
+        let holds = self.input.len() + self.decoder.held_bytes();
+        self.charge.set(holds.saturating_sub(BUFFER_BYTES_FREE));
+        next
+    }
+
+    fn try_advance<S: Store>(&mut self, context: &Context<S>) -> Result<Next, End> {
+        for _ in 0..READS_PER_TURN {
+            self.answer_wait(context);
+            self.answer_input(context)?;
+            let long_answer = self.output.more.is_some();
+            self.flush(context)?;
+            if long_answer && self.output.is_empty() && matches!(self.phase, Phase::Open) {
+                // Requests that arrived behind the long answer are next.
+                continue;
+            }
+            if !self.output.is_empty() && !matches!(self.phase, Phase::Open) || self.output.more.is_some() {
+                return Ok(Next::Park);
+            }
+            match self.phase {
+                Phase::Waiting { .. } => return Ok(Next::Park),
+                Phase::PeerDone => return Err(End::Eof),
+                Phase::Closing => self.linger(),
+                Phase::Open | Phase::Lingering { .. } => {}
+            }
+            match self.read()? {
+                0 => return Ok(Next::Park),
+                _ if matches!(self.phase, Phase::Lingering { .. }) => self.input = Vec::new(),
+                _ => self.refuse_what_is_too_much(context),
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Ends the wait for a draw if it is made, the time is up, or the server stops.
+    fn answer_wait<S: Store>(&mut self, context: &Context<S>) {
+        let Phase::Waiting { agency, until, ref mut draws_made } = self.phase else {
+            return;
+        };
+        let before = context.remote.draws_made_so_far();
+        let reply = match context.service.winners_if_drawn(agency) {
+            Some(reply) => {
+                if before == *draws_made {
+                    // Another process made the draw: the others wait for it too.
+                    context.remote.draw_made();
+                }
+                reply
+            }
+            None if Instant::now() >= until || context.remote.stops() => {
+                Reply::Winners(Err(Reason::NotReady))
+            }
+            None => {
+                *draws_made = before;
+                return;
+            }
+        };
+        self.phase = Phase::Open;
+        self.reply(&reply);
+    }
+
+    /// Carries out every whole request that has arrived, in order.
+    fn answer_input<S: Store>(&mut self, context: &Context<S>) -> Result<(), End> {
+        let input = mem::take(&mut self.input);
+        let mut rest = &input[..];
+        let mut commits = Vec::new();
+        while self.takes_requests() {
+            let Some(incoming) = self.decoder.decode(&mut rest) else {
+                break;
+            };
+            self.request_since = None;
+            self.carry_out(incoming, &mut commits, context)?;
+            if commits.len() >= COMMITS_TOGETHER {
+                self.settle(&mut commits, context)?;
+            }
+            if self.output.pending() > context.limits.output_bytes_max {
+                self.flush(context)?;
+            }
+        }
+        self.settle(&mut commits, context)?;
+        if !rest.is_empty() || self.decoder.batch_in_progress().is_some() {
+            self.request_since.get_or_insert_with(Instant::now);
+        }
+        self.input = match rest.len() {
+            all if all == input.len() => input,
+            _ => rest.to_vec(),
+        };
+        Ok(())
+    }
+
+    /// A long answer, a wait or a farewell comes before the next request.
+    fn takes_requests(&self) -> bool {
+        matches!(self.phase, Phase::Open) && self.output.more.is_none()
+    }
+
+    fn carry_out<S: Store>(
+        &mut self,
+        incoming: Incoming,
+        commits: &mut Vec<Commit>,
+        context: &Context<S>,
+    ) -> Result<(), End> {
+        match incoming {
+            Incoming::Request(request) => {
+                let write = is_write(&request);
+                if !write {
+                    // A read must see what the requests before it wrote.
+                    self.settle(commits, context)?;
+                }
+                let draws_made = context.remote.draws_made_so_far();
+                match context.service.begin(request) {
+                    Begun::Committing(commit) => commits.push(commit),
+                    Begun::Done(outcome) => {
+                        self.settle(commits, context)?;
+                        self.answer(outcome, draws_made)?;
+                    }
+                }
+            }
+            Incoming::Refused(reply) => {
+                self.settle(commits, context)?;
+                self.refuse(&reply);
+            }
+            Incoming::RefusedForGood(reply) => {
+                self.settle(commits, context)?;
+                self.refuse(&reply);
+                self.phase = Phase::Closing;
+            }
+            Incoming::Foreign => return Err(End::Foreign),
+        }
+        Ok(())
+    }
+
+    /// Waits for what was submitted and answers it, in order.
+    fn settle<S: Store>(&mut self, commits: &mut Vec<Commit>, context: &Context<S>) -> Result<(), End> {
+        for commit in commits.drain(..) {
+            let draws_made = context.remote.draws_made_so_far();
+            let outcome = context.service.finish(commit);
+            self.answer(outcome, draws_made)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, outcome: Outcome, draws_made: u64) -> Result<(), End> {
+        match outcome {
+            Outcome::Reply(reply) => self.reply(&reply),
+            Outcome::LongReply(reply, more) => {
+                self.reply(&reply);
+                self.output.more = Some(more);
+            }
+            Outcome::Wait(agency, wait) => {
+                let until = Instant::now() + wait;
+                self.phase = Phase::Waiting { agency, until, draws_made };
+            }
+            Outcome::Unknown => return Err(End::UnknownOutcome),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, reply: &Reply) {
+        service::log_refusal(reply);
+        self.reply(reply);
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        let dialect = self.decoder.dialect().expect("a request has been decoded");
+        encode_reply(dialect, reply, &mut self.output.bytes);
+    }
+
+    /// Sends as much as the peer takes; of a long answer, piece after piece.
+    fn flush<S: Store>(&mut self, context: &Context<S>) -> Result<(), End> {
+        loop {
+            while self.output.pending() > 0 {
+                match self.stream.write(&self.output.bytes[self.output.sent..]) {
+                    Ok(0) => return Err(End::Lost(ErrorKind::WriteZero.into())),
+                    Ok(sent) => {
+                        self.output.sent += sent;
+                        self.active_at = Instant::now();
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.output.bytes.drain(..self.output.sent);
+                        self.output.sent = 0;
+                        let too_much = self.output.pending() > context.limits.output_bytes_max;
+                        return if too_much { Err(End::UnreadAnswers) } else { Ok(()) };
+                    }
+                    Err(error) => return Err(End::Lost(error)),
+                }
+            }
+            self.output.bytes = Vec::new();
+            self.output.sent = 0;
+            let Some(more) = self.output.more.take() else {
+                return Ok(());
+            };
+            // The length is announced: without the rest there is no answer.
+            let (piece, rest) = context.service.more_winners(&more).map_err(|_| End::UnknownOutcome)?;
+            self.output.bytes = piece.into_bytes();
+            self.output.more = rest;
+        }
+    }
+
+    /// Reads once. 0: nothing there, or the peer is done, which the phase tells.
+    fn read(&mut self) -> Result<usize, End> {
+        let filled = self.input.len();
+        self.input.resize(filled + READ_BYTES, 0);
+        let result = loop {
+            match self.stream.read(&mut self.input[filled..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        self.input.truncate(filled + result.as_ref().copied().unwrap_or(0));
+        match result {
+            Ok(0) if self.output.is_empty() => Err(End::Eof),
+            Ok(0) => {
+                self.phase = Phase::PeerDone;
+                Ok(0)
+            }
+            Ok(read) => {
+                self.active_at = Instant::now();
+                Ok(read)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if self.input.is_empty() {
+                    self.input = Vec::new();
+                }
+                Ok(0)
+            }
+            Err(error) => Err(End::Lost(error)),
+        }
+    }
+
+    /// Says that we are done, and lets the peer finish its sentence.
+    fn linger(&mut self) {
+        // If it is gone already, the next read says so.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self.input = Vec::new();
+        self.request_since = None;
+        let until = Instant::now() + LINGER_TIMEOUT;
+        self.phase = Phase::Lingering { until };
+    }
+
+    /// Where all connections together hold too many bytes, the one that would
+    /// add to them is told `busy`.
+    fn refuse_what_is_too_much<S: Store>(&mut self, context: &Context<S>) {
+        let holds = self.input.len() + self.decoder.held_bytes();
+        let total = self.charge.set(holds.saturating_sub(BUFFER_BYTES_FREE));
+        if self.charge.bytes > 0 && total > context.limits.buffer_bytes_max {
+            let reply = Reply::Batch {
+                count: self.decoder.batch_in_progress().unwrap_or(0),
+                result: Err(Reason::Busy),
+            };
+            self.refuse(&reply);
+            self.decoder.abandon_batch();
+            self.input = Vec::new();
+            self.phase = Phase::Closing;
+        }
+    }
+}
+
+/// What one connection holds of the bytes that all may hold together.
+#[derive(Debug)]
+struct Charge {
+    total: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Holds so many from now on; answers what all connections hold.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = mem::replace(&mut self.bytes, bytes);
+        // Wrapping, as atomics do: adding the difference may subtract.
+        let change = bytes.wrapping_sub(before);
+        self.total.fetch_add(change, Ordering::Relaxed).wrapping_add(change)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Bet(_)
+        | Request::Batch(_)
+        | Request::Payload(_)
+        | Request::Done { .. }
+        | Request::DoneAndWinners { .. } => true,
+        Request::Winners { .. }
+        | Request::WinnersPage { .. }
+        | Request::WaitWinners { .. }
+        | Request::Resume { .. }
+        | Request::Status => false,
+    }
+}

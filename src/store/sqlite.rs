@@ -1,0 +1,299 @@
+//! The store on SQLite: one writing connection that commits in groups, a pool of
+//! reading connections on the write-ahead log's snapshots.
+//!
+//! Why one writer: SQLite has one write lock, and connections that fight for it
+//! sleep and poll (`busy_timeout`) where a queue serves them in order, and one
+//! sync pays for all that waited. Correctness does not rest on there being one:
+//! every rule is checked inside the write transaction, so that a second process
+//! on the same file changes nothing.
+//!
+//! [`SqliteStore::open`] is the only way in for the server; [`check`] looks at a
+//! database beside it.
+
+pub mod check;
+mod connection;
+mod draw;
+mod lock;
+mod readers;
+mod writer;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rusqlite::Connection;
+
+use self::lock::LockFile;
+use self::readers::Readers;
+use self::writer::Writer;
+use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use crate::lottery::{AgencyId, Batch, DrawId, UploadId};
+
+/// What the store needs to know before it opens a database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database's file; made if its folder exists and it does not.
+    pub database: PathBuf,
+    /// How many agencies must be done, where the operator says so.
+    pub agencies: Option<u32>,
+    /// The number that wins, where the operator says so.
+    pub winning_number: Option<u32>,
+    /// How many connections read.
+    pub readers: u32,
+    /// Most writes that may wait for the writer; more are refused as `Busy`.
+    pub queue_max: usize,
+}
+
+impl Options {
+    /// The defaults for a database file.
+    pub fn new(database: impl Into<PathBuf>) -> Self {
+        Self {
+            database: database.into(),
+            agencies: None,
+            winning_number: None,
+            readers: READERS,
+            queue_max: WRITE_QUEUE_MAX,
+        }
+    }
+}
+
+/// Reading connections: a read is short and mostly in memory, so a few serve
+/// all workers.
+pub const READERS: u32 = 4;
+/// Writes that may wait: at 99 bets each about a hundred thousand bets, which a
+/// slow disk stores in a few seconds. More would only wait longer.
+pub const WRITE_QUEUE_MAX: usize = 1024;
+
+/// What happened in the store that its owner must know at once.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// This process made the draw. Told after the commit, and before any read
+    /// can see the draw made.
+    Drawn(Standing),
+    /// A write failed in a way that leaves its outcome unknown. The store
+    /// accepts nothing more and the process must end.
+    Failed(String),
+}
+
+/// Told of every [`Event`], on the thread that met it.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What was found when a database was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether the database was made now.
+    pub created: bool,
+    /// How the newest draw stands.
+    pub standing: Standing,
+    /// Whether the draw was due and made while opening.
+    pub drawn_now: bool,
+}
+
+/// Why a database was not opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of the file does not exist, or is none.
+    #[error("there is no folder {}: make it, or give another --database", .0.display())]
+    NoFolder(PathBuf),
+    /// The path is a folder, or anything else that holds no database.
+    #[error("{} is not a file: give a database file in --database", .0.display())]
+    NotAFile(PathBuf),
+    /// The file does not exist, where it had to.
+    #[error("there is no database {}", .0.display())]
+    NoDatabase(PathBuf),
+    /// The file or its folder cannot be read and written.
+    #[error("{} cannot be written ({source}): the server needs to create files in that folder", .path.display())]
+    NotWritable {
+        /// The file that could not be opened.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another server holds the database.
+    #[error("another server holds {}: stop it first, or give another --database", .0.display())]
+    Held(PathBuf),
+    /// The file is no SQLite database.
+    #[error("{} is not a SQLite database: it was left as it is, give another --database", .0.display())]
+    NotSqlite(PathBuf),
+    /// The file is another program's SQLite database.
+    #[error("{} is a SQLite database of another program: it was left as it is, give another --database", .0.display())]
+    Foreign(PathBuf),
+    /// The database was written by a newer version of this program.
+    #[error("{} has schema version {found}, this program knows up to {known}: use the newer program", .path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest version known.
+        known: i64,
+    },
+    /// The database is damaged.
+    #[error("{} is damaged ({detail}): keep the file, see `sorteo check --database`, and restore a backup", .path.display())]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        detail: String,
+    },
+    /// The linked SQLite loses commits when two connections write and checkpoint
+    /// (3.7.0 to 3.51.2, the WAL-reset race).
+    #[error("SQLite {0} can lose commits: build with the bundled one, at least 3.51.3")]
+    UnsafeSqlite(String),
+    /// Anything else that SQLite said.
+    #[error("{}: {operation} failed: {source}", .path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The pool of readers could not be filled.
+    #[error("{}: opening the reading connections failed: {source}", .path.display())]
+    Pool {
+        /// The database.
+        path: PathBuf,
+        /// What the pool said.
+        source: r2d2::Error,
+    },
+}
+
+/// The lottery's database in one SQLite file. See the module.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    announcement: Announcement,
+    // Last, so that the lock is let go after the connections are closed.
+    _lock: LockFile,
+}
+
+/// Held for writing from before a draw's commit until it is announced, so that
+/// nobody can be told of a draw before its log line is written. It orders
+/// words, not facts: what is true is decided in the database alone.
+type Announcement = Arc<RwLock<()>>;
+
+impl SqliteStore {
+    /// Opens or makes the database, brings its schema up to date, makes a draw
+    /// that is due, and starts the writer.
+    pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
+        let path = &options.database;
+        connection::require_safe_sqlite()?;
+        connection::refuse_foreign_file(path)?;
+        let lock = LockFile::take(path)?;
+        let created = !path.exists();
+        let mut writing = connection::open_writer(path)?;
+        if created {
+            sync_folder(path)?;
+        }
+        let (standing, drawn_now) = draw::prepare(&mut writing, options)
+            .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
+        if drawn_now {
+            observer(Event::Drawn(standing));
+        }
+        let readers = Readers::open(path, options.readers)?;
+        let announcement = Announcement::default();
+        let writer = Writer::start(writing, options.queue_max, observer, Arc::clone(&announcement));
+        let store = Self { writer, readers, announcement, _lock: lock };
+        let recovery = Recovery { created, standing, drawn_now };
+        Ok((store, recovery))
+    }
+
+    /// Lets the writer finish what waits, checkpoints and closes everything.
+    pub fn close(self) {
+        self.writer.close();
+    }
+
+    /// A draw that a read saw made has been announced when this returns.
+    fn after_announcement(&self, standing: Standing) -> Standing {
+        if standing.drawn {
+            drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));
+        }
+        standing
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+        self.writer.append(batches)
+    }
+
+    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
+        self.writer.close_agency(agency, bets)
+    }
+
+    fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+        self.readers.next_row(agency, upload)
+    }
+
+    fn standing(&self) -> Result<Standing, StoreError> {
+        self.readers.standing().map(|standing| self.after_announcement(standing))
+    }
+
+    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+        let found = self.readers.draw(draw)?;
+        Ok(found.map(|standing| self.after_announcement(standing)))
+    }
+
+    fn winners(
+        &self,
+        draw: DrawId,
+        agency: AgencyId,
+        after: u64,
+        bets_max: usize,
+    ) -> Result<Vec<WinningBet>, StoreError> {
+        self.readers.winners(draw, agency, after, bets_max)
+    }
+
+    fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
+        self.readers.winners_size(draw, agency)
+    }
+}
+
+/// Syncs the folder once after the database is made: SQLite syncs its files,
+/// but does not fail when the folder's own sync does.
+fn sync_folder(database: &Path) -> Result<(), OpenError> {
+    let folder = connection::folder_of(database);
+    fs::File::open(&folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| OpenError::NotWritable { path: folder, source })
+}
+
+/// Names what failed, and tells damage from other failures.
+fn sqlite_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode;
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, detail: source.to_string() },
+        Some(ErrorCode::NotADatabase) => OpenError::NotSqlite(path),
+        _ => OpenError::Sqlite { path, operation, source },
+    }
+}
+
+/// The time as it is stored: UTC, to the millisecond.
+fn now() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
+/// Reads one row of the view `standings`.
+fn read_standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
+    Ok(Standing {
+        draw: DrawId(row.get("draw")?),
+        drawn: row.get::<_, String>("state")? == "drawn",
+        done: row.get("done")?,
+        expected: row.get("expected")?,
+        bets: row.get("bets")?,
+        winners: row.get("winners")?,
+        winning_number: row.get("winning_number")?,
+    })
+}
+
+/// How the newest draw stands, as this connection sees it.
+fn newest_standing(connection: &Connection) -> rusqlite::Result<Standing> {
+    connection
+        .prepare_cached("SELECT * FROM standings ORDER BY draw DESC LIMIT 1")?
+        .query_row([], read_standing)
+}

@@ -1,0 +1,259 @@
+//! How a connection is opened and set up, and which files are refused.
+//!
+//! `synchronous` and most other settings belong to the connection, not to the
+//! file: one that misses them is silently weaker. So every connection passes
+//! through [`configure`], and a test reads the settings back.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use include_dir::{Dir, include_dir};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite_migration::{Error as MigrationError, Migrations};
+
+use super::{OpenError, sqlite_error};
+
+/// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
+const SAFE_SQLITE: i32 = 3_051_003;
+
+/// How long a connection waits for another process's lock. Within one server
+/// nothing contends: there is one writer, and readers never wait.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The write-ahead log's file is cut back to this size when it is reset.
+const JOURNAL_SIZE_LIMIT_BYTES: i64 = 64 << 20;
+
+/// Distinct statements a connection keeps prepared; we have about twenty.
+const STATEMENTS_KEPT: usize = 64;
+
+/// `PRAGMA application_id` of our databases: "sort" in ASCII.
+const APPLICATION_ID: i32 = 0x736f_7274;
+
+static MIGRATIONS_DIR: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    Migrations::from_directory(&MIGRATIONS_DIR)
+        .expect("the built-in migrations are well-formed: a test reads them")
+});
+
+/// The newest schema version that this program knows.
+pub(super) fn newest_schema() -> i64 {
+    MIGRATIONS_DIR.dirs().count() as i64
+}
+
+/// Refuses a SQLite that is known to lose commits.
+pub(super) fn require_safe_sqlite() -> Result<(), OpenError> {
+    match rusqlite::version_number() {
+        safe if safe >= SAFE_SQLITE => Ok(()),
+        _ => Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned())),
+    }
+}
+
+/// Looks at the file's first bytes, before anything is made or locked, and
+/// refuses what is no database of ours. A missing or empty file is fine.
+pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        return Err(OpenError::NoFolder(folder));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(OpenError::NotAFile(path.to_owned()));
+    }
+    let mut header = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut header));
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(OpenError::NotWritable { path, source });
+        }
+        Ok(0) => return Ok(()),
+        Ok(_) => {}
+    }
+    if !header.starts_with(b"SQLite format 3\0") || header.len() < HEADER_BYTES as usize {
+        return Err(OpenError::NotSqlite(path.to_owned()));
+    }
+    // "The SQLite database file format", 1.3: big-endian fields of the header.
+    let field = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let (user_version, application_id) = (i64::from(field(60)), field(68));
+    if application_id == APPLICATION_ID && user_version > newest_schema() {
+        return Err(newer(path, user_version));
+    }
+    Ok(())
+}
+
+/// Bytes of a database's header that tell whose it is.
+const HEADER_BYTES: u64 = 100;
+
+fn newer(path: &Path, found: i64) -> OpenError {
+    OpenError::Newer { path: path.to_owned(), found, known: newest_schema() }
+}
+
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Opens the one connection that writes, and brings the schema up to date.
+///
+/// This happens before any other connection is opened: connections that open a
+/// new database at the same time trip over each other's `journal_mode`.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let fail = |operation| move |source| open_error(path, operation, source);
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
+    refuse_foreign_schema(&connection, path)?;
+    // journal_mode is a property of the file; it answers what now holds.
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(fail("switching to a write-ahead log"))?;
+    if mode != "wal" {
+        return Err(OpenError::Sqlite {
+            path: path.to_owned(),
+            operation: "switching to a write-ahead log",
+            source: rusqlite::Error::InvalidQuery,
+        });
+    }
+    configure(&mut connection).map_err(fail("setting up the writing connection"))?;
+    // The writer decides when to checkpoint: after it has answered, not inside a commit.
+    connection
+        .pragma_update(None, "wal_autocheckpoint", 0)
+        .and_then(|()| connection.pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES))
+        .map_err(fail("setting up the writing connection"))?;
+    MIGRATIONS.to_latest(&mut connection).map_err(|error| migration_error(path, error))?;
+    Ok(connection)
+}
+
+/// Opens a connection to look at an existing database, beside a running server.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    if !path.exists() {
+        return Err(OpenError::NoDatabase(path.to_owned()));
+    }
+    refuse_foreign_file(path)?;
+    let fail = |operation| move |source| open_error(path, operation, source);
+    let mut connection =
+        Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
+    configure(&mut connection).map_err(fail("setting up a reading connection"))?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(fail("reading the schema version"))?;
+    match version {
+        version if version > newest_schema() => Err(newer(path, version)),
+        0 => Err(OpenError::Foreign(path.to_owned())),
+        _ => Ok(connection),
+    }
+}
+
+/// Flags of the connections that only read.
+pub(super) const READER_FLAGS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// Sets what every connection must have, reader or writer.
+pub(super) fn configure(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Views and triggers of a file that somebody gave us may not call functions.
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+/// A database that is SQLite, but whose tables are not ours, is left alone.
+fn refuse_foreign_schema(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let fail = |source| open_error(path, "reading the schema", source);
+    let application_id: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(fail)?;
+    let table: Option<String> = connection
+        .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map_err(fail)?;
+    match table {
+        Some(_) if application_id != APPLICATION_ID => Err(OpenError::Foreign(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn open_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            OpenError::NotWritable { path: path.to_owned(), source: std::io::Error::other(source) }
+        }
+        _ => sqlite_error(path, operation, source),
+    }
+}
+
+fn migration_error(path: &Path, error: MigrationError) -> OpenError {
+    match error {
+        MigrationError::RusqliteError { err, .. } => sqlite_error(path, "migrating the schema", err),
+        MigrationError::MigrationDefinition(_) => newer(path, newest_schema() + 1),
+        other => OpenError::Corrupt { path: path.to_owned(), detail: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// A migration that has landed is on somebody's disk: it never changes. A
+    /// new one gets its line here.
+    const LANDED: &[(&str, &str)] =
+        &[("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859")];
+
+    #[test]
+    fn landed_migrations_do_not_change() {
+        let mut found: Vec<(String, String)> = MIGRATIONS_DIR
+            .dirs()
+            .map(|dir| {
+                let name = dir.path().display().to_string();
+                let sql =
+                    MIGRATIONS_DIR.get_file(format!("{name}/up.sql")).expect("every migration has an up.sql");
+                let mut hash = String::new();
+                for byte in Sha256::digest(sql.contents()) {
+                    write!(hash, "{byte:02x}").unwrap();
+                }
+                (name, hash)
+            })
+            .collect();
+        found.sort();
+        let landed: Vec<(String, String)> =
+            LANDED.iter().map(|(name, hash)| ((*name).into(), (*hash).into())).collect();
+        assert_eq!(found, landed);
+    }
+
+    #[test]
+    fn migrations_apply_to_an_empty_database() {
+        MIGRATIONS.validate().unwrap();
+        assert_eq!(newest_schema(), LANDED.len() as i64);
+    }
+
+    #[test]
+    fn the_writing_connection_has_every_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("a.db")).unwrap();
+        let pragma = |name: &str| -> String {
+            connection
+                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+                .map(|value| format!("{value:?}"))
+                .unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), r#"Text("wal")"#);
+        assert_eq!(pragma("synchronous"), "Integer(2)", "FULL");
+        assert_eq!(pragma("foreign_keys"), "Integer(1)");
+        assert_eq!(pragma("trusted_schema"), "Integer(0)");
+        assert_eq!(pragma("wal_autocheckpoint"), "Integer(0)");
+        assert_eq!(pragma("journal_size_limit"), "Integer(67108864)");
+        assert_eq!(pragma("busy_timeout"), "Integer(5000)");
+        assert_eq!(pragma("application_id"), format!("Integer({APPLICATION_ID})"));
+        assert_eq!(pragma("mmap_size"), "Integer(0)", "a torn page must not become a signal");
+    }
+}

@@ -1,0 +1,281 @@
+//! What happens inside a write transaction: bets are appended, agencies close,
+//! the draw is made. All rules of the lottery that need the database are here.
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Standing};
+use super::{Options, newest_standing, now};
+use crate::lottery::{AgencyId, Batch, DEFAULT_WINNING_NUMBER, Digest, DrawId, Place};
+
+/// A batch and the digest of its rows, computed before the writer is asked.
+#[derive(Debug)]
+pub(super) struct DigestedBatch {
+    pub(super) batch: Batch,
+    pub(super) digest: Digest,
+}
+
+impl From<Batch> for DigestedBatch {
+    fn from(batch: Batch) -> Self {
+        let digest = batch.bets.digest();
+        Self { batch, digest }
+    }
+}
+
+/// Readies a database for a server: opens the first draw where there is none,
+/// lets the operator's settings hold for an open draw, and makes a draw that was
+/// due when the last server ended.
+///
+/// Answers how the newest draw stands, and whether it was made now.
+pub(super) fn prepare(connection: &mut Connection, options: &Options) -> rusqlite::Result<(Standing, bool)> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM draws", [], |row| row.get(0))?;
+    match newest {
+        None => open_first_draw(&transaction, options)?,
+        Some(draw) => apply_settings(&transaction, DrawId(draw), options)?,
+    }
+    let draw = newest_standing(&transaction)?.draw;
+    let drawn_now = make_draw_if_due(&transaction, draw)?;
+    let standing = newest_standing(&transaction)?;
+    transaction.commit()?;
+    Ok((standing, drawn_now))
+}
+
+fn open_first_draw(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO draws (winning_number, expected_agencies, opened_at) VALUES ($1, $2, $3)",
+        params![options.winning_number.unwrap_or(DEFAULT_WINNING_NUMBER), options.agencies, now()],
+    )?;
+    Ok(())
+}
+
+/// What the operator says explicitly holds for a draw that is still open, and
+/// every change is audited; what is not said stays as the draw was opened.
+fn apply_settings(transaction: &Transaction<'_>, draw: DrawId, options: &Options) -> rusqlite::Result<()> {
+    for (column, value) in
+        [("expected_agencies", options.agencies), ("winning_number", options.winning_number)]
+    {
+        let Some(value) = value else { continue };
+        // `column` is one of the two names above.
+        let changed = transaction.execute(
+            &format!(
+                "UPDATE draws SET {column} = $1 WHERE id = $2 AND drawn_at IS NULL AND {column} IS NOT $1"
+            ),
+            params![value, draw.0],
+        )?;
+        if changed == 1 {
+            transaction.execute(
+                "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, 'serve', $2, $3)",
+                params![now(), draw.0, format!("{column} set to {value}")],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest draw as a write finds it.
+struct Newest {
+    draw: DrawId,
+    drawn: bool,
+    agency_done: bool,
+}
+
+fn newest(connection: &Connection, agency: AgencyId) -> rusqlite::Result<Newest> {
+    connection
+        .prepare_cached(
+            "SELECT id, drawn_at IS NOT NULL,
+                    EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = draws.id AND agency = $1)
+               FROM draws ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([agency.0], |row| {
+            Ok(Newest { draw: DrawId(row.get(0)?), drawn: row.get(1)?, agency_done: row.get(2)? })
+        })
+}
+
+/// Stores the batches in order, or says why one of them cannot be. The caller
+/// undoes the whole on a refusal.
+pub(super) fn append(
+    connection: &Connection,
+    batches: &[DigestedBatch],
+    stored_at: &str,
+) -> rusqlite::Result<Appended> {
+    for batch in batches {
+        if let Err(refusal) = append_one(connection, batch, stored_at)? {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn append_one(
+    connection: &Connection,
+    DigestedBatch { batch, digest }: &DigestedBatch,
+    stored_at: &str,
+) -> rusqlite::Result<Appended> {
+    let newest = newest(connection, batch.agency)?;
+    // First: a batch that is stored already is answered so, even if betting has
+    // closed since. The agency that repeats it never got our answer.
+    if let Some(place) = &batch.place {
+        match stored_at_place(connection, newest.draw, batch.agency, place)? {
+            Some(stored) if stored == *digest => return Ok(Ok(())),
+            Some(_) => return Ok(Err(AppendRefusal::Conflict)),
+            None => {}
+        }
+    }
+    if newest.drawn {
+        return Ok(Err(AppendRefusal::DrawClosed));
+    }
+    if newest.agency_done {
+        return Ok(Err(AppendRefusal::AgencyDone));
+    }
+    if let Some(place) = &batch.place {
+        let next_row = next_row(connection, newest.draw, batch.agency, place.upload.as_str())?;
+        if place.first_row > next_row {
+            return Ok(Err(AppendRefusal::Gap { next_row }));
+        }
+        if place.first_row < next_row {
+            // Inside rows that are stored, cut in another way.
+            return Ok(Err(AppendRefusal::Conflict));
+        }
+    }
+    if !batch.bets.is_empty() {
+        insert(connection, newest.draw, batch, digest, stored_at)?;
+    }
+    Ok(Ok(()))
+}
+
+fn stored_at_place(
+    connection: &Connection,
+    draw: DrawId,
+    agency: AgencyId,
+    place: &Place,
+) -> rusqlite::Result<Option<Digest>> {
+    connection
+        .prepare_cached(
+            "SELECT digest FROM batches
+              WHERE draw_id = $1 AND agency = $2 AND upload = $3 AND first_row = $4",
+        )?
+        .query_row(params![draw.0, agency.0, place.upload.as_str(), place.first_row], |row| {
+            row.get(0).map(Digest)
+        })
+        .optional()
+}
+
+/// The upload's next row: where its last batch ends.
+pub(super) fn next_row(
+    connection: &Connection,
+    draw: DrawId,
+    agency: AgencyId,
+    upload: &str,
+) -> rusqlite::Result<u64> {
+    let end = connection
+        .prepare_cached(
+            "SELECT first_row + bet_count FROM batches
+              WHERE draw_id = $1 AND agency = $2 AND upload = $3
+              ORDER BY first_row DESC LIMIT 1",
+        )?
+        .query_row(params![draw.0, agency.0, upload], |row| row.get(0))
+        .optional()?;
+    Ok(end.unwrap_or(0))
+}
+
+fn insert(
+    connection: &Connection,
+    draw: DrawId,
+    batch: &Batch,
+    digest: &Digest,
+    stored_at: &str,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO bets (draw_id, agency, first_name, last_name, document, birthdate, number)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )?;
+    // Bound one by one: a bound value stays, so these two are bound once.
+    statement.raw_bind_parameter(1, draw.0)?;
+    statement.raw_bind_parameter(2, batch.agency.0)?;
+    for bet in batch.bets.iter() {
+        statement.raw_bind_parameter(3, bet.first_name)?;
+        statement.raw_bind_parameter(4, bet.last_name)?;
+        statement.raw_bind_parameter(5, bet.document)?;
+        statement.raw_bind_parameter(6, bet.birthdate)?;
+        statement.raw_bind_parameter(7, bet.number)?;
+        statement.raw_execute()?;
+    }
+    let (upload, first_row) = match &batch.place {
+        Some(place) => (Some(place.upload.as_str()), Some(place.first_row)),
+        None => (None, None),
+    };
+    let bets = batch.bets.len();
+    connection
+        .prepare_cached(
+            "INSERT INTO batches (draw_id, agency, upload, first_row, bet_count, digest, stored_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )?
+        .execute(params![draw.0, batch.agency.0, upload, first_row, bets, digest.0, stored_at])?;
+    connection
+        .prepare_cached("UPDATE draws SET bets = bets + $1 WHERE id = $2")?
+        .execute(params![bets, draw.0])?;
+    Ok(())
+}
+
+/// Records that an agency is done, and makes the draw if it was the last.
+///
+/// Answers also whether the draw was made by this.
+pub(super) fn close_agency(
+    connection: &Connection,
+    agency: AgencyId,
+    bets: Option<u64>,
+) -> rusqlite::Result<(Closed, bool)> {
+    let newest = newest(connection, agency)?;
+    let stored = stored_bets(connection, newest.draw, agency)?;
+    if bets.is_some_and(|bets| bets != stored) {
+        return Ok((Err(CloseRefusal::CountMismatch { stored }), false));
+    }
+    // After the draw there is nothing left to close: the answer is the same.
+    if newest.drawn {
+        return Ok((Ok(()), false));
+    }
+    connection
+        .prepare_cached(
+            r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
+               VALUES ($1, $2, $3, $4, 'agency') ON CONFLICT DO NOTHING"#,
+        )?
+        .execute(params![newest.draw.0, agency.0, stored, now()])?;
+    let drawn = make_draw_if_due(connection, newest.draw)?;
+    Ok((Ok(()), drawn))
+}
+
+fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyId) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT coalesce(sum(bet_count), 0) FROM batches WHERE draw_id = $1 AND agency = $2")?
+        .query_row(params![draw.0, agency.0], |row| row.get(0))
+}
+
+/// The draw: one conditional UPDATE decides, and whoever changed the row writes
+/// the winners in the same transaction. Answers whether that was us.
+fn make_draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE draws SET drawn_at = $1
+              WHERE id = $2 AND drawn_at IS NULL
+                AND (SELECT complete FROM standings WHERE draw = $2)",
+        )?
+        .execute(params![now(), draw.0])?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    // Bets are appended draw after draw, so the bets of earlier draws, which are
+    // counted in their rows, come first: the scan starts behind them.
+    let winners = connection
+        .prepare_cached(
+            "INSERT INTO winners (draw_id, agency, bet_id)
+             SELECT draw_id, agency, id FROM bets
+              WHERE id > (SELECT coalesce(sum(bets), 0) FROM draws WHERE id < $1)
+                AND draw_id = $1
+                AND number = (SELECT winning_number FROM draws WHERE id = $1)",
+        )?
+        .execute([draw.0])?;
+    connection
+        .prepare_cached("UPDATE draws SET winners = $1 WHERE id = $2")?
+        .execute(params![winners, draw.0])?;
+    Ok(true)
+}

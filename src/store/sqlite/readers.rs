@@ -1,0 +1,163 @@
+//! The pool of reading connections, and what is read.
+//!
+//! Every read is one statement whose rows are collected before anything else
+//! happens: a reader that lingers keeps the write-ahead log from being reset.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{OptionalExtension as _, Row, params};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::super::{Standing, StoreError, WinnersSize, WinningBet};
+use super::{OpenError, connection, draw, newest_standing, read_standing};
+use crate::lottery::{AgencyId, DrawId, UploadId};
+
+/// How long a read waits for a free connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The reading half of the store.
+#[derive(Debug)]
+pub(super) struct Readers {
+    pool: r2d2::Pool<SqliteConnectionManager>,
+}
+
+impl Readers {
+    /// Opens all connections at once: a pool that grows later would meet errors
+    /// in the middle of a request.
+    pub(super) fn open(path: &Path, connections: u32) -> Result<Self, OpenError> {
+        let manager = SqliteConnectionManager::file(path)
+            .with_flags(connection::READER_FLAGS)
+            .with_init(connection::configure);
+        let pool = r2d2::Pool::builder()
+            .max_size(connections)
+            .min_idle(Some(connections))
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .test_on_check_out(false)
+            .connection_timeout(CONNECTION_TIMEOUT)
+            // The pool's own default is three threads.
+            .thread_pool(Arc::new(pool_thread()))
+            .build(manager)
+            .map_err(|source| OpenError::Pool { path: path.to_owned(), source })?;
+        Ok(Self { pool })
+    }
+
+    /// Runs one read; what went wrong goes to the log, the caller learns that
+    /// it may try again.
+    fn read<T>(
+        &self,
+        what: &'static str,
+        query: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let connection = self.pool.get().map_err(|error| read_failed(what, &error))?;
+        debug_assert!(connection.is_autocommit(), "a transaction leaked into the pool");
+        query(&connection).map_err(|error| read_failed(what, &error))
+    }
+
+    pub(super) fn standing(&self) -> Result<Standing, StoreError> {
+        self.read("standing", newest_standing)
+    }
+
+    pub(super) fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+        self.read("draw", |connection| {
+            connection
+                .prepare_cached("SELECT * FROM standings WHERE draw = $1")?
+                .query_row([draw.0], read_standing)
+                .optional()
+        })
+    }
+
+    pub(super) fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+        self.read("next_row", |connection| {
+            let draw = newest_standing(connection)?.draw;
+            draw::next_row(connection, draw, agency, upload.as_str())
+        })
+    }
+
+    pub(super) fn winners(
+        &self,
+        draw: DrawId,
+        agency: AgencyId,
+        after: u64,
+        bets_max: usize,
+    ) -> Result<Vec<WinningBet>, StoreError> {
+        self.read("winners", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT bets.id, first_name, last_name, document, birthdate, number
+                       FROM winners JOIN bets ON bets.id = winners.bet_id
+                      WHERE winners.draw_id = $1 AND winners.agency = $2 AND winners.bet_id > $3
+                      ORDER BY winners.bet_id LIMIT $4",
+                )?
+                .query_map(params![draw.0, agency.0, after, bets_max], read_winning_bet)?
+                .collect()
+        })
+    }
+
+    pub(super) fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
+        self.read("winners_size", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT count(*),
+                            coalesce(sum(octet_length(first_name) + octet_length(last_name)
+                                         + octet_length(document) + octet_length(birthdate)), 0)
+                       FROM winners JOIN bets ON bets.id = winners.bet_id
+                      WHERE winners.draw_id = $1 AND winners.agency = $2",
+                )?
+                .query_row(params![draw.0, agency.0], |row| {
+                    Ok(WinnersSize { bets: row.get(0)?, text_bytes: row.get(1)? })
+                })
+        })
+    }
+}
+
+/// One thread that replaces broken connections.
+fn pool_thread() -> ScheduledThreadPool {
+    ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("sorteo-pool").build()
+}
+
+fn read_winning_bet(row: &Row<'_>) -> rusqlite::Result<WinningBet> {
+    Ok(WinningBet {
+        id: row.get(0)?,
+        first_name: row.get(1)?,
+        last_name: row.get(2)?,
+        document: row.get(3)?,
+        birthdate: row.get(4)?,
+        number: row.get(5)?,
+    })
+}
+
+fn read_failed(what: &'static str, error: &dyn std::fmt::Display) -> StoreError {
+    crate::event!(Error, "read_database", Fail, query = what, error = error);
+    StoreError::Unavailable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pooled_connection_has_every_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let _writer = connection::open_writer(&path).unwrap();
+        let readers = Readers::open(&path, 5).unwrap();
+        // All at once, so that no connection is seen twice.
+        let connections: Vec<_> = (0..5).map(|_| readers.pool.get().unwrap()).collect();
+        for connection in &connections {
+            let pragma =
+                |name: &str| -> i64 { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+            assert_eq!(pragma("synchronous"), 2, "FULL");
+            assert_eq!(pragma("foreign_keys"), 1);
+            assert_eq!(pragma("trusted_schema"), 0);
+            assert_eq!(pragma("busy_timeout"), 5000);
+            assert_eq!(pragma("mmap_size"), 0);
+            let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+            assert!(connection.is_readonly("main").unwrap(), "a reader cannot write");
+        }
+    }
+}

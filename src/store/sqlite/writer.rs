@@ -1,0 +1,333 @@
+//! The one thread that writes. It takes all that waits, carries it out in one
+//! transaction with a savepoint for each command, commits with a sync, and only
+//! then answers each: one sync pays for the whole group.
+
+use std::sync::PoisonError;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::super::{Appended, Closed, Resolver, StoreError, Ticket};
+use super::draw::DigestedBatch;
+use super::{Announcement, Event, Observer, draw, newest_standing, now};
+use crate::lottery::{AgencyId, Batch};
+
+/// Most commands in one transaction: bounds how long the first waits for the last.
+const GROUP_COMMANDS_MAX: usize = 256;
+/// Bets after which the log is copied into the database, about 4 MiB of pages.
+const CHECKPOINT_BETS: u64 = 40_000;
+/// Pages (of 4 KiB) in the log from which on readers are waited for, so that it
+/// can be reset: 32 MiB, half of the limit.
+const WAL_PAGES_MAX: i64 = 8_192;
+/// How long a reset may wait for readers. It holds up the writer.
+const RESET_TIMEOUT: Duration = Duration::from_millis(500);
+/// Quiet time after which the log is copied and cut to nothing.
+const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Command {
+    Append(Vec<DigestedBatch>, Resolver<Appended>),
+    Close(AgencyId, Option<u64>, Resolver<Closed>),
+}
+
+/// The writing half of the store: its queue and its thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: Option<SyncSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        connection: Connection,
+        queue_max: usize,
+        observer: Observer,
+        announcement: Announcement,
+    ) -> Self {
+        let (queue, commands) = mpsc::sync_channel(queue_max);
+        let task =
+            Task { connection, commands, observer, announcement, bets_since_checkpoint: 0, truncated: false };
+        let thread = thread::Builder::new()
+            .name("sorteo-writer".into())
+            .spawn(move || task.run())
+            .expect("a process that starts can start its writer");
+        Self { queue: Some(queue), thread: Some(thread) }
+    }
+
+    pub(super) fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        // Digests are computed here, on the caller's thread: the writer is the bottleneck.
+        let batches = batches.into_iter().map(DigestedBatch::from).collect();
+        self.submit(Command::Append(batches, resolver))?;
+        Ok(ticket)
+    }
+
+    pub(super) fn close_agency(
+        &self,
+        agency: AgencyId,
+        bets: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        self.submit(Command::Close(agency, bets, resolver))?;
+        Ok(ticket)
+    }
+
+    fn submit(&self, command: Command) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Unknown)?;
+        queue.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            // The writer has failed: the process is about to end.
+            TrySendError::Disconnected(_) => StoreError::Unknown,
+        })
+    }
+
+    pub(super) fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has said so; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the writer's thread owns.
+struct Task {
+    connection: Connection,
+    commands: Receiver<Command>,
+    observer: Observer,
+    announcement: Announcement,
+    bets_since_checkpoint: u64,
+    truncated: bool,
+}
+
+/// A failure after which nothing more may be written.
+struct Fatal(String);
+
+impl Task {
+    fn run(mut self) {
+        if let Err(Fatal(error)) = self.serve() {
+            // Closing would checkpoint, which is a write: leave all as it is for
+            // the next process to recover.
+            std::mem::forget(self.connection);
+            (self.observer)(Event::Failed(error));
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Fatal> {
+        while let Some(first) = self.next_command()? {
+            let group = self.group_behind(first);
+            self.commit(group)?;
+            self.checkpoint_if_due()?;
+        }
+        self.truncate_log()
+    }
+
+    /// The next command, or `None` when the store is closed and all is done.
+    fn next_command(&mut self) -> Result<Option<Command>, Fatal> {
+        if !self.truncated {
+            match self.commands.recv_timeout(IDLE_BEFORE_TRUNCATE) {
+                Ok(command) => return Ok(Some(command)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.truncate_log()?,
+            }
+        }
+        Ok(self.commands.recv().ok())
+    }
+
+    /// The command and all that wait behind it. There is no lingering for
+    /// company: while one group is synced, the next one gathers by itself.
+    fn group_behind(&self, first: Command) -> Vec<Command> {
+        let waiting = self.commands.try_iter().take(GROUP_COMMANDS_MAX - 1);
+        std::iter::once(first).chain(waiting).collect()
+    }
+
+    /// Carries out a group in one transaction and answers every command of it.
+    ///
+    /// Nothing is answered before the commit has returned. A failure before the
+    /// commit stores nothing, which can be said; one in it leaves the outcome
+    /// unknown, and dropping the resolvers says exactly that.
+    fn commit(&mut self, group: Vec<Command>) -> Result<(), Fatal> {
+        let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => transaction,
+            Err(error) => return refuse_or_fail("BEGIN", &error, group),
+        };
+        let executed = match execute_all(&transaction, &group) {
+            Ok(executed) => executed,
+            Err(error) => {
+                let rolled_back = transaction.rollback();
+                refuse_or_fail("a write", &error, group)?;
+                return rolled_back.map_err(|error| fatal("ROLLBACK", &error));
+            }
+        };
+        let announcing = executed
+            .drawn
+            .is_some()
+            .then(|| self.announcement.write().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = transaction.commit() {
+            return match error.sqlite_error_code() {
+                // The log could not take the commit's frames, so there is none.
+                Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
+                _ => Err(fatal("COMMIT", &error)),
+            };
+        }
+        if let Some(standing) = executed.drawn {
+            (self.observer)(Event::Drawn(standing));
+        }
+        drop(announcing);
+        self.truncated = false;
+        self.bets_since_checkpoint += executed.bets;
+        for (command, outcome) in group.into_iter().zip(executed.outcomes) {
+            outcome.resolve(command);
+        }
+        Ok(())
+    }
+
+    /// Copies the log into the database from time to time, after the answers.
+    fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
+        if self.bets_since_checkpoint < CHECKPOINT_BETS {
+            return Ok(());
+        }
+        self.bets_since_checkpoint = 0;
+        let pages = self.checkpoint("PASSIVE")?;
+        if pages > WAL_PAGES_MAX {
+            self.wait_for_readers(RESET_TIMEOUT, "RESTART")?;
+        }
+        Ok(())
+    }
+
+    /// When all is quiet, the log is emptied: a backup by copy is then whole,
+    /// and the next start has nothing to recover.
+    fn truncate_log(&mut self) -> Result<(), Fatal> {
+        self.truncated = true;
+        self.bets_since_checkpoint = 0;
+        self.wait_for_readers(RESET_TIMEOUT, "TRUNCATE")
+    }
+
+    fn wait_for_readers(&mut self, timeout: Duration, mode: &str) -> Result<(), Fatal> {
+        let with_timeout = |connection: &Connection, timeout| {
+            connection.busy_timeout(timeout).map_err(|error| fatal("busy_timeout", &error))
+        };
+        with_timeout(&self.connection, timeout)?;
+        self.checkpoint(mode)?;
+        with_timeout(&self.connection, super::connection::BUSY_TIMEOUT)
+    }
+
+    /// Runs a checkpoint; answers how many pages the log holds.
+    ///
+    /// A reader in the way is no error, and neither is a full disk: the log
+    /// keeps everything, and the next checkpoint tries again.
+    fn checkpoint(&mut self, mode: &str) -> Result<i64, Fatal> {
+        let result =
+            self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1));
+        match result {
+            Ok(pages) => Ok(pages),
+            Err(error) if is_refusable(&error).is_some() => {
+                crate::event!(Warn, "checkpoint", Fail, error = error);
+                Ok(0)
+            }
+            Err(error) => Err(fatal("a checkpoint", &error)),
+        }
+    }
+}
+
+/// What a transaction that is about to be committed did.
+struct Executed {
+    outcomes: Vec<Outcome>,
+    drawn: Option<super::Standing>,
+    bets: u64,
+}
+
+/// What becomes of one command once its group is committed.
+enum Outcome {
+    Appended(Appended),
+    Closed(Closed),
+}
+
+impl Outcome {
+    fn resolve(self, command: Command) {
+        match (self, command) {
+            (Self::Appended(outcome), Command::Append(_, resolver)) => resolver.resolve(Ok(outcome)),
+            (Self::Closed(outcome), Command::Close(_, _, resolver)) => resolver.resolve(Ok(outcome)),
+            _ => unreachable!("outcomes are in the order of their commands"),
+        }
+    }
+}
+
+fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Result<Executed> {
+    let stored_at = now();
+    let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), drawn: None, bets: 0 };
+    for command in group {
+        let outcome = match command {
+            Command::Append(batches, _) => {
+                let appended = append_in_savepoint(transaction, batches, &stored_at)?;
+                executed.bets += batches.iter().map(|b| b.batch.bets.len() as u64).sum::<u64>();
+                Outcome::Appended(appended)
+            }
+            Command::Close(agency, bets, _) => {
+                let (closed, drawn) = draw::close_agency(transaction, *agency, *bets)?;
+                if drawn {
+                    executed.drawn = Some(newest_standing(transaction)?);
+                }
+                Outcome::Closed(closed)
+            }
+        };
+        executed.outcomes.push(outcome);
+    }
+    Ok(executed)
+}
+
+/// A refusal of one batch undoes the append's other batches, and nothing else.
+fn append_in_savepoint(
+    transaction: &Transaction<'_>,
+    batches: &[DigestedBatch],
+    stored_at: &str,
+) -> rusqlite::Result<Appended> {
+    let run = |sql| transaction.prepare_cached(sql)?.execute([]);
+    run("SAVEPOINT batch")?;
+    let appended = draw::append(transaction, batches, stored_at)?;
+    if appended.is_err() {
+        run("ROLLBACK TO batch")?;
+    }
+    run("RELEASE batch")?;
+    Ok(appended)
+}
+
+/// Answers every command that nothing was stored, where that is certain and a
+/// retry makes sense; otherwise the writer has failed.
+fn refuse_or_fail(operation: &str, error: &rusqlite::Error, group: Vec<Command>) -> Result<(), Fatal> {
+    let refusal = is_refusable(error).ok_or_else(|| fatal(operation, error))?;
+    crate::event!(Error, "write_database", Fail, operation = operation, error = error);
+    for command in group {
+        match command {
+            Command::Append(_, resolver) => resolver.resolve(Err(refusal)),
+            Command::Close(_, _, resolver) => resolver.resolve(Err(refusal)),
+        }
+    }
+    Ok(())
+}
+
+/// Failures that leave the database as it was and pass by themselves.
+fn is_refusable(error: &rusqlite::Error) -> Option<StoreError> {
+    match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Some(StoreError::Full),
+        // Another process holds the write lock for longer than the busy timeout.
+        ErrorCode::DatabaseBusy => Some(StoreError::Busy),
+        _ => None,
+    }
+}
+
+fn fatal(operation: &str, error: &rusqlite::Error) -> Fatal {
+    Fatal(format!("{operation} failed: {error}"))
+}

@@ -1,0 +1,173 @@
+//! The counted dialect (the second seed's): the payload's length in decimal
+//! digits, `\n`, the payload. A payload is bets, one a line, or one question.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::str;
+
+use super::{Incoming, Reason, Reply, Request, Winners, WireLimits, without_line_end};
+use crate::lottery::{AgencyId, Batch, Bet, BetError, Bets, split_exactly};
+
+/// Most digits of a payload's length.
+const LENGTH_DIGITS_MAX: usize = 10;
+
+/// The counted half of [`super::Decoder`].
+pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
+    let (length, rest) = match read_length(input)? {
+        Ok((length, rest)) if length <= limits.payload_bytes_max => (length, rest),
+        _ => return Some(Incoming::RefusedForGood(refused(Reason::BadLength))),
+    };
+    let length = usize::try_from(length).expect("below the payload limit");
+    let (payload, rest) = rest.split_at_checked(length)?;
+    *input = rest;
+    Some(match read_payload(without_line_end(payload)) {
+        Ok(request) => Incoming::Request(request),
+        Err(reply) => Incoming::Refused(reply),
+    })
+}
+
+struct BadLength;
+
+/// Reads the length and its `\n`. `None`: not all of it is there.
+fn read_length(input: &[u8]) -> Option<Result<(u64, &[u8]), BadLength>> {
+    let digits = input.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits > LENGTH_DIGITS_MAX {
+        return Some(Err(BadLength));
+    }
+    match input.get(digits)? {
+        b'\n' if digits > 0 => {
+            let length = input[..digits].iter().fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
+            Some(Ok((length, &input[digits + 1..])))
+        }
+        _ => Some(Err(BadLength)),
+    }
+}
+
+fn read_payload(payload: &[u8]) -> Result<Request, Reply> {
+    if payload.iter().all(|b| matches!(b, b'\n' | b'\r')) {
+        return Err(refused(Reason::EmptyBatch));
+    }
+    let text = str::from_utf8(payload).map_err(|_| refused(BetError::Utf8.into()))?;
+    match text.split('|').next() {
+        Some("GET_WINNERS") => read_get_winners(text).map_err(|reason| Reply::Winners(Err(reason))),
+        _ => read_batches(text),
+    }
+}
+
+fn read_get_winners(text: &str) -> Result<Request, Reason> {
+    let [_, agency] = split_exactly(text).ok_or(Reason::BadHeader)?;
+    let agency = agency.parse().map_err(|_| Reason::BadAgency)?;
+    Ok(Request::DoneAndWinners { agency })
+}
+
+/// Reads rows `first|last|document|birthdate|number|agency` into one batch for
+/// each agency, agencies in the order of their first row.
+fn read_batches(text: &str) -> Result<Request, Reply> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut batch_of: HashMap<AgencyId, usize> = HashMap::new();
+    let rows = text.split('\n').count() as u64;
+    for (index, line) in text.split('\n').enumerate() {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let pushed = split_exactly(line).ok_or(BetError::Fields).and_then(
+            |[first, last, document, birthdate, number, agency]| {
+                let agency: AgencyId = agency.parse()?;
+                let batch = match batch_of.entry(agency) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => {
+                        batches.push(Batch { agency, bets: Bets::default(), place: None });
+                        *new.insert(batches.len() - 1)
+                    }
+                };
+                batches[batch].bets.push([first, last, document, birthdate, number])
+            },
+        );
+        if let Err(error) = pushed {
+            let row = index as u64 + 1;
+            return Err(Reply::Batch { count: rows, result: Err(Reason::Row { row, error }) });
+        }
+    }
+    Ok(Request::Payload(batches))
+}
+
+fn refused(reason: Reason) -> Reply {
+    Reply::Batch { count: 0, result: Err(reason) }
+}
+
+/// Appends the reply as one payload; of long winners, the head.
+pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
+    let payload = match reply {
+        Reply::Bet(Ok(())) | Reply::Batch { result: Ok(()), .. } => "ACK",
+        Reply::Bet(Err(reason)) | Reply::Batch { result: Err(reason), .. } => match reason {
+            Reason::EmptyBatch => "ERROR_EMPTY_BATCH",
+            Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
+            _ => "ERROR_INVALID_BATCH",
+        },
+        Reply::Winners(Ok(Winners::Lines { total_bytes, head })) => {
+            out.extend_from_slice(total_bytes.to_string().as_bytes());
+            out.push(b'\n');
+            out.extend_from_slice(head.as_bytes());
+            return;
+        }
+        Reply::Winners(Err(reason)) => match reason {
+            Reason::NotReady => "ERROR_LOTTERY_HASNT_ENDED",
+            Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
+            _ => "ERROR_INVALID_GET_WINNERS",
+        },
+        Reply::Winners(Ok(Winners::All(_) | Winners::Page { .. }))
+        | Reply::Done(_)
+        | Reply::Resume(_)
+        | Reply::Status(_) => unreachable!("the counted dialect cannot ask for this"),
+    };
+    append_payload(payload.as_bytes(), out);
+}
+
+/// One winning bet as the counted dialect answers it, without its line end.
+pub fn winner_line(agency: AgencyId, bet: Bet<'_>) -> String {
+    let Bet { first_name, last_name, document, birthdate, number } = bet;
+    format!("{first_name}|{last_name}|{document}|{birthdate}|{number}|{agency}")
+}
+
+/// Appends one payload with its length.
+pub fn append_payload(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(payload.len().to_string().as_bytes());
+    out.push(b'\n');
+    out.extend_from_slice(payload);
+}
+
+// ---- The client's side of the dialect --------------------------------------
+
+/// Appends a request as an agency of this dialect sends it.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    let payload = match request {
+        Request::Payload(batches) => batches
+            .iter()
+            .flat_map(|batch| batch.bets.iter().map(|bet| winner_line(batch.agency, bet)))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Request::DoneAndWinners { agency } => format!("GET_WINNERS|{agency}"),
+        _ => unreachable!("the framed dialect's requests have no counted form"),
+    };
+    append_payload(payload.as_bytes(), out);
+}
+
+/// An answer's payload as an agency of this dialect reads it.
+///
+/// `Ok(None)` means that not all of it has arrived; an error, that the peer
+/// does not speak this dialect.
+pub fn decode_answer<'a>(input: &mut &'a [u8]) -> Result<Option<&'a str>, NotAnAnswer> {
+    let Some(read) = read_length(input) else {
+        return Ok(None);
+    };
+    let (length, rest) = read.map_err(|BadLength| NotAnAnswer)?;
+    let Some((payload, rest)) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length))
+    else {
+        return Ok(None);
+    };
+    *input = rest;
+    str::from_utf8(payload).map(Some).map_err(|_| NotAnAnswer)
+}
+
+/// What came back is no counted payload of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's answer is not in the counted dialect")]
+pub struct NotAnAnswer;

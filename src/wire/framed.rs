@@ -1,0 +1,401 @@
+//! The framed dialect (the first seed's): a big-endian `u32` length of 1 to
+//! 8192, then one line of `|`-separated fields.
+//!
+//! The decoder takes a batch row by row, so that a batch never needs more
+//! memory than its valid rows; from the first bad row on it only counts, so
+//! that the connection stays in step whatever the rows hold.
+
+use std::str;
+use std::time::Duration;
+
+use super::{FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Status, WAIT_MAX, Winners, WireLimits};
+use crate::lottery::{AgencyId, Batch, BetError, Bets, DrawId, Place, UploadId, decimal, split_exactly};
+
+/// Bytes of a frame's length.
+pub const LENGTH_BYTES: usize = 4;
+
+/// The framed half of [`super::Decoder`].
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    batch: Option<Box<PartialBatch>>,
+}
+
+/// A batch whose header has arrived and whose rows are arriving.
+#[derive(Debug)]
+struct PartialBatch {
+    count: u64,
+    received: u64,
+    batch: Batch,
+    refusal: Option<Reason>,
+}
+
+impl Decoder {
+    pub(super) fn decode(&mut self, input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
+        loop {
+            let frame = match next_frame(input)? {
+                Ok(frame) => frame,
+                Err(BadFrame) => {
+                    return Some(Incoming::RefusedForGood(Reply::Bet(Err(Reason::BadFrame))));
+                }
+            };
+            let complete = match &mut self.batch {
+                Some(partial) => {
+                    partial.take_row(frame);
+                    partial.is_complete()
+                }
+                None => match read_request(frame, limits) {
+                    Message::Whole(incoming) => return Some(incoming),
+                    Message::BatchHeader(partial) => {
+                        let complete = partial.is_complete();
+                        self.batch = Some(partial);
+                        complete
+                    }
+                },
+            };
+            if complete {
+                return self.batch.take().map(|partial| partial.finish());
+            }
+        }
+    }
+
+    pub(super) fn batch_in_progress(&self) -> Option<u64> {
+        self.batch.as_ref().map(|partial| partial.count)
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |partial| partial.batch.bets.text_bytes())
+    }
+}
+
+impl PartialBatch {
+    fn is_complete(&self) -> bool {
+        self.received == self.count
+    }
+
+    fn take_row(&mut self, frame: &[u8]) {
+        self.received += 1;
+        if self.refusal.is_some() {
+            return;
+        }
+        if let Err(error) = push_row(&mut self.batch, frame) {
+            let row = self.received;
+            self.refuse(Reason::Row { row, error });
+        }
+    }
+
+    /// Nothing of the batch will be stored: forget its rows, go on counting.
+    fn refuse(&mut self, reason: Reason) {
+        self.refusal = Some(reason);
+        self.batch.bets = Bets::default();
+    }
+
+    fn finish(self) -> Incoming {
+        match self.refusal {
+            None => Incoming::Request(Request::Batch(self.batch)),
+            Some(reason) => Incoming::Refused(Reply::Batch { count: self.count, result: Err(reason) }),
+        }
+    }
+}
+
+/// A row of a batch: five fields, or seven with the bet's own header.
+fn push_row(batch: &mut Batch, frame: &[u8]) -> Result<(), BetError> {
+    let line = str::from_utf8(frame).map_err(|_| BetError::Utf8)?;
+    match split_exactly::<7>(line) {
+        Some(["BET", agency, first, last, document, birthdate, number]) => {
+            if agency.parse::<AgencyId>()? != batch.agency {
+                return Err(BetError::AgencyMismatch);
+            }
+            batch.bets.push([first, last, document, birthdate, number])
+        }
+        _ => batch.bets.push_line(line),
+    }
+}
+
+struct BadFrame;
+
+/// Takes one frame off the input, without its line end. `None`: not all of it is there.
+fn next_frame<'a>(input: &mut &'a [u8]) -> Option<Result<&'a [u8], BadFrame>> {
+    let (length, rest) = input.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if !(1..=FRAME_BYTES_MAX).contains(&length) {
+        return Some(Err(BadFrame));
+    }
+    let (frame, rest) = rest.split_at_checked(length)?;
+    *input = rest;
+    Some(Ok(super::without_line_end(frame)))
+}
+
+enum Message {
+    Whole(Incoming),
+    BatchHeader(Box<PartialBatch>),
+}
+
+fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
+    let line = str::from_utf8(frame).unwrap_or_default();
+    let (verb, fields) = line.split_once('|').unwrap_or((line, ""));
+    let fields: Vec<&str> = match line.len() == verb.len() {
+        true => Vec::new(),
+        false => fields.split('|').collect(),
+    };
+    let read = match verb {
+        "BATCH" => return read_batch_header(&fields, limits),
+        "BET" => read_bet(&fields).map_err(|reason| Reply::Bet(Err(reason))),
+        "DONE" => read_done(&fields).map_err(|reason| Reply::Done(Err(reason))),
+        "GET_WINNERS" => read_get_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
+        "WAIT_WINNERS" => read_wait_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
+        "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
+        "STATUS" if fields.is_empty() => Ok(Request::Status),
+        "STATUS" => Err(Reply::Status(Err(Reason::BadHeader))),
+        // A bet that is not UTF-8 is still a bet, and told so.
+        _ if frame.starts_with(b"BET|") => Err(Reply::Bet(Err(BetError::Utf8.into()))),
+        _ => Err(Reply::Bet(Err(Reason::Unknown))),
+    };
+    Message::Whole(match read {
+        Ok(request) => Incoming::Request(request),
+        Err(reply) => Incoming::Refused(reply),
+    })
+}
+
+fn read_bet(fields: &[&str]) -> Result<Request, Reason> {
+    let &[agency, first, last, document, birthdate, number] = fields else {
+        return Err(BetError::Fields.into());
+    };
+    let agency = agency.parse()?;
+    let mut bets = Bets::default();
+    bets.push([first, last, document, birthdate, number])?;
+    Ok(Request::Bet(Batch { agency, bets, place: None }))
+}
+
+fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
+    let refused = |count, reason| Incoming::Refused(Reply::Batch { count, result: Err(reason) });
+    let (agency, count, place) = match *fields {
+        [agency, count] => (agency, count, None),
+        [agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),
+        _ => return Message::Whole(refused(0, Reason::BadHeader)),
+    };
+    if !count.bytes().all(|b| b.is_ascii_digit()) || count.is_empty() {
+        return Message::Whole(refused(0, Reason::BadCount));
+    }
+    // Digits that overflow are still a number, and over every limit.
+    let count: u64 = decimal(count).unwrap_or(u64::MAX);
+    if count > limits.batch_bets_max {
+        return Message::Whole(Incoming::RefusedForGood(Reply::Batch {
+            count,
+            result: Err(Reason::TooMany),
+        }));
+    }
+    // The count is known, so whatever else is wrong, the rows can be skipped.
+    let (agency, place, refusal) = match read_batch_place(agency, place) {
+        Ok((agency, place)) => (agency, place, None),
+        Err(reason) => (AgencyId(0), None, Some(reason)),
+    };
+    Message::BatchHeader(Box::new(PartialBatch {
+        count,
+        received: 0,
+        batch: Batch { agency, bets: Bets::default(), place },
+        refusal,
+    }))
+}
+
+fn read_batch_place(agency: &str, place: Option<(&str, &str)>) -> Result<(AgencyId, Option<Place>), Reason> {
+    let agency = read_agency(agency)?;
+    let Some((upload, first_row)) = place else {
+        return Ok((agency, None));
+    };
+    let upload = UploadId::new(upload).ok_or(Reason::BadUpload)?;
+    let first_row = read_stored_number(first_row).ok_or(Reason::BadFirstRow)?;
+    Ok((agency, Some(Place { upload, first_row })))
+}
+
+fn read_done(fields: &[&str]) -> Result<Request, Reason> {
+    let (agency, bets) = match *fields {
+        [agency] => (agency, None),
+        [agency, count] => (agency, Some(count)),
+        _ => return Err(Reason::BadHeader),
+    };
+    let agency = read_agency(agency)?;
+    let bets = match bets {
+        None => None,
+        Some(count) => Some(decimal(count).ok_or(Reason::BadCount)?),
+    };
+    Ok(Request::Done { agency, bets })
+}
+
+fn read_get_winners(fields: &[&str]) -> Result<Request, Reason> {
+    let (agency, after, draw) = match *fields {
+        [agency] => {
+            let agency = read_agency(agency)?;
+            return Ok(Request::Winners { agency });
+        }
+        [agency, after] => (agency, after, None),
+        [agency, after, draw] => (agency, after, Some(draw)),
+        _ => return Err(Reason::BadHeader),
+    };
+    let agency = read_agency(agency)?;
+    let after = read_stored_number(after).ok_or(Reason::BadAfter)?;
+    let draw = match draw {
+        None => None,
+        Some(draw) => Some(DrawId(decimal(draw).ok_or(Reason::BadDraw)?)),
+    };
+    Ok(Request::WinnersPage { agency, after, draw })
+}
+
+fn read_wait_winners(fields: &[&str]) -> Result<Request, Reason> {
+    let &[agency, wait] = fields else {
+        return Err(Reason::BadHeader);
+    };
+    let agency = read_agency(agency)?;
+    let wait = decimal(wait).map(Duration::from_millis).ok_or(Reason::BadWait)?;
+    if wait > WAIT_MAX {
+        return Err(Reason::BadWait);
+    }
+    Ok(Request::WaitWinners { agency, wait })
+}
+
+fn read_resume(fields: &[&str]) -> Result<Request, Reason> {
+    let &[agency, upload] = fields else {
+        return Err(Reason::BadHeader);
+    };
+    Ok(Request::Resume {
+        agency: read_agency(agency)?,
+        upload: UploadId::new(upload).ok_or(Reason::BadUpload)?,
+    })
+}
+
+fn read_agency(text: &str) -> Result<AgencyId, Reason> {
+    text.parse().map_err(|_| Reason::BadAgency)
+}
+
+/// A number that a database can hold: rows and bets are counted in 63 bits.
+fn read_stored_number(text: &str) -> Option<u64> {
+    decimal(text).filter(|number| *number <= i64::MAX as u64)
+}
+
+/// Appends the reply as one frame.
+pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
+    let line = match reply {
+        Reply::Bet(result) => verdict("ACK", result),
+        Reply::Batch { count, result: Ok(()) } => format!("ACK_BATCH|OK|{count}"),
+        Reply::Batch { count, result: Err(reason) } => format!("ACK_BATCH|ERR|{count}|{reason}"),
+        Reply::Done(result) => verdict("ACK_DONE", result),
+        Reply::Winners(Ok(winners)) => match winners_line(winners) {
+            line if line.len() < FRAME_BYTES_MAX => line,
+            _ => format!("WINNERS|ERR|{}", Reason::UsePages),
+        },
+        Reply::Winners(Err(reason)) => format!("WINNERS|ERR|{reason}"),
+        Reply::Resume(Ok(next_row)) => format!("RESUME|OK|{next_row}"),
+        Reply::Resume(Err(reason)) => format!("RESUME|ERR|{reason}"),
+        Reply::Status(Ok(status)) => status_line(status),
+        Reply::Status(Err(reason)) => format!("STATUS|ERR|{reason}"),
+    };
+    append_frame(&[line.as_bytes(), b"\n"], out);
+}
+
+fn verdict(verb: &str, result: &Result<(), Reason>) -> String {
+    match result {
+        Ok(()) => format!("{verb}|OK"),
+        Err(reason) => format!("{verb}|ERR|{reason}"),
+    }
+}
+
+fn winners_line(winners: &Winners) -> String {
+    match winners {
+        Winners::All(documents) => format!("WINNERS|OK|{}", documents.join(",")),
+        Winners::Page { documents, next } => {
+            let next = next.map(|next| next.to_string()).unwrap_or_default();
+            format!("WINNERS|OK|{}|{next}", documents.join(","))
+        }
+        Winners::Lines { .. } => unreachable!("only the counted dialect's request is answered in lines"),
+    }
+}
+
+fn status_line(status: &Status) -> String {
+    let Status { draw, drawn, done, expected, bets } = status;
+    let state = if *drawn { "drawn" } else { "open" };
+    format!("STATUS|OK|{draw}|{state}|{done}|{expected}|{bets}")
+}
+
+/// Appends one frame made of the given parts.
+fn append_frame(parts: &[&[u8]], out: &mut Vec<u8>) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    debug_assert!((1..=FRAME_BYTES_MAX).contains(&length), "frame of {length} bytes");
+    let length = u32::try_from(length).expect("a frame is far below 4 GiB");
+    out.extend_from_slice(&length.to_be_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Bytes of documents, commas between them included, that fit any page:
+/// `WINNERS|OK|`, the documents, `|`, the next page's start and the line end.
+pub const PAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - "WINNERS|OK|".len() - "|".len() - 20 - "\n".len();
+
+// ---- The client's side of the dialect --------------------------------------
+
+/// Appends a request as an agency sends it: a batch is a frame for its header
+/// and one for each row.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    let line = match request {
+        Request::Bet(batch) => {
+            let bet = batch.bets.iter().next().expect("a BET holds one bet");
+            format!("BET|{}|{}", batch.agency, row_line(bet))
+        }
+        Request::Batch(batch) => {
+            encode_batch(batch, out);
+            return;
+        }
+        Request::Done { agency, bets: None } => format!("DONE|{agency}"),
+        Request::Done { agency, bets: Some(bets) } => format!("DONE|{agency}|{bets}"),
+        Request::Winners { agency } => format!("GET_WINNERS|{agency}"),
+        Request::WinnersPage { agency, after, draw: None } => format!("GET_WINNERS|{agency}|{after}"),
+        Request::WinnersPage { agency, after, draw: Some(draw) } => {
+            format!("GET_WINNERS|{agency}|{after}|{draw}")
+        }
+        Request::WaitWinners { agency, wait } => format!("WAIT_WINNERS|{agency}|{}", wait.as_millis()),
+        Request::Resume { agency, upload } => format!("RESUME|{agency}|{}", upload.as_str()),
+        Request::Status => "STATUS".to_owned(),
+        Request::Payload(_) | Request::DoneAndWinners { .. } => {
+            unreachable!("the counted dialect's requests have no frame")
+        }
+    };
+    append_frame(&[line.as_bytes()], out);
+}
+
+fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
+    let count = batch.bets.len();
+    let header = match &batch.place {
+        None => format!("BATCH|{}|{count}", batch.agency),
+        Some(Place { upload, first_row }) => {
+            format!("BATCH|{}|{count}|{}|{first_row}", batch.agency, upload.as_str())
+        }
+    };
+    append_frame(&[header.as_bytes()], out);
+    for bet in batch.bets.iter() {
+        append_frame(&[row_line(bet).as_bytes()], out);
+    }
+}
+
+fn row_line(bet: crate::lottery::Bet<'_>) -> String {
+    let crate::lottery::Bet { first_name, last_name, document, birthdate, number } = bet;
+    format!("{first_name}|{last_name}|{document}|{birthdate}|{number}")
+}
+
+/// An answer as an agency reads it: the fields of one line.
+///
+/// `Ok(None)` means that not all of it has arrived; an error, that the peer
+/// does not speak this dialect.
+pub fn decode_answer(input: &mut &[u8]) -> Result<Option<Vec<String>>, NotAnAnswer> {
+    match next_frame(input) {
+        None => Ok(None),
+        Some(Err(BadFrame)) => Err(NotAnAnswer),
+        Some(Ok(frame)) => {
+            let line = str::from_utf8(frame).map_err(|_| NotAnAnswer)?;
+            Ok(Some(line.split('|').map(str::to_owned).collect()))
+        }
+    }
+}
+
+/// What came back is no frame of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's answer is not in the framed dialect")]
+pub struct NotAnAnswer;
