@@ -1,0 +1,438 @@
+#!/usr/bin/env bash
+#
+# Tests the image and the compose file on a real engine, with real crashes.
+#
+# What it shows:
+#   1. The image builds, runs as a user other than root, turns healthy by its own
+#      health check, and stops with exit code 0 on `docker stop`.
+#   2. The compose file's `up` is a whole draw: every agency ends with exit code 0
+#      and its winners. A second `up` on the same volumes changes nothing.
+#   3. The server may be killed (SIGKILL) in the middle of the upload. Started
+#      again on its volume, it has every bet that it had acknowledged, the
+#      agencies go on by themselves, and the draw is complete, right and made
+#      once. After a clean stop and another start the answers are the same.
+# "Right" is worked out from the generated files with awk, and compared with what
+# is in the database; nothing is taken from the program's own word.
+#
+# What it needs: a Docker engine, docker-compose 1.29 or the compose plugin, the
+# sqlite3 program, and the base images of the Dockerfile, which
+# container/base-images.sh pulls or, where no registry answers, makes (its head
+# says what that takes). Without Docker, compose or sqlite3 it says `skipped`
+# with the reason and exits with 77.
+#
+# No speed is tested. Each wait is for a condition, and its deadline only ends a
+# test that hangs. Containers, networks and volumes are removed at the end,
+# whatever happens; the images stay, since building them takes minutes. With
+# KEEP=1 everything stays, to be looked at.
+#
+# Variables: BETS (78697), how many bets are generated; IMAGE (sorteo:test), the
+# name of the image that is built; TRIES (5), how often the kill may miss.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+readonly project=sorteo-test-$$
+readonly alone=$project-alone
+readonly agencies=(1 2 3 4 5)
+readonly winning_number=7574
+readonly tries=${TRIES:-5}
+
+# The compose file reads these. Port 0 takes a free one, so that the test runs
+# beside a server that is up.
+export BETS=${BETS:-78697} IMAGE=${IMAGE:-sorteo:test} HOST_PORT=0
+
+# The limits of the waits, in seconds. They are far above what is needed.
+readonly healthy_max=60
+readonly upload_start_max=120
+readonly draw_max=300
+# Above the drain limit, like the compose file's stop_grace_period.
+readonly stop_grace=15
+
+passed=0
+failed=0
+
+say() { printf '%s\n' "$*"; }
+
+skip() {
+    say "container: skipped: $*"
+    exit 77
+}
+
+# check DESCRIPTION COMMAND…: one line, and on with the next step either way.
+check() {
+    local description=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+        say "ok      $description"
+    else
+        failed=$((failed + 1))
+        say "FAILED  $description"
+    fi
+}
+
+# need DESCRIPTION COMMAND…: a check without which the rest makes no sense.
+need() {
+    local before=$failed
+    check "$@"
+    ((failed == before)) || exit 1
+}
+
+# equal WANTED GOT: on a difference it says both.
+equal() {
+    [[ $1 == "$2" ]] || {
+        say "        wanted: $1"
+        say "        got:    $2"
+        return 1
+    }
+}
+
+# same WANTED-FILE GOT-FILE: on a difference it shows where it begins.
+same() {
+    cmp --silent "$1" "$2" || {
+        diff "$1" "$2" | head -n 5 | sed 's/^/        /' || true
+        return 1
+    }
+}
+
+# within SECONDS COMMAND…: polls until the command succeeds.
+within() {
+    local seconds=$1 deadline
+    shift
+    deadline=$((SECONDS + seconds))
+    until "$@"; do
+        if ((SECONDS >= deadline)); then
+            say "        did not happen within $seconds s: $*"
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+
+compose() { "${compose_program[@]}" --project-name "$project" --file "$root/docker-compose.yaml" "$@"; }
+
+# Through labels, because the two compose programs name containers differently.
+container() {
+    docker container ls --all --quiet \
+        --filter "label=com.docker.compose.project=$project" \
+        --filter "label=com.docker.compose.service=$1"
+}
+
+state() { docker container inspect --format '{{.State.Status}}' "$1"; }
+exit_code() { docker container inspect --format '{{.State.ExitCode}}' "$1"; }
+health() { docker container inspect --format '{{.State.Health.Status}}' "$1"; }
+is_healthy() { [[ $(health "$1") == healthy ]]; }
+is_exited() { [[ $(state "$1") == exited ]]; }
+
+# The engine keeps the output of all lives of a container together.
+logs() { docker container logs "$1" 2>&1; }
+
+# log_count CONTAINER TEXT: how many lines of its log have the text. A reader that
+# takes all, because with pipefail a `grep --quiet` that leaves early would fail.
+log_count() { logs "$1" | grep --count --fixed-strings -- "$2" || true; }
+
+# bets_in CONTAINER ACTION: the bets that the successes of an action in its log add
+# up to.
+bets_in() {
+    logs "$1" | awk -F 'cantidad: ' -v start="action: $2 | result: success" \
+        'index($0, start) { sum += $2 } END { print sum + 0 }'
+}
+has_stored_bets() { (($(bets_in "$1" apuesta_recibida) > 0)); }
+
+cleanup() {
+    local status=$?
+    trap - EXIT
+    if ((failed > 0 || status != 0)) && [[ -n ${server:-} ]]; then
+        say "the end of the server's log:"
+        logs "$server" | tail -n 20 | sed 's/^/        /' || true
+    fi
+    if [[ -n ${KEEP:-} ]]; then
+        say "kept: compose project $project, container $alone, files in $work"
+    else
+        docker container rm --force --volumes "$alone" >/dev/null 2>&1 || true
+        compose down --volumes --remove-orphans --timeout 1 >/dev/null 2>&1 || true
+        rm -rf "$work"
+    fi
+    # A step that died without a check is a failure too.
+    if ((status != 0 && failed == 0)); then
+        failed=1
+    fi
+    say "container: $passed passed, $failed failed"
+    ((failed == 0)) || exit 1
+}
+
+# --- The server's database, and what must be in it ---------------------------
+
+# copy_database CONTAINER DIR: the database and its log files, from a container
+# that does not run: a file is never copied under a writer.
+copy_database() {
+    rm -rf "$2"
+    mkdir "$2"
+    docker container cp "$1:/data/." "$2"
+}
+
+# query DIR SQL: in list mode with commas, which quotes nothing.
+query() { sqlite3 -readonly -batch -noheader -separator , "$1/sorteo.db" "$2"; }
+
+# What the files say: $work/bets.want, a line a bet, $work/winners.want, a line a
+# winning bet, and $work/winners.N, the documents of agency N's winners; sorted.
+expect_from_files() {
+    local files=$work/files agency
+    rm -rf "$files"
+    mkdir "$files"
+    docker container cp "$(container generate):/data/." "$files"
+    for agency in "${agencies[@]}"; do
+        awk -v agency="$agency" '{ gsub(/["\r]/, ""); print agency "," $0 }' "$files/agency-$agency.csv"
+    done | sort >"$work/bets.want"
+    awk -F , -v n="$winning_number" '$NF == n { print $1 "," $(NF - 2) }' "$work/bets.want" |
+        sort >"$work/winners.want"
+    for agency in "${agencies[@]}"; do
+        awk -F , -v agency="$agency" '$1 == agency { print $2 }' "$work/winners.want" >"$work/winners.$agency"
+    done
+}
+
+# check_agencies TIMES: each ended well, and told, in the TIMES runs it had, of as
+# many winners as its file has.
+check_agencies() {
+    local times=$1 agency id wanted
+    for agency in "${agencies[@]}"; do
+        id=$(container "agency-$agency")
+        wanted=$(wc -l <"$work/winners.$agency")
+        check "agency $agency ends with exit code 0" equal 0 "$(exit_code "$id")"
+        check "agency $agency receives its $wanted winners" equal "$times" "$(log_count "$id" \
+            "action: consulta_ganadores | result: success | cant_ganadores: $wanted")"
+    done
+}
+
+# check_database DIR: the whole draw, on a copy.
+check_database() {
+    local db=$1
+    query "$db" 'SELECT agency, first_name, last_name, document, birthdate, number FROM bets' |
+        sort >"$work/bets.got"
+    query "$db" 'SELECT agency, document FROM results' | sort >"$work/winners.got"
+    check "$BETS bets are stored" equal "$BETS" "$(query "$db" 'SELECT count(*) FROM bets')"
+    check "each bet of the files is stored exactly once" same "$work/bets.want" "$work/bets.got"
+    check "one draw exists, and it is made" equal 1,1 \
+        "$(query "$db" 'SELECT count(*), count(drawn_at) FROM draws')"
+    check "the winners are the rows with $winning_number in the files" same "$work/winners.want" "$work/winners.got"
+    check "the view of the agencies counts every bet" equal "${#agencies[@]},$BETS" \
+        "$(query "$db" 'SELECT count(*), sum(bets) FROM agencies')"
+}
+
+# check_winners: what the running server answers to each agency.
+check_winners() {
+    local agency
+    for agency in "${agencies[@]}"; do
+        docker container exec "$server" /usr/local/bin/sorteo winners \
+            --server 127.0.0.1:12345 --agency "$agency" 2>/dev/null |
+            sort >"$work/answer" || true
+        check "the server answers agency $agency's winners" same "$work/winners.$agency" "$work/answer"
+    done
+}
+
+check_one_draw() {
+    check "one sorteo line in all lives of the server" equal 1 \
+        "$(log_count "$server" 'action: sorteo | result: success')"
+}
+
+# check_stop CONTAINER TIMES: stops it, which is its TIMES-th clean end.
+check_stop() {
+    docker container stop --time "$stop_grace" "$1" >/dev/null
+    check "docker stop ends the server with exit code 0" equal 0 "$(exit_code "$1")"
+    check "the server's log has its shutdown" equal "$2" \
+        "$(log_count "$1" 'action: shutdown | result: success')"
+}
+
+all_agencies_exited() {
+    local agency id
+    for agency in "${agencies[@]}"; do
+        id=$(container "agency-$agency")
+        is_exited "$id" || return 1
+    done
+}
+
+# --- The parts ---------------------------------------------------------------
+
+need_tools() {
+    command -v docker >/dev/null || skip "docker is not installed"
+    docker info >/dev/null 2>&1 || skip "no Docker engine answers"
+    if docker compose version >/dev/null 2>&1; then
+        compose_program=(docker compose)
+    elif command -v docker-compose >/dev/null; then
+        compose_program=(docker-compose)
+    else
+        skip "neither docker compose nor docker-compose is installed"
+    fi
+    command -v sqlite3 >/dev/null || skip "sqlite3 is not installed"
+}
+
+build_image() {
+    docker build --tag "$IMAGE" "$root" >"$work/build.log" 2>&1 || {
+        tail -n 40 "$work/build.log"
+        return 1
+    }
+}
+
+# image_says FORMAT: a field of the image's configuration.
+image_says() { docker image inspect --format "$1" "$IMAGE"; }
+
+test_image() {
+    local owner
+    say "-- the image"
+    check "the image's user is not root" equal 10001:10001 "$(image_says '{{.Config.User}}')"
+    check "the entry point is the program, without a shell" \
+        equal '["/usr/local/bin/sorteo"]' "$(image_says '{{json .Config.Entrypoint}}')"
+    check "the health check runs without a shell" equal CMD "$(image_says '{{index .Config.Healthcheck.Test 0}}')"
+    check "the program is stopped with SIGTERM" equal SIGTERM "$(image_says '{{.Config.StopSignal}}')"
+    check "/data is a volume" equal '{"/data":{}}' "$(image_says '{{json .Config.Volumes}}')"
+
+    # Nothing but the image: no variable, no volume, no network.
+    docker container run --detach --name "$alone" --network none "$IMAGE" >/dev/null
+    server=$alone
+    need "the server turns healthy by itself" within "$healthy_max" is_healthy "$alone"
+    check "process 1 is the program" equal sorteo "$(docker container exec "$alone" cat /proc/1/comm)"
+    check "it runs as that user" equal 10001 \
+        "$(docker container exec "$alone" awk '$1 == "Uid:" { print $2 }' /proc/1/status)"
+    owner=$(docker container exec "$alone" stat --format %u:%g /data/sorteo.db)
+    check "the database belongs to that user" equal 10001:10001 "$owner"
+    check_stop "$alone" 1
+    docker container rm --volumes "$alone" >/dev/null
+    server=
+}
+
+test_whole_draw() {
+    say "-- a whole draw"
+    need "compose up starts everything in its order" \
+        quiet compose up --detach
+    server=$(container server)
+    need "all agencies end" within "$draw_max" all_agencies_exited
+    check "the data are generated without an error" equal 0 "$(exit_code "$(container generate)")"
+    expect_from_files
+    # With no winner at all, the comparisons below would show nothing.
+    need "the files have winners" test -s "$work/winners.want"
+    check_agencies 1
+    check_one_draw
+    check "sorteo check finds nothing wrong, beside the running server" \
+        quiet docker container exec "$server" /usr/local/bin/sorteo check --database /data/sorteo.db
+
+    need "a second compose up runs" quiet compose up --detach
+    need "all agencies end again" within "$draw_max" all_agencies_exited
+    check_agencies 2
+    check_one_draw
+    check_winners
+    check_stop "$server" 1
+    copy_database "$server" "$work/db"
+    check_database "$work/db"
+    compose down --volumes --timeout "$stop_grace" >/dev/null 2>&1
+    server=
+}
+
+# quiet COMMAND…: shows what the command says only when it fails.
+quiet() {
+    "$@" >"$work/quiet.log" 2>&1 || {
+        sed 's/^/        /' "$work/quiet.log"
+        return 1
+    }
+}
+
+# agencies_cut_off DIR: how many agencies have some but not all of their bets stored.
+agencies_cut_off() {
+    query "$1" 'SELECT agency, count(*) FROM bets GROUP BY agency' |
+        awk -F , 'NR == FNR { rows[$1]++; next }
+                  $2 < rows[$1] { cut++ }
+                  END { print cut + 0 }' "$work/bets.want" -
+}
+
+# kill_in_mid_upload: on new volumes, up to a server killed while bets arrived.
+# Fails, with nothing counted, when the kill hit no agency between its first and
+# its last bet. The containers are made by compose, but started here, because `up`
+# gives up when the server it waits for is gone. They are made in two steps without
+# dependencies, because docker-compose waits for a dependency's health even where
+# it starts nothing.
+kill_in_mid_upload() {
+    local agency id ids=() starting=() cut stored logged acknowledged=0
+    quiet compose up --no-start --no-deps server generate || return 1
+    quiet compose up --no-start --no-deps "${agencies[@]/#/agency-}" || return 1
+    server=$(container server)
+    for agency in "${agencies[@]}"; do
+        ids+=("$(container "agency-$agency")")
+    done
+    quiet docker container start --attach "$(container generate)" || return 1
+    docker container start "$server" >/dev/null
+    within "$healthy_max" is_healthy "$server" || return 1
+
+    # All at once and beside the wait: the first agencies may be through before the
+    # last is started.
+    for id in "${ids[@]}"; do
+        docker container start "$id" >/dev/null &
+        starting+=("$!")
+    done
+    within "$upload_start_max" has_stored_bets "$server" || return 1
+    docker container kill --signal KILL "$server" >/dev/null
+    wait "${starting[@]}"
+    within "$stop_grace" is_exited "$server" || return 1
+
+    logged=$(bets_in "$server" apuesta_recibida)
+    for id in "${ids[@]}"; do
+        acknowledged=$((acknowledged + $(bets_in "$id" apuesta_enviada)))
+    done
+    copy_database "$server" "$work/db"
+    expect_from_files
+    stored=$(query "$work/db" 'SELECT count(*) FROM bets')
+    cut=$(agencies_cut_off "$work/db")
+    say "        killed with $stored of $BETS bets stored, $logged logged, $acknowledged acknowledged," \
+        "$cut agencies cut off"
+    ((cut > 0)) || return 1
+    stored_at_kill=$stored
+    logged_at_kill=$logged
+    acknowledged_at_kill=$acknowledged
+}
+
+test_crash() {
+    local try
+    say "-- the server is killed in mid-upload"
+    for ((try = 1; try <= tries; try++)); do
+        if kill_in_mid_upload; then
+            break
+        fi
+        say "        the kill missed the upload (try $try of $tries): again, with more bets"
+        compose down --volumes --timeout 1 >/dev/null 2>&1
+        server=
+        BETS=$((BETS * 4))
+    done
+    need "the kill lands in mid-upload" test "$try" -le "$tries"
+    check "the server died of the signal" equal 137 "$(exit_code "$server")"
+    check "what the server's log says is stored is stored" test "$logged_at_kill" -le "$stored_at_kill"
+    check "what the agencies have acknowledged is stored" test "$acknowledged_at_kill" -le "$stored_at_kill"
+    check "no draw is made" equal 0 "$(log_count "$server" 'action: sorteo | result: success')"
+
+    docker container start "$server" >/dev/null
+    need "the server turns healthy on what the crash left" within "$healthy_max" is_healthy "$server"
+    need "all agencies end" within "$draw_max" all_agencies_exited
+    check_agencies 1
+    check_one_draw
+    check_winners
+    check "sorteo check finds nothing wrong, beside the running server" \
+        quiet docker container exec "$server" /usr/local/bin/sorteo check --database /data/sorteo.db
+    check_stop "$server" 1
+    copy_database "$server" "$work/db"
+    check_database "$work/db"
+
+    docker container start "$server" >/dev/null
+    need "the server turns healthy after a clean stop" within "$healthy_max" is_healthy "$server"
+    check_winners
+    check_one_draw
+    check_stop "$server" 2
+}
+
+need_tools
+export LC_ALL=C
+work=$(mktemp -d)
+trap cleanup EXIT
+say "-- the images"
+need "the base images are there" "$root/tests/container/base-images.sh"
+need "the image builds" build_image
+test_image
+test_whole_draw
+test_crash
