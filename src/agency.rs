@@ -79,7 +79,7 @@ pub enum AgencyError {
 fn hint(reason: &str) -> &'static str {
     match reason.split('|').next().unwrap_or_default() {
         "agency_done" => " (this agency said in this draw that it is done)",
-        "draw_closed" => " (the draw is made; bets go into the next one)",
+        "draw_closed" => " (the draw is made)",
         "conflict" => " (other bets are stored under this upload)",
         "count_mismatch" => " (the server holds another number of bets of this agency in this draw)",
         "not_ready" => " (the draw is not made yet)",
@@ -103,10 +103,12 @@ pub struct Client {
     connection: Option<Connection>,
 }
 
+/// A connection of either dialect, with what was read and not used yet.
 #[derive(Debug)]
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
+    answer_timeout: Option<Duration>,
 }
 
 /// The fields of an `OK` answer, or the reason of an `ERR`.
@@ -243,13 +245,13 @@ impl Client {
         };
         let mut bytes = Vec::new();
         framed::encode_request(request, &mut bytes);
-        connection.stream.write_all(&bytes)?;
         let wait = match request {
             Request::WaitWinners { wait, .. } => *wait,
             _ => Duration::ZERO,
         };
-        connection.stream.set_read_timeout(Some(ANSWER_TIMEOUT + wait))?;
-        connection.read_answer(|input| framed::decode_answer(input).map_err(io::Error::other))
+        connection.exchange(&bytes, ANSWER_TIMEOUT + wait, |input| {
+            framed::decode_answer(input).map_err(io::Error::other)
+        })
     }
 }
 
@@ -279,19 +281,34 @@ fn is_passing(reason: &str) -> bool {
 }
 
 impl Connection {
-    fn open(server: &str) -> io::Result<Self> {
+    pub(crate) fn open(server: &str) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in server.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-                    return Ok(Self { stream, input: Vec::new() });
+                    return Ok(Self { stream, input: Vec::new(), answer_timeout: None });
                 }
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Sends all of it, then waits for the answer at most so long.
+    pub(crate) fn exchange<T>(
+        &mut self,
+        bytes: &[u8],
+        answer_timeout: Duration,
+        decode: impl Fn(&mut &[u8]) -> io::Result<Option<T>>,
+    ) -> io::Result<T> {
+        self.stream.write_all(bytes)?;
+        if self.answer_timeout != Some(answer_timeout) {
+            self.stream.set_read_timeout(Some(answer_timeout))?;
+            self.answer_timeout = Some(answer_timeout);
+        }
+        self.read_answer(decode)
     }
 
     /// Reads until `decode` has found an answer.

@@ -10,6 +10,7 @@ mod queries;
 mod serve;
 mod upload;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -86,6 +87,16 @@ impl Failure {
             Self::Open(OpenError::Held(_)) => 75,
             Self::Open(_) | Self::Database(_) => 74,
         }
+    }
+}
+
+/// Finds out before the work, not after it, that there is no folder for a file.
+fn require_folder_of(path: &Path) -> Result<(), Failure> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Failure::Failed(
+            anyhow::anyhow!("{} cannot be written: there is no folder {}", path.display(), folder.display()),
+        )),
+        _ => Ok(()),
     }
 }
 

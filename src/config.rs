@@ -167,19 +167,21 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(wrong)
 }
 
-/// A path, or `sqlite:` and a path. Any other URL is refused, never made a file.
-fn database_path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
+/// A path, or `sqlite:` and a path. Any other URL, and what SQLite itself would
+/// take for other than the file of that name, is refused, never made a file.
+pub fn database_path(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
+    if path.is_empty() {
         return Err("the path is empty".to_owned());
     }
-    if let Some(path) = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")) {
-        return Ok(PathBuf::from(path));
+    if path == ":memory:" || path.starts_with("file:") {
+        return Err(format!("`{path}` is not a path: give a file, or sqlite:FILE"));
     }
-    match text.split_once("://") {
+    match path.split_once("://") {
         Some((scheme, _)) => {
             Err(format!("`{scheme}://` is not a database this program knows: give a file, or sqlite:FILE"))
         }
-        None => Ok(PathBuf::from(text)),
+        None => Ok(PathBuf::from(path)),
     }
 }
 

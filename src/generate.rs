@@ -168,7 +168,8 @@ fn write_file(file: &File, bets: u64, random: &mut ChaCha8Rng) -> io::Result<()>
     csv.flush()
 }
 
-fn random_bet(random: &mut ChaCha8Rng) -> [String; 5] {
+/// The five fields of one made-up bet.
+pub(crate) fn random_bet(random: &mut ChaCha8Rng) -> [String; 5] {
     let first_names = &FIRST_NAMES;
     let mut first_name = first_names[random.random_range(0..first_names.len())].to_owned();
     if random.random_bool(0.6) {

@@ -354,6 +354,7 @@ impl<S: Store> Reactor<S> {
             self.accept(now)?;
             self.answer_waiting(now);
             self.expire(now);
+            self.refusals.log_if_due(now);
             if self.context.remote.stops() && self.drained(now) {
                 return Ok(());
             }
@@ -602,7 +603,16 @@ impl Waiting {
 impl Refusals {
     fn add(&mut self, now: Instant) {
         self.count += 1;
-        if self.logged_at.is_some_and(|at| now < at + REFUSALS_LOGGED_EVERY) {
+        self.log_if_due(now);
+    }
+
+    /// When the next line is due, if there is anything to tell.
+    fn due(&self) -> Option<Instant> {
+        self.logged_at.filter(|_| self.count > 0).map(|at| at + REFUSALS_LOGGED_EVERY)
+    }
+
+    fn log_if_due(&mut self, now: Instant) {
+        if self.count == 0 || self.due().is_some_and(|due| now < due) {
             return;
         }
         event!(Warn, "accept_connections", Fail, error = "too_many_connections", refused = self.count);

@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::event;
 use crate::lottery::{AgencyId, Batch, DrawId};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Standing, Store, StoreError, Ticket, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinningBet,
 };
 use crate::wire::counted::winner_line;
 use crate::wire::framed::PAGE_BYTES_MAX;
 use crate::wire::{Reason, Reply, Request, Status, Winners};
 
-/// Winning bets read at a time. A page of the wire holds 244 to 4,000 documents;
-/// what does not fit is read again with the next page.
+/// Winning bets read at a time. A page of the wire holds at least 247 documents, and
+/// at most so many; what does not fit is read again with the next page.
 const WINNERS_READ: usize = 1_000;
 
 /// Winning bets that one piece of a long answer holds: at most 32 KiB or so.
@@ -119,7 +119,10 @@ impl<S: Store> Service<S> {
             Committing::Batch { count, ticket } => batch_outcome(count, ticket.wait()),
             Committing::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
             Committing::DoneThenWinners { agency, ticket } => match ticket.wait() {
-                Ok(Ok(())) => self.winner_lines(agency),
+                Ok(Ok(closing)) => {
+                    log_closed(agency, closing);
+                    self.winner_lines(agency)
+                }
                 // Without a count nothing can mismatch.
                 Ok(Err(CloseRefusal::CountMismatch { .. })) => Outcome::Unknown,
                 Err(error) => failed(error, |reason| Reply::Winners(Err(reason))),
@@ -261,12 +264,15 @@ impl Begun {
     }
 }
 
-/// Logs that a request was refused before it reached the store, where the log's
-/// contract has a line for it.
+/// Logs that a message was refused before it reached the store.
 pub fn log_refusal(reply: &Reply) {
     match reply {
         Reply::Batch { count, result: Err(reason) } => log_batch_failed(*count, reason),
-        Reply::Bet(Err(reason)) => event!(Info, "mensaje_recibido", Fail, error = logged(reason)),
+        Reply::Bet(Err(reason))
+        | Reply::Done(Err(reason))
+        | Reply::Winners(Err(reason))
+        | Reply::Resume(Err(reason))
+        | Reply::Status(Err(reason)) => event!(Info, "mensaje_recibido", Fail, error = logged(reason)),
         _ => {}
     }
 }
@@ -327,14 +333,21 @@ fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome
         Reply::Done(Err(reason))
     };
     match result {
-        Ok(Ok(())) => {
-            event!(Info, "agencia_terminada", Success, agencia = agency);
+        Ok(Ok(closing)) => {
+            log_closed(agency, closing);
             Outcome::Reply(Reply::Done(Ok(())))
         }
         Ok(Err(CloseRefusal::CountMismatch { stored })) => {
             Outcome::Reply(refused(Reason::CountMismatch { stored }))
         }
         Err(error) => failed(error, refused),
+    }
+}
+
+/// Once for each agency and draw: agencies of the counted dialect ask again and again.
+fn log_closed(agency: AgencyId, closing: Closing) {
+    if closing == Closing::Now {
+        event!(Info, "agencia_terminada", Success, agencia = agency);
     }
 }
 

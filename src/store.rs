@@ -68,7 +68,16 @@ pub trait Store: Send + Sync + 'static {
 pub type Appended = Result<(), AppendRefusal>;
 
 /// What became of a close that was carried out.
-pub type Closed = Result<(), CloseRefusal>;
+pub type Closed = Result<Closing, CloseRefusal>;
+
+/// Whether a close changed anything: repeating it is fine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The agency is done as of now.
+    Now,
+    /// It was done already, or the draw is made and there is nothing to close.
+    Before,
+}
 
 /// Why bets were not stored. Nothing of the append is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -222,6 +222,9 @@ pub enum Reason {
     BadDraw,
     /// The wait is not a decimal number of milliseconds up to [`WAIT_MAX`].
     BadWait,
+    /// A bet behind a batch whose header could not be read: it may be a row of
+    /// that batch, which was refused, so it is refused too.
+    StrayRow,
     /// The batch announces more bets than are allowed; the connection is closed.
     TooMany,
     /// A counted payload without a row.
@@ -272,6 +275,7 @@ impl fmt::Display for Reason {
             Self::BadAfter => "bad_after",
             Self::BadDraw => "bad_draw",
             Self::BadWait => "bad_wait",
+            Self::StrayRow => "stray_row",
             Self::TooMany => "too_many",
             Self::EmptyBatch => "empty_batch",
             Self::Conflict => "conflict",
@@ -379,6 +383,9 @@ pub fn encode_reply(dialect: Dialect, reply: &Reply, out: &mut Vec<u8>) {
 
 /// The message without its line end, which is not part of it.
 fn without_line_end(message: &[u8]) -> &[u8] {
-    let message = message.strip_suffix(b"\n").unwrap_or(message);
-    message.strip_suffix(b"\r").unwrap_or(message)
+    match message.strip_suffix(b"\n") {
+        Some(message) => message.strip_suffix(b"\r").unwrap_or(message),
+        // A lone `\r` ends no line: it is a control character like others.
+        None => message,
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{self, Batches};
 use super::upload::Progress;
-use super::{AgencyError, Backoff, Connection, Patience};
+use super::{ANSWER_TIMEOUT, AgencyError, Backoff, Connection, Patience};
 use crate::event;
 use crate::lottery::{AgencyId, Batch};
 use crate::wire::{Request, counted, framed};
@@ -52,8 +52,8 @@ pub fn send_bet(patience: &Patience, bet: Batch) -> Result<(), AgencyError> {
     let mut connection = connect(patience)?;
     let mut bytes = Vec::new();
     framed::encode_request(&Request::Bet(bet), &mut bytes);
-    let answer =
-        exchange(&mut connection, &bytes, |input| framed::decode_answer(input).map_err(io::Error::other));
+    let answer = connection
+        .exchange(&bytes, ANSWER_TIMEOUT, |input| framed::decode_answer(input).map_err(io::Error::other));
     let fields = answer.map_err(|source| unknown(patience, source))?;
     match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["ACK", "OK"] => Ok(()),
@@ -103,18 +103,7 @@ fn ask(connection: &mut Connection, patience: &Patience, request: &Request) -> R
         Ok(answer) => Ok(answer.map(str::to_owned)),
         Err(error) => Err(io::Error::other(error)),
     };
-    exchange(connection, &bytes, decode).map_err(|source| unknown(patience, source))
-}
-
-fn exchange<T>(
-    connection: &mut Connection,
-    bytes: &[u8],
-    decode: impl Fn(&mut &[u8]) -> io::Result<Option<T>>,
-) -> io::Result<T> {
-    use std::io::Write as _;
-    connection.stream.write_all(bytes)?;
-    connection.stream.set_read_timeout(Some(super::ANSWER_TIMEOUT))?;
-    connection.read_answer(decode)
+    connection.exchange(&bytes, ANSWER_TIMEOUT, decode).map_err(|source| unknown(patience, source))
 }
 
 fn unknown(patience: &Patience, source: io::Error) -> AgencyError {

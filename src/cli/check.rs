@@ -7,16 +7,18 @@ use indicatif::ProgressBar;
 
 use super::Failure;
 use super::upload::bar;
+use crate::config::database_path;
 use crate::store::sqlite::check::{Report, check};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Verifies SQLite's integrity, then that the tables agree: bets against batches,
 digests against rows, winners against bets, done agencies against the draw. One
-line a finding; exits with 0 only if there is none. It changes nothing.")]
+line a finding; exits with 0 only if there is none. It writes nothing to the
+database; where no server runs, SQLite leaves its FILE-shm and FILE-wal beside it.")]
 pub(super) struct Args {
     /// The database file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = database_path)]
     database: PathBuf,
 }
 

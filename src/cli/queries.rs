@@ -67,7 +67,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
 }
 
 fn read(settings: &AgencySettings) -> Result<AgencyConfig, Failure> {
-    Ok(AgencyConfig::lower(&Layers::of_agency(settings, &process_environment())?)?)
+    Ok(AgencyConfig::lower(&Layers::of_agency(settings, &process_environment()?)?)?)
 }
 
 fn client(config: &AgencyConfig) -> Client {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::iterator::Signals;
 
-use super::Failure;
+use super::{Failure, require_folder_of};
 use crate::config::{Layers, ServeConfig, ServeSettings, process_environment};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
@@ -38,8 +38,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let layers = Layers::of_serve(&args.settings, args.config.as_deref(), &process_environment())?;
+    let layers = Layers::of_serve(&args.settings, args.config.as_deref(), &process_environment()?)?;
     let config = ServeConfig::lower(&layers)?;
+    if let Some(path) = &args.ready_file {
+        require_folder_of(path)?;
+    }
     logging::init(config.log_level);
     log_panics();
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);

@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use log::LevelFilter;
 
-use super::Failure;
+use super::{Failure, require_folder_of};
 use crate::agency::upload::Upload;
 use crate::agency::{Patience, counted};
-use crate::config::{AgencyConfig, AgencySettings, Environment, Layers, process_environment};
+use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
 use crate::lottery::{AgencyId, Batch, Bets};
 use crate::{event, logging};
 
@@ -50,9 +50,12 @@ pub(super) enum DialectName {
 const BET_VARIABLES: [&str; 5] = ["NOMBRE", "APELLIDO", "DOCUMENTO", "NACIMIENTO", "NUMERO"];
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let environment = process_environment();
+    let environment = process_environment()?;
     let config = AgencyConfig::lower(&Layers::of_agency(&args.settings, &environment)?)?;
     let agency = config.require_agency()?;
+    if let Some(path) = &args.winners_out {
+        require_folder_of(path)?;
+    }
     let patience = Patience { server: config.server.clone(), give_up_after: config.give_up_after };
     let Some(path) = &config.file else {
         logging::init(config.log_level);
@@ -106,11 +109,14 @@ fn send_file(
 }
 
 fn send_one_bet(patience: &Patience, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {
+    if !BET_VARIABLES.iter().any(|name| environment.contains_key(*name)) {
+        return Err(ConfigError::Missing { key: "file" }.into());
+    }
     let mut fields = [""; 5];
     for (field, name) in fields.iter_mut().zip(BET_VARIABLES) {
-        *field = environment.get(name).with_context(|| {
-            format!("nothing to send: give --file, or a single bet by {}", BET_VARIABLES.join(", "))
-        })?;
+        *field = environment
+            .get(name)
+            .with_context(|| format!("{name} is missing: a single bet needs {}", BET_VARIABLES.join(", ")))?;
     }
     let mut bets = Bets::default();
     bets.push(fields).map_err(|error| {

@@ -137,12 +137,26 @@ pub struct Layers(BTreeMap<&'static str, (String, Source)>);
 /// The environment's variables, as a test may make them up.
 pub type Environment = BTreeMap<String, String>;
 
-/// The process's environment; what is not UTF-8 is none of ours.
-pub fn process_environment() -> Environment {
-    let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(utf8).collect()
+/// The process's environment. A variable that we read must be UTF-8; others may
+/// be anything.
+pub fn process_environment() -> Result<Environment, ConfigError> {
+    let mut environment = Environment::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => _ = environment.insert(name, value),
+            Err(_) if is_read(&name) => {
+                return Err(ConfigError::Value { place: name, problem: "the value is not UTF-8".to_owned() });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(environment)
+}
+
+fn is_read(name: &str) -> bool {
+    let is_alias = |aliases: &[Variable]| aliases.iter().any(|alias| alias.name == name);
+    name.starts_with(VARIABLE_PREFIX) || is_alias(SERVE_ALIASES) || is_alias(AGENCY_ALIASES)
 }
 
 impl Layers {

@@ -315,7 +315,9 @@ impl Connection {
             }
         }
         self.settle(&mut commits, context)?;
-        if !rest.is_empty() || self.decoder.batch_in_progress().is_some() {
+        // What lies behind a wait or a long answer waits for us, not for the peer.
+        let incomplete = !rest.is_empty() || self.decoder.batch_in_progress().is_some();
+        if incomplete && self.takes_requests() {
             self.request_since.get_or_insert_with(Instant::now);
         }
         self.input = match rest.len() {
@@ -338,14 +340,20 @@ impl Connection {
     ) -> Result<(), End> {
         match incoming {
             Incoming::Request(request) => {
-                let write = is_write(&request);
-                if !write {
+                if !is_write(&request) {
                     // A read must see what the requests before it wrote.
                     self.settle(commits, context)?;
                 }
+                let may_be_long = matches!(request, Request::DoneAndWinners { .. });
                 let draws_made = context.remote.draws_made_so_far();
                 match context.service.begin(request) {
-                    Begun::Committing(commit) => commits.push(commit),
+                    Begun::Committing(commit) => {
+                        commits.push(commit);
+                        if may_be_long {
+                            // Nothing may be answered before the last piece of a long answer.
+                            self.settle(commits, context)?;
+                        }
+                    }
                     Begun::Done(outcome) => {
                         self.settle(commits, context)?;
                         self.answer(outcome, draws_made)?;

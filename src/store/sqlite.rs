@@ -204,6 +204,9 @@ impl SqliteStore {
 
     /// Lets the writer finish what waits, checkpoints and closes everything.
     pub fn close(self) {
+        // The readers first: SQLite removes the log when the last connection
+        // closes, and one that only reads cannot.
+        drop(self.readers);
         self.writer.close();
     }
 

@@ -20,7 +20,7 @@ pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming>
     let length = usize::try_from(length).expect("below the payload limit");
     let (payload, rest) = rest.split_at_checked(length)?;
     *input = rest;
-    Some(match read_payload(without_line_end(payload)) {
+    Some(match read_payload(payload) {
         Ok(request) => Incoming::Request(request),
         Err(reply) => Incoming::Refused(reply),
     })
@@ -44,14 +44,14 @@ fn read_length(input: &[u8]) -> Option<Result<(u64, &[u8]), BadLength>> {
 }
 
 fn read_payload(payload: &[u8]) -> Result<Request, Reply> {
-    if payload.iter().all(|b| matches!(b, b'\n' | b'\r')) {
+    if payload.split_inclusive(|b| *b == b'\n').all(|line| without_line_end(line).is_empty()) {
         return Err(refused(Reason::EmptyBatch));
     }
-    let text = str::from_utf8(payload).map_err(|_| refused(BetError::Utf8.into()))?;
-    match text.split('|').next() {
-        Some("GET_WINNERS") => read_get_winners(text).map_err(|reason| Reply::Winners(Err(reason))),
-        _ => read_batches(text),
+    if payload.split(|b| matches!(b, b'|' | b'\r' | b'\n')).next() == Some(b"GET_WINNERS") {
+        let question = String::from_utf8_lossy(without_line_end(payload));
+        return read_get_winners(&question).map_err(|reason| Reply::Winners(Err(reason)));
     }
+    read_batches(str::from_utf8(payload).map_err(|_| refused(BetError::Utf8.into()))?)
 }
 
 fn read_get_winners(text: &str) -> Result<Request, Reason> {
@@ -65,9 +65,8 @@ fn read_get_winners(text: &str) -> Result<Request, Reason> {
 fn read_batches(text: &str) -> Result<Request, Reply> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut batch_of: HashMap<AgencyId, usize> = HashMap::new();
-    let rows = text.split('\n').count() as u64;
-    for (index, line) in text.split('\n').enumerate() {
-        let line = line.strip_suffix('\r').unwrap_or(line);
+    let rows = text.split_inclusive('\n').count() as u64;
+    for (index, line) in text.lines().enumerate() {
         let pushed = split_exactly(line).ok_or(BetError::Fields).and_then(
             |[first, last, document, birthdate, number, agency]| {
                 let agency: AgencyId = agency.parse()?;

@@ -5,6 +5,7 @@
 //! memory than its valid rows; from the first bad row on it only counts, so
 //! that the connection stays in step whatever the rows hold.
 
+use std::borrow::Cow;
 use std::str;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub const LENGTH_BYTES: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     batch: Option<Box<PartialBatch>>,
+    /// The last batch's header could not be read, so its rows cannot be told
+    /// from requests: a bet now is taken for one of them and not stored, until
+    /// another request shows that the rows are over.
+    stray_rows: bool,
 }
 
 /// A batch whose header has arrived and whose rows are arriving.
@@ -44,8 +49,9 @@ impl Decoder {
                     partial.is_complete()
                 }
                 None => match read_request(frame, limits) {
-                    Message::Whole(incoming) => return Some(incoming),
+                    Message::Whole(incoming) => return Some(self.without_stray_rows(incoming)),
                     Message::BatchHeader(partial) => {
+                        self.stray_rows = false;
                         let complete = partial.is_complete();
                         self.batch = Some(partial);
                         complete
@@ -58,12 +64,25 @@ impl Decoder {
         }
     }
 
+    /// Refuses a bet that may be a row of a batch that was refused.
+    fn without_stray_rows(&mut self, incoming: Incoming) -> Incoming {
+        match &incoming {
+            Incoming::Refused(Reply::Batch { .. }) => self.stray_rows = true,
+            Incoming::Request(Request::Bet(_)) if self.stray_rows => {
+                return Incoming::Refused(Reply::Bet(Err(Reason::StrayRow)));
+            }
+            Incoming::Request(_) => self.stray_rows = false,
+            _ => {}
+        }
+        incoming
+    }
+
     pub(super) fn batch_in_progress(&self) -> Option<u64> {
         self.batch.as_ref().map(|partial| partial.count)
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        self.batch.as_ref().map_or(0, |partial| partial.batch.bets.text_bytes())
+        self.batch.as_ref().map_or(0, |partial| partial.batch.bets.held_bytes())
     }
 }
 
@@ -131,8 +150,16 @@ enum Message {
 }
 
 fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
-    let line = str::from_utf8(frame).unwrap_or_default();
-    let (verb, fields) = line.split_once('|').unwrap_or((line, ""));
+    let line = match str::from_utf8(frame) {
+        Ok(line) => Cow::Borrowed(line),
+        Err(_) if frame.starts_with(b"BET|") => {
+            return Message::Whole(Incoming::Refused(Reply::Bet(Err(BetError::Utf8.into()))));
+        }
+        // Whatever is wrong with it is found as in other requests: no field but
+        // those of a bet may hold more than ASCII.
+        Err(_) => String::from_utf8_lossy(frame),
+    };
+    let (verb, fields) = line.split_once('|').unwrap_or((&line, ""));
     let fields: Vec<&str> = match line.len() == verb.len() {
         true => Vec::new(),
         false => fields.split('|').collect(),
@@ -146,8 +173,6 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
         "STATUS" if fields.is_empty() => Ok(Request::Status),
         "STATUS" => Err(Reply::Status(Err(Reason::BadHeader))),
-        // A bet that is not UTF-8 is still a bet, and told so.
-        _ if frame.starts_with(b"BET|") => Err(Reply::Bet(Err(BetError::Utf8.into()))),
         _ => Err(Reply::Bet(Err(Reason::Unknown))),
     };
     Message::Whole(match read {

@@ -12,7 +12,7 @@ use std::thread;
 
 use sorteo::lottery::{AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, Place, UploadId};
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Standing, Store, StoreError, Ticket, WinnersSize,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinnersSize,
     WinningBet,
 };
 
@@ -85,11 +85,15 @@ fn append(store: &impl Store, batch: Batch) -> Appended {
     append_all(store, vec![batch])
 }
 
-fn close(store: &impl Store, agency: u32) -> Closed {
+fn close(store: &impl Store, agency: u32) -> Result<(), CloseRefusal> {
     close_counted(store, agency, None)
 }
 
-fn close_counted(store: &impl Store, agency: u32, bets: Option<u64>) -> Closed {
+fn close_counted(store: &impl Store, agency: u32, bets: Option<u64>) -> Result<(), CloseRefusal> {
+    closing(store, agency, bets).map(|_| ())
+}
+
+fn closing(store: &impl Store, agency: u32, bets: Option<u64>) -> Closed {
     store.close_agency(AgencyId(agency), bets).unwrap().wait().unwrap()
 }
 
@@ -367,8 +371,13 @@ fn a_wrong_count_closes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
 fn closing_again_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let store = open(expecting(Some(2)));
     append(&*store, batch(1, &[("1", 1)])).unwrap();
-    for count in [None, Some(1), None, Some(1)] {
-        assert_eq!(close_counted(&*store, 1, count), Ok(()));
+    for (count, told) in [
+        (None, Closing::Now),
+        (Some(1), Closing::Before),
+        (None, Closing::Before),
+        (Some(1), Closing::Before),
+    ] {
+        assert_eq!(closing(&*store, 1, count), Ok(told));
         let now = standing(&*store);
         assert_eq!((now.done, now.drawn), (1, false), "one agency is done, once");
     }
@@ -378,7 +387,7 @@ fn closing_again_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let drawn = standing(&*store);
     assert_eq!((drawn.done, drawn.drawn), (2, true));
     for agency in [1, 2, 3] {
-        assert_eq!(close(&*store, agency), Ok(()), "after the draw");
+        assert_eq!(closing(&*store, agency, None), Ok(Closing::Before), "after the draw");
         assert_eq!(standing(&*store), drawn);
     }
     assert_eq!(store.draws_made(), 1);
@@ -712,7 +721,7 @@ fn writes_of_one_submitter_are_carried_out_in_order<S: Store>(open: impl Fn(Setu
     for (row, ticket) in tickets.drain(..).enumerate() {
         assert_eq!(ticket.wait(), Ok(Ok(())), "row {row}");
     }
-    assert_eq!(closed.wait(), Ok(Ok(())));
+    assert_eq!(closed.wait(), Ok(Ok(Closing::Now)));
     assert_eq!(late.wait(), Ok(Err(AppendRefusal::DrawClosed)));
     let expected: Vec<String> = (0..50).map(|row| row.to_string()).collect();
     assert_eq!(documents(&winners(&*store, 1)), expected);

@@ -42,7 +42,8 @@ pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenErr
     let snapshot = connection.transaction().map_err(fail)?;
     let mut report = Report::default();
     check_integrity(&snapshot, &mut report).map_err(fail)?;
-    if report.findings.is_empty() {
+    check_schema(&snapshot, &mut report).map_err(fail)?;
+    if !report.is_damaged() {
         check_tables(&snapshot, &mut report).map_err(fail)?;
         check_bets(&snapshot, &mut report, progress).map_err(fail)?;
     }
@@ -50,6 +51,11 @@ pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenErr
 }
 
 impl Report {
+    /// Whether SQLite itself finds the file damaged: then its rows say little.
+    fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.starts_with("integrity"))
+    }
+
     fn found(&mut self, finding: impl fmt::Display) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding.to_string());
@@ -71,6 +77,30 @@ fn check_integrity(connection: &Connection, report: &mut Report) -> rusqlite::Re
     while let Some(row) = rows.next()? {
         let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
         report.found(format!("references: a row of {table} names a row of {parent} that is missing"));
+    }
+    Ok(())
+}
+
+/// The tables, views and triggers are those that the migrations make: without
+/// its triggers, say, a database takes changes that it must not.
+fn check_schema(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    let schema_of = |connection: &Connection| -> rusqlite::Result<BTreeMap<String, Option<String>>> {
+        connection
+            .prepare("SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    };
+    let made = schema_of(&connection::open_in_memory()?)?;
+    let found = schema_of(connection)?;
+    for (name, sql) in &made {
+        match found.get(name) {
+            None => report.found(format!("schema: the {name} is missing")),
+            Some(other) if other != sql => report.found(format!("schema: the {name} was changed")),
+            Some(_) => {}
+        }
+    }
+    for name in found.keys().filter(|name| !made.contains_key(*name)) {
+        report.found(format!("schema: the {name} is not one of ours"));
     }
     Ok(())
 }

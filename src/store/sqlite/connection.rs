@@ -81,11 +81,16 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
     if application_id == APPLICATION_ID && user_version > newest_schema() {
         return Err(newer(path, user_version));
     }
+    // The same, 1.6: the schema's b-tree follows. Not an empty leaf: there are tables.
+    let has_tables = header[100] != 0x0d || header[103..105] != [0, 0];
+    if application_id != APPLICATION_ID && has_tables {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
     Ok(())
 }
 
-/// Bytes of a database's header that tell whose it is.
-const HEADER_BYTES: u64 = 100;
+/// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
+const HEADER_BYTES: u64 = 108;
 
 fn newer(path: &Path, found: i64) -> OpenError {
     OpenError::Newer { path: path.to_owned(), found, known: newest_schema() }
@@ -139,6 +144,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let fail = |operation| move |source| open_error(path, operation, source);
     let mut connection =
         Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
+    refuse_foreign_schema(&connection, path)?;
     configure(&mut connection).map_err(fail("setting up a reading connection"))?;
     let version: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -148,6 +154,13 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         0 => Err(OpenError::Foreign(path.to_owned())),
         _ => Ok(connection),
     }
+}
+
+/// An empty database in memory with today's schema, to compare another with.
+pub(super) fn open_in_memory() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    MIGRATIONS.to_latest(&mut connection).expect("the built-in migrations apply: a test runs them");
+    Ok(connection)
 }
 
 /// Flags of the connections that only read.

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Standing};
+use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing};
 use super::{Options, newest_standing, now};
 use crate::lottery::{AgencyId, Batch, DEFAULT_WINNING_NUMBER, Digest, DrawId, Place};
 
@@ -232,16 +232,17 @@ pub(super) fn close_agency(
     }
     // After the draw there is nothing left to close: the answer is the same.
     if newest.drawn {
-        return Ok((Ok(()), false));
+        return Ok((Ok(Closing::Before), false));
     }
-    connection
+    let recorded = connection
         .prepare_cached(
             r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
                VALUES ($1, $2, $3, $4, 'agency') ON CONFLICT DO NOTHING"#,
         )?
         .execute(params![newest.draw.0, agency.0, stored, now()])?;
     let drawn = make_draw_if_due(connection, newest.draw)?;
-    Ok((Ok(()), drawn))
+    let closing = if recorded == 1 { Closing::Now } else { Closing::Before };
+    Ok((Ok(closing), drawn))
 }
 
 fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyId) -> rusqlite::Result<u64> {
