@@ -633,6 +633,20 @@ fn half_received_requests_of_all_together_are_bounded_and_the_excess_is_told_bus
 }
 
 #[test]
+fn what_a_cut_off_peer_had_sent_is_no_longer_counted() {
+    let server = Setup::agencies(2).limits(|limits| limits.buffer_bytes_max = 300_000).start();
+    let request = counted(&long_winning_lines(1, 0, 1000));
+    for _ in 0..10 {
+        let mut client = server.connect();
+        client.send(&request[..200_000]);
+        client.half_close();
+        client.expect_end();
+    }
+    server.ask_once(&request, COUNTED_ACK);
+    assert_eq!(server.stored_bets(), 1000);
+}
+
+#[test]
 fn hundreds_of_idle_and_half_sent_connections_hold_up_nobody() {
     let server = Setup::agencies(2).start();
     let mut idle: Vec<Client> = (0..300).map(|_| server.connect()).collect();
@@ -673,6 +687,8 @@ fn whoever_waits_is_answered_when_the_draw_is_made() {
     server.ask_once(&done(1), ACK_DONE);
     assert!(waiters.iter().all(|client| !client.has_answer()));
     server.ask_once(&done(2), ACK_DONE);
+    // Together, not one after the other.
+    until("all are answered", || waiters.iter().all(Client::has_answer));
     for (i, client) in waiters.iter_mut().enumerate() {
         match i % 2 {
             0 => client.expect(b"\0\0\0\x10WINNERS|OK|007|\n"),
@@ -739,6 +755,7 @@ fn whoever_waits_is_answered_when_another_process_makes_the_draw() {
         )
         .unwrap();
     transaction.commit().unwrap();
+    until("all are answered", || waiters.iter().all(Client::has_answer));
     for client in &mut waiters {
         client.expect(b"\0\0\0\x10WINNERS|OK|007|\n");
     }
@@ -802,6 +819,29 @@ fn a_half_closed_peer_still_gets_all_its_answers() {
     counting.expect(&counted(&lines));
     counting.expect(b"0\n");
     counting.expect_end();
+}
+
+#[test]
+fn a_half_closed_peer_gets_answers_that_the_system_could_not_take_at_once() {
+    const QUESTIONS: usize = 2000;
+    // 14 MB of answers: more than the system takes, less than we may keep.
+    let server = Setup::agencies(1).limits(|limits| limits.output_bytes_max = 64 << 20).start();
+    let documents: Vec<String> = (0..800).map(|document| format!("{document:08}")).collect();
+    let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+    server.ask_once(&winning_batch(1, &documents), &frame("ACK_BATCH|OK|800\n"));
+    server.ask_once(&done(1), ACK_DONE);
+    let mut client = server.connect_with_small_buffer();
+    client.send(&frame("GET_WINNERS|1").repeat(QUESTIONS));
+    client.half_close();
+    // Others are served meanwhile, so the end has been read when this is answered often.
+    for _ in 0..20 {
+        server.ask_once(&frame("GET_WINNERS|2"), NO_WINNERS);
+    }
+    let answer = frame(&format!("WINNERS|OK|{}\n", documents.join(",")));
+    for _ in 0..QUESTIONS {
+        client.expect(&answer);
+    }
+    client.expect_end();
 }
 
 #[test]
@@ -889,6 +929,7 @@ fn ten_thousand_winners_arrive_whole_in_both_dialects() {
         documents.extend(page.split(',').map(str::to_owned));
         after.clone_into(&mut next);
         pages += 1;
+        assert!(documents.len() <= WINNERS, "a page repeats what was on another");
     }
     let expected: Vec<String> = (0..WINNERS).map(|document| format!("{document:08}")).collect();
     assert_eq!(documents, expected);
@@ -916,6 +957,28 @@ fn as_many_winners_as_fit_one_frame_are_answered_in_one() {
     assert_eq!(whole.len(), 8192);
     server.ask_once(&frame("GET_WINNERS|1"), &frame(&whole));
     server.ask_once(&frame("GET_WINNERS|2"), b"\0\0\0\x1fWINNERS|ERR|too_many|use_pages\n");
+}
+
+#[test]
+fn pages_add_up_where_the_store_is_read_more_often_than_a_frame_is_full() {
+    let server = Setup::agencies(1).start();
+    let documents: Vec<String> = (0..2500).map(|document| format!("{document:03}")).collect();
+    let batch: Vec<&str> = documents.iter().map(String::as_str).collect();
+    server.ask_once(&winning_batch(1, &batch), &frame("ACK_BATCH|OK|2500\n"));
+    server.ask_once(&done(1), ACK_DONE);
+    let mut client = server.connect();
+    let (mut paged, mut next) = (Vec::new(), "0".to_owned());
+    while !next.is_empty() {
+        client.send(&frame(&format!("GET_WINNERS|1|{next}")));
+        let line = client.read_frame();
+        let ["WINNERS", "OK", page, after] = line.trim_end().split('|').collect::<Vec<_>>()[..] else {
+            panic!("{line:?} is no page");
+        };
+        paged.extend(page.split(',').filter(|document| !document.is_empty()).map(str::to_owned));
+        after.clone_into(&mut next);
+        assert!(paged.len() <= documents.len(), "a page repeats what was on another");
+    }
+    assert_eq!(paged, documents);
 }
 
 // ---- A store that is slow, full or gone ---------------------------------------------

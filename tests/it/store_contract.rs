@@ -595,6 +595,7 @@ fn winners_are_paged_in_stored_order<S: Store>(open: impl Fn(Setup) -> Opened<S>
             let Some(last) = page.last() else { break };
             after = last.id;
             paged.extend(page);
+            assert!(paged.len() <= all.len(), "a page repeats what was on another");
         }
         assert_eq!(paged, all, "in pages of {bets_max}");
     }
