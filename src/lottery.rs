@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::memchr_iter;
 use sha2::{Digest as _, Sha256};
 
 /// Longest `first_name` or `last_name`, in bytes of UTF-8 (wire: "A bet").
@@ -171,9 +172,8 @@ impl Bets {
     ///
     /// Nothing is appended on an error.
     pub fn push(&mut self, fields: [&str; 5]) -> Result<(), BetError> {
-        let [first_name, last_name, document, birthdate, number] = fields;
-        let number = validate(first_name, last_name, document, birthdate, number)?;
-        self.append(Bet { first_name, last_name, document, birthdate, number });
+        let number = validate(fields)?;
+        self.append(fields, number);
         Ok(())
     }
 
@@ -182,29 +182,33 @@ impl Bets {
         self.push(split_exactly(line).ok_or(BetError::Fields)?)
     }
 
-    fn append(&mut self, bet: Bet<'_>) {
-        let start = self.text.len();
-        self.text.push_str(bet.first_name);
-        let first_end = self.text.len();
-        self.text.push('|');
-        self.text.push_str(bet.last_name);
-        let last_end = self.text.len();
-        self.text.push('|');
-        self.text.push_str(bet.document);
-        let document_end = self.text.len();
-        self.text.push('|');
-        self.text.push_str(bet.birthdate);
-        let birthdate_end = self.text.len();
-        self.text.push('|');
-        push_decimal(&mut self.text, bet.number);
-        self.text.push('\n');
+    /// Makes room for what will come, so that it is not moved while it comes.
+    pub fn reserve(&mut self, text_bytes: usize, bets: usize) {
+        self.text.reserve(text_bytes);
+        self.rows.reserve(bets);
+    }
+
+    fn append(&mut self, [first_name, last_name, document, birthdate, number]: [&str; 5], value: u32) {
+        let text = &mut self.text;
+        let start = text.len();
+        let mut push_field = |field: &str, separator: char| {
+            text.push_str(field);
+            let end = text.len();
+            text.push(separator);
+            offset(end)
+        };
+        let first_end = push_field(first_name, '|');
+        let last_end = push_field(last_name, '|');
+        let document_end = push_field(document, '|');
+        let birthdate_end = push_field(birthdate, '|');
+        push_field(without_leading_zeros(number), '\n');
         self.rows.push(Row {
             start: offset(start),
-            first_end: offset(first_end),
-            last_end: offset(last_end),
-            document_end: offset(document_end),
-            birthdate_end: offset(birthdate_end),
-            number: bet.number,
+            first_end,
+            last_end,
+            document_end,
+            birthdate_end,
+            number: value,
         });
     }
 
@@ -239,9 +243,12 @@ pub struct DigestBuilder(Sha256);
 impl DigestBuilder {
     /// Adds one row.
     pub fn add(&mut self, bet: Bet<'_>) {
-        let mut one = Bets::default();
-        one.append(bet);
-        self.0.update(one.text.as_bytes());
+        let number = bet.number.to_string();
+        for field in
+            [bet.first_name, "|", bet.last_name, "|", bet.document, "|", bet.birthdate, "|", &number, "\n"]
+        {
+            self.0.update(field.as_bytes());
+        }
     }
 
     /// The digest of all rows added, in their order.
@@ -262,13 +269,7 @@ pub struct Batch {
 }
 
 /// Checks the five fields in their order; answers the number.
-fn validate(
-    first_name: &str,
-    last_name: &str,
-    document: &str,
-    birthdate: &str,
-    number: &str,
-) -> Result<u32, BetError> {
+fn validate([first_name, last_name, document, birthdate, number]: [&str; 5]) -> Result<u32, BetError> {
     if !is_plain(first_name, NAME_BYTES_MAX) {
         return Err(BetError::FirstName);
     }
@@ -288,10 +289,16 @@ fn validate(
 /// end the field, the line, or the reader's trust in what is displayed.
 fn is_plain(field: &str, bytes_max: usize) -> bool {
     let bytes = field.as_bytes();
-    let forbidden_ascii = |b: &u8| *b < 0x20 || *b == 0x7f || *b == b'|';
-    (1..=bytes_max).contains(&bytes.len())
-        && !bytes.iter().any(forbidden_ascii)
-        && (field.is_ascii() || !field.chars().any(is_bidirectional_control))
+    if !(1..=bytes_max).contains(&bytes.len()) {
+        return false;
+    }
+    // One pass without a branch for each byte: this is run for every field.
+    let (mut forbidden, mut not_ascii) = (false, false);
+    for &byte in bytes {
+        forbidden |= byte < 0x20 || byte == 0x7f || byte == b'|';
+        not_ascii |= byte >= 0x80;
+    }
+    !(forbidden || not_ascii && field.chars().any(is_bidirectional_control))
 }
 
 /// The bidirectional controls of Unicode (UAX #9): they reorder what a person
@@ -323,17 +330,24 @@ pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
 
 /// Splits at every `|` into exactly `N` fields, or answers nothing.
 pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
-    let mut fields = line.split('|');
     let mut split = [""; N];
-    for slot in &mut split {
-        *slot = fields.next()?;
+    let (mut start, mut found) = (0, 0);
+    for at in memchr_iter(b'|', line.as_bytes()) {
+        // The last field runs to the end: one more separator is one too many.
+        if found + 1 >= N {
+            return None;
+        }
+        split[found] = &line[start..at];
+        (start, found) = (at + 1, found + 1);
     }
-    fields.next().is_none().then_some(split)
+    split[found] = &line[start..];
+    (found + 1 == N).then_some(split)
 }
 
-fn push_decimal(text: &mut String, number: u32) {
-    use fmt::Write as _;
-    write!(text, "{number}").expect("writing to a String cannot fail");
+/// A number's shortest decimal form.
+fn without_leading_zeros(digits: &str) -> &str {
+    let significant = digits.trim_start_matches('0');
+    if significant.is_empty() { "0" } else { significant }
 }
 
 fn offset(bytes: usize) -> u32 {

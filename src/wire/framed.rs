@@ -15,6 +15,9 @@ use crate::lottery::{AgencyId, Batch, BetError, Bets, DrawId, Place, UploadId, d
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
 
+/// The shortest row there is, with its length: `a|b|1|2000-01-01|0`.
+const ROW_BYTES_MIN: usize = LENGTH_BYTES + 18;
+
 /// The framed half of [`super::Decoder`].
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -50,8 +53,11 @@ impl Decoder {
                 }
                 None => match read_request(frame, limits) {
                     Message::Whole(incoming) => return Some(self.without_stray_rows(incoming)),
-                    Message::BatchHeader(partial) => {
+                    Message::BatchHeader(mut partial) => {
                         self.stray_rows = false;
+                        // Room for what has arrived, whatever was announced.
+                        let bets = partial.count.min((input.len() / ROW_BYTES_MIN) as u64);
+                        partial.batch.bets.reserve(input.len(), bets as usize);
                         let complete = partial.is_complete();
                         self.batch = Some(partial);
                         complete
@@ -119,14 +125,14 @@ impl PartialBatch {
 /// A row of a batch: five fields, or seven with the bet's own header.
 fn push_row(batch: &mut Batch, frame: &[u8]) -> Result<(), BetError> {
     let line = str::from_utf8(frame).map_err(|_| BetError::Utf8)?;
-    match split_exactly::<7>(line) {
-        Some(["BET", agency, first, last, document, birthdate, number]) => {
+    match line.strip_prefix("BET|").and_then(split_exactly::<6>) {
+        Some([agency, first, last, document, birthdate, number]) => {
             if agency.parse::<AgencyId>()? != batch.agency {
                 return Err(BetError::AgencyMismatch);
             }
             batch.bets.push([first, last, document, birthdate, number])
         }
-        _ => batch.bets.push_line(line),
+        None => batch.bets.push_line(line),
     }
 }
 
