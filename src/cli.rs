@@ -3,6 +3,7 @@
 //! Here is only the grammar; each subcommand has its file below, which reads
 //! its settings, calls the library, and shows what came of it.
 
+mod bench;
 mod check;
 mod demo;
 mod generate;
@@ -50,6 +51,8 @@ enum Command {
     Generate(generate::Args),
     /// Verify a database: its integrity, and that its tables agree
     Check(check::Args),
+    /// Put load on a running server, and measure its answers
+    Bench(bench::Args),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sorteo", &mut std::io::stdout());
             Ok(())

@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agency;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod generate;

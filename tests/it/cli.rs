@@ -974,3 +974,29 @@ fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
     assert_eq!(said, expected);
     assert!(agency.iter().all(|line| line.result == "success"));
 }
+
+#[test]
+fn a_bench_stores_what_it_reports_in_either_dialect_kept_or_fresh() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "9", "--batch-bets-max", "100"]);
+    let mut stored = 0;
+    for options in
+        [&["--dialect", "framed"][..], &["--dialect", "counted"], &["--fresh"], &["--rate", "100000"]]
+    {
+        let load = ["bench", "--json", "--connections", "3", "--batch", "7", "--bets", "500"];
+        let finished = run(&mut server.command(folder.path(), &[&load[..], options].concat()));
+        let report: serde_json::Value = serde_json::from_str(finished.succeeded()).unwrap();
+        let bets = report["bets"].as_u64().unwrap();
+        assert!((500..500 + 3 * 7).contains(&bets), "{options:?}: no batch is begun after enough: {bets}");
+        stored += bets;
+        assert_eq!(status(&server, folder.path())["bets"], stored, "{options:?}");
+        let latency = &report["latency_us"];
+        assert!(latency["p50"].as_u64() <= latency["max"].as_u64(), "{report}");
+        assert!(latency["max"].as_u64() > Some(0), "{report}");
+    }
+    // What the server refuses ends the run, and says so.
+    let refused = run(&mut server.command(folder.path(), &["bench", "--bets", "1", "--batch", "101"]));
+    assert_names(refused.failed(1), &["too_many"]);
+    let unreachable = run(&mut sorteo(folder.path(), ["bench", "--server", "127.0.0.1:1", "--bets", "1"]));
+    assert_names(unreachable.failed(1), &["127.0.0.1:1"]);
+}

@@ -1,0 +1,287 @@
+//! A load generator for any running server: connections that send batches and
+//! wait for each answer, and a histogram of how long the answers took.
+//!
+//! The batches are built once and sent over and over, so that the generator
+//! costs as little as it can: it shares the machine with what it measures.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::agency::Connection;
+use crate::generate::random_bet;
+use crate::lottery::{AgencyId, Batch, Bets};
+use crate::wire::{Dialect, Request, counted, framed};
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `HOST:PORT`.
+    pub server: String,
+    /// How the connections speak.
+    pub dialect: Dialect,
+    /// Connections that send at the same time.
+    pub connections: usize,
+    /// Bets in a batch.
+    pub batch: usize,
+    /// Agencies that the connections are spread over, from 1.
+    pub agencies: u32,
+    /// A new connection for every batch, as the seeds' clients do.
+    pub fresh: bool,
+    /// When to stop.
+    pub until: Until,
+    /// Bets a second that all connections intend to send together; without it
+    /// each sends as soon as it was answered.
+    pub rate: Option<u64>,
+}
+
+/// When a run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// After this long.
+    Elapsed(Duration),
+    /// After at least this many bets.
+    Bets(u64),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Connections that sent.
+    pub connections: usize,
+    /// Bets in a batch.
+    pub batch: usize,
+    /// Seconds from the first send to the last answer.
+    pub seconds: f64,
+    /// Bets that were acknowledged.
+    pub bets: u64,
+    /// Bets acknowledged per second.
+    pub bets_per_second: f64,
+    /// Batches that were answered `busy`.
+    pub busy: u64,
+    /// From the intended send to the answer, in microseconds.
+    pub latency_us: Latency,
+}
+
+/// Quantiles of the time to an answer, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// Half are faster.
+    pub p50: u64,
+    /// One in a hundred is slower.
+    pub p99: u64,
+    /// One in a thousand is slower.
+    pub p99_9: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+/// Told about five times a second how many bets were acknowledged so far.
+pub type Progress<'a> = dyn FnMut(u64) + 'a;
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How long one answer may take before the run fails.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Slowest answer that the histogram tells apart, in microseconds.
+const LATENCY_MAX_US: u64 = 120_000_000;
+/// A sender needs little stack, and there may be thousands.
+const SENDER_STACK_BYTES: usize = 128 << 10;
+
+/// What all senders share.
+struct Shared {
+    plan: Plan,
+    start: Barrier,
+    bets: AtomicU64,
+    busy: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Runs the load to its end.
+pub fn run(plan: Plan, progress: &mut Progress<'_>) -> io::Result<Report> {
+    let connections = plan.connections;
+    let batch = plan.batch;
+    let until = plan.until;
+    let shared = Arc::new(Shared {
+        start: Barrier::new(connections + 1),
+        bets: AtomicU64::new(0),
+        busy: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        plan,
+    });
+    let senders: Vec<_> = (0..connections)
+        .map(|index| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().stack_size(SENDER_STACK_BYTES).spawn(move || send(&shared, index))
+        })
+        .collect::<io::Result<_>>()?;
+    shared.start.wait();
+    let started = Instant::now();
+    watch(&shared, until, started, &senders, progress);
+    let mut latencies = new_histogram();
+    for sender in senders {
+        let sent = sender.join().map_err(|_| io::Error::other("a sender panicked"))??;
+        latencies.add(&sent).map_err(io::Error::other)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let bets = shared.bets.load(Ordering::Relaxed);
+    Ok(Report {
+        connections,
+        batch,
+        seconds,
+        bets,
+        bets_per_second: bets as f64 / seconds,
+        busy: shared.busy.load(Ordering::Relaxed),
+        latency_us: Latency {
+            p50: latencies.value_at_quantile(0.5),
+            p99: latencies.value_at_quantile(0.99),
+            p99_9: latencies.value_at_quantile(0.999),
+            max: latencies.max(),
+        },
+    })
+}
+
+/// Tells progress until the run is over, or a sender failed.
+fn watch<T>(
+    shared: &Shared,
+    until: Until,
+    started: Instant,
+    senders: &[thread::JoinHandle<T>],
+    progress: &mut Progress<'_>,
+) {
+    loop {
+        let bets = shared.bets.load(Ordering::Relaxed);
+        progress(bets);
+        let over = match until {
+            Until::Elapsed(limit) => started.elapsed() >= limit,
+            Until::Bets(limit) => bets >= limit,
+        };
+        if over || senders.iter().any(thread::JoinHandle::is_finished) {
+            shared.stop.store(true, Ordering::Relaxed);
+            return;
+        }
+        let left = match until {
+            Until::Elapsed(limit) => limit.saturating_sub(started.elapsed()),
+            Until::Bets(_) => PROGRESS_EVERY,
+        };
+        thread::sleep(left.min(PROGRESS_EVERY));
+    }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are valid")
+}
+
+/// One connection's whole run: how long each answer took.
+fn send(shared: &Shared, index: usize) -> io::Result<Histogram<u64>> {
+    let plan = &shared.plan;
+    let mut latencies = new_histogram();
+    let message = message(plan, index);
+    let opened = if plan.fresh { Ok(None) } else { Connection::open(&plan.server).map(Some) };
+    // Whatever came of it: everybody waits here for everybody.
+    shared.start.wait();
+    let mut connection = opened?;
+    // Each sender has its share of the rate; they begin spread over one interval.
+    let interval = plan.rate.map(|rate| {
+        Duration::from_secs_f64(plan.batch as f64 * plan.connections as f64 / rate.max(1) as f64)
+    });
+    let mut intended = Instant::now();
+    if let Some(interval) = interval {
+        intended += interval.mul_f64(index as f64 / plan.connections as f64);
+    }
+    while !shared.stop.load(Ordering::Relaxed) && !enough(shared) {
+        let at = match interval {
+            None => Instant::now(),
+            // From the intended time on: a stall delays what should have been
+            // sent during it, and that delay counts.
+            Some(interval) => {
+                thread::sleep(intended.saturating_duration_since(Instant::now()));
+                let next = intended + interval;
+                std::mem::replace(&mut intended, next)
+            }
+        };
+        exchange(shared, &mut connection, &message)?;
+        record(&mut latencies, at);
+    }
+    Ok(latencies)
+}
+
+fn enough(shared: &Shared) -> bool {
+    matches!(shared.plan.until, Until::Bets(limit) if shared.bets.load(Ordering::Relaxed) >= limit)
+}
+
+fn record(latencies: &mut Histogram<u64>, since: Instant) {
+    latencies.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+}
+
+/// Sends the batch once and takes the answer.
+fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> io::Result<()> {
+    let mut fresh;
+    let connection = match kept {
+        Some(connection) => connection,
+        None => {
+            fresh = Connection::open(&shared.plan.server)?;
+            &mut fresh
+        }
+    };
+    match ask(shared.plan.dialect, connection, message)? {
+        Verdict::Stored => shared.bets.fetch_add(shared.plan.batch as u64, Ordering::Relaxed),
+        Verdict::Busy => shared.busy.fetch_add(1, Ordering::Relaxed),
+        Verdict::Refused(answer) => {
+            return Err(io::Error::other(format!("the server refused a batch: {answer}")));
+        }
+    };
+    Ok(())
+}
+
+enum Verdict {
+    Stored,
+    Busy,
+    Refused(String),
+}
+
+fn ask(dialect: Dialect, connection: &mut Connection, message: &[u8]) -> io::Result<Verdict> {
+    match dialect {
+        Dialect::Framed => connection.exchange(message, ANSWER_TIMEOUT, |input| {
+            let fields = framed::decode_answer(input).map_err(io::Error::other)?;
+            Ok(fields.map(|fields| match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["ACK_BATCH", "OK", _] => Verdict::Stored,
+                ["ACK_BATCH", "ERR", _, "busy"] => Verdict::Busy,
+                _ => Verdict::Refused(fields.join("|")),
+            }))
+        }),
+        Dialect::Counted => connection.exchange(message, ANSWER_TIMEOUT, |input| {
+            let answer = counted::decode_answer(input).map_err(io::Error::other)?;
+            Ok(answer.map(|answer| match answer {
+                "ACK" => Verdict::Stored,
+                "ERROR_BUSY" => Verdict::Busy,
+                other => Verdict::Refused(other.to_owned()),
+            }))
+        }),
+    }
+}
+
+/// The bytes of one batch of made-up bets, of a size like real ones.
+fn message(plan: &Plan, index: usize) -> Vec<u8> {
+    let agency = AgencyId(1 + (index as u32) % plan.agencies);
+    let mut random = ChaCha8Rng::seed_from_u64(index as u64);
+    let mut bets = Bets::default();
+    for _ in 0..plan.batch {
+        let fields = random_bet(&mut random);
+        bets.push(fields.each_ref().map(String::as_str)).expect("made-up bets are valid");
+    }
+    let batch = Batch { agency, bets, place: None };
+    let mut bytes = Vec::new();
+    match plan.dialect {
+        Dialect::Framed => framed::encode_request(&Request::Batch(batch), &mut bytes),
+        Dialect::Counted => counted::encode_request(&Request::Payload(vec![batch]), &mut bytes),
+    }
+    bytes
+}

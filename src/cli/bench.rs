@@ -1,0 +1,103 @@
+//! `sorteo bench`: load for a running server, and how it took it.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Failure;
+use super::upload::DialectName;
+use crate::bench::{Plan, Report, Until, run as run_plan};
+use crate::wire::Dialect;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The bets are stored like any others: give it a server with a database to throw
+away. With --rate, latency counts from the moment at which a batch should have been
+sent, so that a stall of the server is seen in every batch that it delayed.")]
+pub(super) struct Args {
+    /// The server's address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345")]
+    server: String,
+    /// How to speak
+    #[arg(long, value_enum, default_value_t = DialectName::Framed)]
+    dialect: DialectName,
+    /// Connections that send at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Bets in a batch
+    #[arg(long, value_name = "N", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Agencies that the connections are spread over
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    agencies: u32,
+    /// A new connection for every batch, as the seeds' clients do
+    #[arg(long)]
+    fresh: bool,
+    /// Stop after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    duration: u64,
+    /// Stop after this many bets instead
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    bets: Option<u64>,
+    /// Bets a second to send, over all connections; without it as many as are answered
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let plan = Plan {
+        server: args.server.clone(),
+        dialect: match args.dialect {
+            DialectName::Framed => Dialect::Framed,
+            DialectName::Counted => Dialect::Counted,
+        },
+        connections: args.connections as usize,
+        batch: args.batch as usize,
+        agencies: args.agencies,
+        fresh: args.fresh,
+        until: match args.bets {
+            Some(bets) => Until::Bets(bets),
+            None => Until::Elapsed(Duration::from_secs(args.duration)),
+        },
+        rate: args.rate,
+    };
+    // Each connection is an open file; the hard limit is the only bound.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let line = if std::io::stderr().is_terminal() { progress_line() } else { ProgressBar::hidden() };
+    let report = run_plan(plan, &mut |bets| line.set_position(bets))
+        .with_context(|| format!("the run against {} failed", args.server))?;
+    line.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::to_string(&report).context("the report has no JSON form")?);
+    } else {
+        show(&report);
+    }
+    Ok(())
+}
+
+fn progress_line() -> ProgressBar {
+    let style = ProgressStyle::with_template("{elapsed} {human_pos} bets {per_sec}")
+        .expect("the template is well-formed");
+    ProgressBar::no_length().with_style(style)
+}
+
+fn show(report: &Report) {
+    let latency = report.latency_us;
+    let milliseconds = |micros: u64| micros as f64 / 1000.0;
+    println!(
+        "{} connections, batches of {}: {} bets in {:.2} s, {:.0} bets/s, {} busy",
+        report.connections, report.batch, report.bets, report.seconds, report.bets_per_second, report.busy
+    );
+    println!(
+        "answered in ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}",
+        milliseconds(latency.p50),
+        milliseconds(latency.p99),
+        milliseconds(latency.p99_9),
+        milliseconds(latency.max)
+    );
+}
