@@ -7,6 +7,7 @@
 //! hands their parts to the `log` crate as key-value pairs; [`init`] sets up
 //! the format. A value can never end its field or its line, wherever it is from.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -58,7 +59,7 @@ pub fn init(level: LevelFilter) {
     let started = env_logger::Builder::new()
         .filter(Some("sorteo"), level)
         .format(|out, record| {
-            let mut line = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S ").to_string();
+            let mut line = second_now();
             line.push_str(&format_event(record));
             line.push('\n');
             out.write_all(line.as_bytes())
@@ -66,6 +67,22 @@ pub fn init(level: LevelFilter) {
         .try_init();
     // In one process, as in `demo`, whoever starts first decides.
     let _ = started;
+}
+
+/// The local time to the second, as a line begins. Formatting it costs more than
+/// the rest of the line, so each thread keeps the last.
+fn second_now() -> String {
+    thread_local! {
+        static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = jiff::Timestamp::now();
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            let local = now.to_zoned(jiff::tz::TimeZone::system());
+            (*second, *text) = (now.as_second(), local.strftime("%Y-%m-%d %H:%M:%S ").to_string());
+        }
+        text.clone()
+    })
 }
 
 /// The line of an event, from its level on.

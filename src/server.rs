@@ -120,6 +120,8 @@ struct Shared {
     /// connection that is about to be parked notice that its wait is over.
     draws_made: AtomicU64,
     failure: Mutex<Option<String>>,
+    /// Whether a wake-up is on its way already: one is enough for many reasons.
+    woken: AtomicBool,
 }
 
 impl Remote {
@@ -154,8 +156,15 @@ impl Remote {
     }
 
     fn wake(&self) {
-        // It fails only if the server is gone, and then there is nobody to wake.
-        let _ = self.0.waker.wake();
+        if !self.0.woken.swap(true, Ordering::SeqCst) {
+            // It fails only if the server is gone, and then there is nobody to wake.
+            let _ = self.0.waker.wake();
+        }
+    }
+
+    /// From here on a new reason wakes anew: call it before looking for reasons.
+    fn awake(&self) {
+        self.0.woken.store(false, Ordering::SeqCst);
     }
 }
 
@@ -183,6 +192,7 @@ impl Server {
             stop: AtomicBool::new(false),
             draws_made: AtomicU64::new(0),
             failure: Mutex::new(None),
+            woken: AtomicBool::new(false),
         }));
         Ok(Self { poll, socket, remote })
     }
@@ -339,6 +349,7 @@ impl<S: Store> Reactor<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
+            self.context.remote.awake();
             let now = Instant::now();
             for event in &events {
                 match event.token() {

@@ -1,6 +1,8 @@
 //! What happens inside a write transaction: bets are appended, agencies close,
 //! the draw is made. All rules of the lottery that need the database are here.
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing};
@@ -185,21 +187,7 @@ fn insert(
     digest: &Digest,
     stored_at: &str,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO bets (draw_id, agency, first_name, last_name, document, birthdate, number)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )?;
-    // Bound one by one: a bound value stays, so these two are bound once.
-    statement.raw_bind_parameter(1, draw.0)?;
-    statement.raw_bind_parameter(2, batch.agency.0)?;
-    for bet in batch.bets.iter() {
-        statement.raw_bind_parameter(3, bet.first_name)?;
-        statement.raw_bind_parameter(4, bet.last_name)?;
-        statement.raw_bind_parameter(5, bet.document)?;
-        statement.raw_bind_parameter(6, bet.birthdate)?;
-        statement.raw_bind_parameter(7, bet.number)?;
-        statement.raw_execute()?;
-    }
+    insert_bets(connection, draw, batch)?;
     let (upload, first_row) = match &batch.place {
         Some(place) => (Some(place.upload.as_str()), Some(place.first_row)),
         None => (None, None),
@@ -214,6 +202,54 @@ fn insert(
     connection
         .prepare_cached("UPDATE draws SET bets = bets + $1 WHERE id = $2")?
         .execute(params![bets, draw.0])?;
+    Ok(())
+}
+
+/// Rows that one statement inserts. Many together save the statement's own cost
+/// for each: 33 took a quarter less time than one by one, 99 no less than 33.
+/// Three times 33 is the seeds' batch.
+const ROWS_TOGETHER: usize = 33;
+/// Values that differ from row to row; draw and agency come before them.
+const ROW_VALUES: usize = 5;
+
+static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_statement(1));
+static INSERT_TOGETHER: LazyLock<String> = LazyLock::new(|| insert_statement(ROWS_TOGETHER));
+
+fn insert_statement(rows: usize) -> String {
+    let row = |row: usize| {
+        let values: Vec<String> =
+            (0..ROW_VALUES).map(|value| format!("${}", row * ROW_VALUES + value + 3)).collect();
+        format!("($1, $2, {})", values.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    format!(
+        "INSERT INTO bets (draw_id, agency, first_name, last_name, document, birthdate, number) VALUES {}",
+        rows.join(", ")
+    )
+}
+
+fn insert_bets(connection: &Connection, draw: DrawId, batch: &Batch) -> rusqlite::Result<()> {
+    let mut bets = batch.bets.iter();
+    for (rows, statement) in [(ROWS_TOGETHER, &INSERT_TOGETHER), (1, &INSERT_ONE)] {
+        if bets.len() < rows {
+            continue;
+        }
+        let mut statement = connection.prepare_cached(statement)?;
+        // A bound value stays: these two are bound once.
+        statement.raw_bind_parameter(1, draw.0)?;
+        statement.raw_bind_parameter(2, batch.agency.0)?;
+        while bets.len() >= rows {
+            for (row, bet) in bets.by_ref().take(rows).enumerate() {
+                let first = 3 + row * ROW_VALUES;
+                statement.raw_bind_parameter(first, bet.first_name)?;
+                statement.raw_bind_parameter(first + 1, bet.last_name)?;
+                statement.raw_bind_parameter(first + 2, bet.document)?;
+                statement.raw_bind_parameter(first + 3, bet.birthdate)?;
+                statement.raw_bind_parameter(first + 4, bet.number)?;
+            }
+            statement.raw_execute()?;
+        }
+    }
     Ok(())
 }
 
