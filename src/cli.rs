@@ -11,9 +11,11 @@ mod queries;
 mod serve;
 mod upload;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::agency::AgencyError;
@@ -93,6 +95,19 @@ impl Failure {
     }
 }
 
+/// Prints a line of results. Where they cannot be printed (a closed pipe, a full
+/// disk) the command has failed, and says so instead of panicking.
+macro_rules! say {
+    ($($line:tt)*) => {
+        $crate::cli::print_line(format_args!($($line)*))
+    };
+}
+use say;
+
+fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("the results cannot be printed")
+}
+
 /// Finds out before the work, not after it, that there is no folder for a file.
 fn require_folder_of(path: &Path) -> Result<(), Failure> {
     match path.parent() {
@@ -124,7 +139,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("sorteo: {failure}");
+            // Nobody may be listening; the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "sorteo: {failure}");
             ExitCode::from(failure.code())
         }
     }

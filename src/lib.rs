@@ -14,7 +14,7 @@
 //! | [`service`] | all policy: a request and a store make a reply |
 //! | [`server`] | sockets: the reactor, the workers, one peer's connection |
 //! | [`agency`] | the client: send, resume, retry, ask |
-//! | [`generate`], [`bench`] | made-up bets, and load for a running server |
+//! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
 //! | [`config`] | what an operator can set, and where each setting is from |
 //! | [`cli`] | the subcommands, thin |

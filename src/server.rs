@@ -151,7 +151,8 @@ impl Remote {
         self.0.stop.load(Ordering::SeqCst)
     }
 
-    fn failure(&self) -> Option<String> {
+    /// Takes the store's failure, if there was one that nobody has taken.
+    pub fn take_failure(&self) -> Option<String> {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -358,7 +359,7 @@ impl<S: Store> Reactor<S> {
                     Token(token) => self.on_ready(token - FIRST_PEER, event),
                 }
             }
-            if let Some(error) = self.context.remote.failure() {
+            if let Some(error) = self.context.remote.take_failure() {
                 return Err(ServeError::StoreFailed(error));
             }
             self.take_returned(now);
@@ -388,7 +389,7 @@ impl<S: Store> Reactor<S> {
                 return Ok(());
             };
             match listener.accept() {
-                Ok((stream, address)) => self.welcome(stream, address, now)?,
+                Ok((stream, address)) => self.welcome(stream, address, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(()),
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
@@ -405,28 +406,26 @@ impl<S: Store> Reactor<S> {
         Ok(())
     }
 
-    fn welcome(
-        &mut self,
-        mut stream: mio::net::TcpStream,
-        address: SocketAddr,
-        now: Instant,
-    ) -> io::Result<()> {
+    fn welcome(&mut self, mut stream: mio::net::TcpStream, address: SocketAddr, now: Instant) {
         if self.peers.len() >= self.context.limits.connections_max {
             self.refusals.add(now);
-            return Ok(());
+            return;
         }
         // Answers are small and awaited: they leave at once. A peer that is
         // already gone makes this fail, and is noticed when it is read.
         let _ = stream.set_nodelay(true);
         let entry = self.peers.vacant_entry();
         let token = Token(entry.key() + FIRST_PEER);
-        self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+        if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_err() {
+            // The system watches no more sockets: one connection too many.
+            self.refusals.add(now);
+            return;
+        }
         let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
         let connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         entry.insert(Peer { address, whereabouts: Whereabouts::Parked(Box::new(connection)) });
         event!(Info, "accept_connections", Success, ip = address.ip());
-        Ok(())
     }
 
     fn on_ready(&mut self, key: usize, event: &Event) {

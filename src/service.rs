@@ -20,6 +20,10 @@ use crate::wire::{Reason, Reply, Request, Status, Winners};
 /// at most so many; what does not fit is read again with the next page.
 const WINNERS_READ: usize = 1_000;
 
+/// Winning bets read at a time for an answer that must fit one frame: whether
+/// it does not is known after at most 247 of them.
+const ALL_WINNERS_READ: usize = 256;
+
 /// Winning bets that one piece of a long answer holds: at most 32 KiB or so.
 const WINNERS_PIECE: usize = 128;
 
@@ -92,10 +96,7 @@ impl<S: Store> Service<S> {
                 Ok(ticket) => Begun::committing(Committing::Done { agency, ticket }),
                 Err(error) => Begun::Done(done_outcome(agency, Err(error))),
             },
-            Request::DoneAndWinners { agency } => match self.store.close_agency(agency, None) {
-                Ok(ticket) => Begun::committing(Committing::DoneThenWinners { agency, ticket }),
-                Err(error) => Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
-            },
+            Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency),
             Request::Winners { agency } => Begun::winners(self.all_winners(agency)),
             Request::WinnersPage { agency, after, draw } => {
                 Begun::winners(self.winners_page(agency, after, draw))
@@ -164,6 +165,18 @@ impl<S: Store> Service<S> {
         }
     }
 
+    /// After the draw there is nothing to close, and agencies of this dialect ask
+    /// again and again: they do not take the writer's time.
+    fn begin_done_and_winners(&self, agency: AgencyId) -> Begun {
+        if self.store.standing().is_ok_and(|standing| standing.drawn) {
+            return Begun::Done(self.winner_lines(agency));
+        }
+        match self.store.close_agency(agency, None) {
+            Ok(ticket) => Begun::committing(Committing::DoneThenWinners { agency, ticket }),
+            Err(error) => Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
+        }
+    }
+
     /// The draw that winners are asked of: this one, or the newest.
     fn drawn(&self, draw: Option<DrawId>) -> Result<DrawId, Reason> {
         let standing = match draw {
@@ -178,8 +191,8 @@ impl<S: Store> Service<S> {
         let draw = self.drawn(None)?;
         let (mut documents, mut bytes, mut after) = (Vec::new(), 0, 0);
         loop {
-            let bets = self.store.winners(draw, agency, after, WINNERS_READ).map_err(reason)?;
-            let last = bets.len() < WINNERS_READ;
+            let bets = self.store.winners(draw, agency, after, ALL_WINNERS_READ).map_err(reason)?;
+            let last = bets.len() < ALL_WINNERS_READ;
             for bet in bets {
                 bytes += bet.document.len() + 1;
                 after = bet.id;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{self, Batches};
 use super::upload::Progress;
-use super::{ANSWER_TIMEOUT, AgencyError, Backoff, Connection, Patience};
+use super::{ANSWER_TIMEOUT, AgencyError, Backoff, Connection, Patience, is_passing};
 use crate::event;
 use crate::lottery::{AgencyId, Batch};
 use crate::wire::{Request, counted, framed};
@@ -32,12 +32,7 @@ pub fn upload(
     while let Some(bets) = batches.next_batch()? {
         let count = bets.len() as u64;
         let request = Request::Payload(vec![Batch { agency, bets, place: None }]);
-        match ask(&mut connection, patience, &request)?.as_str() {
-            "ACK" => {}
-            refusal => {
-                return Err(AgencyError::Refused { what: "bets", reason: refusal.to_owned() });
-            }
-        }
+        store(&mut connection, patience, &request)?;
         event!(Info, "apuesta_enviada", Success, cantidad = count);
         sent += count;
         progress(sent, scan.rows);
@@ -47,13 +42,37 @@ pub fn upload(
     Ok(documents)
 }
 
+/// Sends bets until they are stored or refused for good; `ERROR_BUSY` says that
+/// nothing was stored and a retry helps.
+fn store(connection: &mut Connection, patience: &Patience, request: &Request) -> Result<(), AgencyError> {
+    let mut backoff = Backoff::new(patience.give_up_after);
+    loop {
+        match ask(connection, patience, request)?.as_str() {
+            "ACK" => return Ok(()),
+            "ERROR_BUSY" if backoff.pause(&io::Error::other("ERROR_BUSY")) => {}
+            refusal => return Err(AgencyError::Refused { what: "bets", reason: refusal.to_owned() }),
+        }
+    }
+}
+
 /// Sends one bet in the framed dialect's `BET`.
 pub fn send_bet(patience: &Patience, bet: Batch) -> Result<(), AgencyError> {
-    let mut connection = connect(patience)?;
+    let mut backoff = Backoff::new(patience.give_up_after);
     let mut bytes = Vec::new();
     framed::encode_request(&Request::Bet(bet), &mut bytes);
+    loop {
+        match ask_for_bet(patience, &bytes) {
+            Err(AgencyError::Refused { reason, .. })
+                if is_passing(&reason) && backoff.pause(&io::Error::other(reason.clone())) => {}
+            result => return result,
+        }
+    }
+}
+
+fn ask_for_bet(patience: &Patience, bytes: &[u8]) -> Result<(), AgencyError> {
+    let mut connection = connect(patience)?;
     let answer = connection
-        .exchange(&bytes, ANSWER_TIMEOUT, |input| framed::decode_answer(input).map_err(io::Error::other));
+        .exchange(bytes, ANSWER_TIMEOUT, |input| framed::decode_answer(input).map_err(io::Error::other));
     let fields = answer.map_err(|source| unknown(patience, source))?;
     match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["ACK", "OK"] => Ok(()),
@@ -64,13 +83,23 @@ pub fn send_bet(patience: &Patience, bet: Batch) -> Result<(), AgencyError> {
     }
 }
 
+/// Asks until the draw is made. Asking again is harmless, so here, other than
+/// with bets, a connection that breaks is replaced.
 fn winners(
     connection: &mut Connection,
     patience: &Patience,
     agency: AgencyId,
 ) -> Result<Vec<String>, AgencyError> {
     loop {
-        let answer = ask(connection, patience, &Request::DoneAndWinners { agency })?;
+        let answer = match ask(connection, patience, &Request::DoneAndWinners { agency }) {
+            Ok(answer) => answer,
+            Err(AgencyError::Unknown { source, .. }) => {
+                event!(Warn, "connect", Fail, error = source);
+                *connection = connect(patience)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if answer == "ERROR_LOTTERY_HASNT_ENDED" || answer == "ERROR_BUSY" {
             std::thread::sleep(POLL_INTERVAL);
             continue;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use csv::ByteRecord;
 
@@ -44,14 +45,17 @@ pub enum FileError {
         /// Which column is wrong, and how.
         problem: String,
     },
-    /// It was changed between the check and the sending.
-    #[error("{}: the file changed while it was being sent: send it again", .0.display())]
+    /// It was changed between the check and the sending. What was sent stays
+    /// stored, so only the file as it was can be finished.
+    #[error("{}: the file changed while it was being sent: bring back the file as it was, and send that", .0.display())]
     Changed(PathBuf),
 }
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
+    /// Length and time of the last change, to notice another change early.
+    version: (u64, SystemTime),
     /// Rows, which are bets.
     pub rows: u64,
     /// Named after the SHA-256 of the rows: the same bets are the same upload.
@@ -60,6 +64,7 @@ pub struct Scan {
 
 /// Reads the whole file once and checks every row.
 pub fn scan(path: &Path) -> Result<Scan, FileError> {
+    let version = version_of(path)?;
     let mut rows = Rows::open(path)?;
     let mut one = Bets::default();
     while rows.next_into(&mut one)? {
@@ -67,8 +72,14 @@ pub fn scan(path: &Path) -> Result<Scan, FileError> {
     }
     match rows.count {
         0 => Err(FileError::Empty(path.to_owned())),
-        count => Ok(Scan { rows: count, upload: rows.upload() }),
+        count => Ok(Scan { version, rows: count, upload: rows.upload() }),
     }
+}
+
+fn version_of(path: &Path) -> Result<(u64, SystemTime), FileError> {
+    std::fs::metadata(path)
+        .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
+        .map_err(|source| FileError::Io { path: path.to_owned(), source })
 }
 
 /// The file's rows cut into batches.
@@ -96,10 +107,16 @@ impl Batches {
 
     /// The next batch: at most so many bets, and at most 8 KiB on the wire. At
     /// the end of the file, `None`, once it is certain that it did not change.
+    ///
+    /// A file that changes is noticed before more of it is sent: rows that are
+    /// not of the upload must not be stored under its name.
     pub fn next_batch(&mut self) -> Result<Option<Bets>, FileError> {
+        if version_of(&self.rows.path)? != self.scan.version {
+            return Err(FileError::Changed(self.rows.path.clone()));
+        }
         let mut bets = Bets::default();
         let mut bytes = HEADER_BYTES_MAX;
-        while bets.len() < self.bets_max {
+        while bets.len() < self.bets_max && self.rows.count < self.scan.rows {
             let Some(row_bytes) = self.rows.peek_bytes()? else {
                 break;
             };
@@ -112,7 +129,8 @@ impl Batches {
         if !bets.is_empty() {
             return Ok(Some(bets));
         }
-        let unchanged = self.rows.count == self.scan.rows && self.rows.upload() == self.scan.upload;
+        let ended = self.rows.count == self.scan.rows && self.rows.peek_bytes()?.is_none();
+        let unchanged = ended && self.rows.upload() == self.scan.upload;
         if unchanged { Ok(None) } else { Err(FileError::Changed(self.rows.path.clone())) }
     }
 }

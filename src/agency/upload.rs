@@ -40,25 +40,39 @@ impl Upload {
     /// Sends what is not stored yet, in batches of at most `batch_max` bets.
     ///
     /// The client repeats a batch whose answer got lost; the batch's place in
-    /// the upload makes that harmless. Where the server has fewer rows than we
-    /// were told (its database was restored from a backup), it says `gap`, and
-    /// we resume from what it has.
+    /// the upload makes that harmless. The server may yet hold other rows of the
+    /// upload than we were told: fewer, if its database was restored (`gap`), or
+    /// the same cut in other batches, if another sender of this file was ahead
+    /// (`conflict`). The upload is named after its rows, so in either case it goes
+    /// on from what the server has.
     pub fn send(
         &mut self,
         path: &Path,
         batch_max: usize,
         progress: &mut Progress<'_>,
     ) -> Result<(), AgencyError> {
-        let mut backoff = Backoff::new(self.patience.give_up_after);
+        let (mut backoff, mut furthest) = (None, 0);
         loop {
-            match self.send_from_next_row(path, batch_max, progress) {
-                Err(AgencyError::Refused { reason, .. }) if reason.starts_with("gap") => {
-                    let failure = std::io::Error::other(reason.clone());
-                    if !backoff.pause(&failure) {
-                        return Err(AgencyError::Refused { what: "BATCH", reason });
-                    }
+            let mut reached = 0;
+            let result = self.send_from_next_row(path, batch_max, &mut |sent, all| {
+                reached = sent;
+                progress(sent, all);
+            });
+            let reason = match result {
+                Err(AgencyError::Refused { reason, .. })
+                    if reason.starts_with("gap") || reason == "conflict" =>
+                {
+                    reason
                 }
                 result => return result,
+            };
+            if reached > furthest {
+                (backoff, furthest) = (None, reached);
+            }
+            let patience = self.patience.give_up_after;
+            let backoff = backoff.get_or_insert_with(|| Backoff::new(patience));
+            if !backoff.pause(&std::io::Error::other(reason.clone())) {
+                return Err(AgencyError::Refused { what: "BATCH", reason });
             }
         }
     }

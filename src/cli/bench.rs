@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Failure;
 use super::upload::DialectName;
+use super::{Failure, say};
 use crate::bench::{Plan, Report, Until, run as run_plan};
 use crate::wire::Dialect;
 
@@ -73,9 +73,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .with_context(|| format!("the run against {} failed", args.server))?;
     line.finish_and_clear();
     if args.json {
-        println!("{}", serde_json::to_string(&report).context("the report has no JSON form")?);
+        say!("{}", serde_json::to_string(&report).context("the report has no JSON form")?)?;
     } else {
-        show(&report);
+        show(&report)?;
     }
     Ok(())
 }
@@ -86,18 +86,24 @@ fn progress_line() -> ProgressBar {
     ProgressBar::no_length().with_style(style)
 }
 
-fn show(report: &Report) {
+fn show(report: &Report) -> Result<(), Failure> {
     let latency = report.latency_us;
     let milliseconds = |micros: u64| micros as f64 / 1000.0;
-    println!(
+    say!(
         "{} connections, batches of {}: {} bets in {:.2} s, {:.0} bets/s, {} busy",
-        report.connections, report.batch, report.bets, report.seconds, report.bets_per_second, report.busy
-    );
-    println!(
+        report.connections,
+        report.batch,
+        report.bets,
+        report.seconds,
+        report.bets_per_second,
+        report.busy
+    )?;
+    say!(
         "answered in ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}",
         milliseconds(latency.p50),
         milliseconds(latency.p99),
         milliseconds(latency.p99_9),
         milliseconds(latency.max)
-    );
+    )?;
+    Ok(())
 }

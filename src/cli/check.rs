@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
-use super::Failure;
 use super::upload::bar;
+use super::{Failure, say};
 use crate::config::database_path;
 use crate::store::sqlite::check::{Report, check};
 
@@ -30,17 +30,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     })?;
     bar.finish_and_clear();
     for finding in &report.findings {
-        println!("{finding}");
+        say!("{finding}")?;
     }
     conclude(&report, &args.database)?;
-    println!(
+    say!(
         "{}: fine: {} draws, {} batches, {} bets, {} winners",
         args.database.display(),
         report.draws,
         report.batches,
         report.bets,
         report.winners
-    );
+    )?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use log::LevelFilter;
 
 use super::serve::observer;
 use super::upload::{DialectName, bar};
-use super::{Failure, check};
+use super::{Failure, check, say};
 use crate::agency::upload::Upload;
 use crate::agency::{Patience, counted};
 use crate::lottery::{AgencyId, DEFAULT_WINNING_NUMBER};
@@ -61,11 +61,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::init(LevelFilter::Warn);
     let folder = fresh_folder(args.dir.as_deref())?;
     let database = folder.join("sorteo.db");
-    println!("Made-up bets of {AGENCIES} agencies: {}", folder.display());
+    say!("Made-up bets of {AGENCIES} agencies: {}", folder.display())?;
     let files = generate::write_files(&folder, AGENCIES, args.bets, args.seed)
         .with_context(|| format!("bets cannot be written to {}", folder.display()))?;
     let (address, remote, server) = start_server(&database)?;
-    println!("A server on {address}, and {AGENCIES} agencies that send all at once:");
+    say!("A server on {address}, and {AGENCIES} agencies that send all at once:")?;
     let started = Instant::now();
     let agencies = run_agencies(address, &files);
     let took = started.elapsed();
@@ -73,13 +73,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let stopped = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
     let agencies = agencies?;
     stopped.context("the server failed")?;
-    show(&agencies, took);
+    show(&agencies, took)?;
     hold_against_what_was_sent(&agencies)?;
     check::verify(&database)?;
-    println!("Every bet is stored once, the draw was made once, and all winners are right.\n");
-    println!("Look at it:");
-    println!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display());
-    println!("  sqlite3 -readonly {} 'SELECT * FROM agencies'", database.display());
+    say!("Every bet is stored once, the draw was made once, and all winners are right.\n")?;
+    say!("Look at it:")?;
+    say!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display())?;
+    say!("  sqlite3 -readonly {} 'SELECT * FROM agencies'", database.display())?;
     Ok(())
 }
 
@@ -172,7 +172,7 @@ fn winners_of_file(file: &Path) -> Result<Vec<String>, Failure> {
     Ok(text.lines().filter(|line| line.ends_with(&winning)).filter_map(document).collect())
 }
 
-fn show(agencies: &[Done], took: Duration) {
+fn show(agencies: &[Done], took: Duration) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(["agency", "dialect", "bets", "winners", "documents"]);
     for done in agencies {
@@ -190,8 +190,9 @@ fn show(agencies: &[Done], took: Duration) {
         }
     }
     let bets: u64 = agencies.iter().map(|done| done.bets).sum();
-    println!("{table}");
-    println!("{bets} bets and the draw of number {DEFAULT_WINNING_NUMBER} took {:.2} s.", took.as_secs_f64());
+    say!("{table}")?;
+    say!("{bets} bets and the draw of number {DEFAULT_WINNING_NUMBER} took {:.2} s.", took.as_secs_f64())?;
+    Ok(())
 }
 
 fn hold_against_what_was_sent(agencies: &[Done]) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::generate;
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let paths = generate::write_files(&args.dir, args.agencies, args.bets, args.seed)
         .with_context(|| format!("bets cannot be written to {}", args.dir.display()))?;
-    println!("{} bets of {} agencies in {}", args.bets, paths.len(), args.dir.display());
+    say!("{} bets of {} agencies in {}", args.bets, paths.len(), args.dir.display())?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::agency::{AgencyError, Client, Patience};
 use crate::config::{AgencyConfig, AgencySettings, Layers, process_environment};
 use crate::lottery::DrawId;
@@ -45,7 +45,9 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
     let agency = config.require_agency()?;
     match client(&config).winners(agency, args.draw.map(DrawId))? {
         Some(documents) => {
-            documents.iter().for_each(|document| println!("{document}"));
+            for document in documents {
+                say!("{document}")?;
+            }
             Ok(())
         }
         None => Err(AgencyError::Refused { what: "GET_WINNERS", reason: "not_ready".to_owned() }.into()),
@@ -56,12 +58,16 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     let settings = AgencySettings { server: args.server.clone(), ..AgencySettings::default() };
     let status = client(&read(&settings)?).status()?;
     if args.json {
-        println!("{}", serde_json::to_string(&status).context("the status has no JSON form")?);
+        say!("{}", serde_json::to_string(&status).context("the status has no JSON form")?)?;
     } else {
-        println!(
+        say!(
             "draw {}: {}, {} of {} agencies done, {} bets",
-            status.draw, status.state, status.done, status.expected, status.bets
-        );
+            status.draw,
+            status.state,
+            status.done,
+            status.expected,
+            status.bets
+        )?;
     }
     Ok(())
 }

@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let served = listening.run(Arc::clone(&service), config.limits);
     match served {
-        Ok(()) => close(service),
+        Ok(()) => close(service, &remote),
         Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
         Err(error @ ServeError::Io(_)) => Err(anyhow::Error::from(error).into()),
     }
@@ -90,7 +90,7 @@ pub(super) fn observer(remote: &Remote) -> Observer {
     })
 }
 
-fn close(service: Arc<Service<SqliteStore>>) -> Result<(), Failure> {
+fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Failure> {
     match Arc::try_unwrap(service) {
         Ok(service) => {
             service.into_store().close();
@@ -98,6 +98,9 @@ fn close(service: Arc<Service<SqliteStore>>) -> Result<(), Failure> {
         }
         // A worker is stuck in a commit; what it did not answer is repeated.
         Err(_) => event!(Warn, "close_database", Fail, error = "a worker still uses it"),
+    }
+    if let Some(error) = remote.take_failure() {
+        return Err(Failure::Database(error));
     }
     event!(Info, "shutdown", Success);
     Ok(())

@@ -25,6 +25,11 @@ use crate::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_
 const READ_BYTES: usize = 16 << 10;
 /// Reads in one turn of a worker, before others get theirs.
 const READS_PER_TURN: usize = 16;
+/// Requests in one turn: what a peer asks may cost far more than sending it.
+const REQUESTS_PER_TURN: usize = 64;
+/// Malformed messages of one connection that are logged; a peer that sends
+/// nothing else could fill a disk with their lines.
+const REFUSALS_LOGGED_MAX: u32 = 100;
 /// Requests of one connection that may join one commit.
 const COMMITS_TOGETHER: usize = 32;
 /// How long a peer may go on sending after it was told that we close. Closing
@@ -115,6 +120,7 @@ pub(super) struct Connection {
     /// When the peer last sent something or took something.
     active_at: Instant,
     writable_registered: bool,
+    refusals: u32,
     charge: Charge,
 }
 
@@ -167,6 +173,7 @@ impl Connection {
             request_since: None,
             active_at: now,
             writable_registered: false,
+            refusals: 0,
             charge: Charge { total: buffered_bytes, bytes: 0 },
         }
     }
@@ -243,11 +250,15 @@ impl Connection {
     }
 
     fn try_advance<S: Store>(&mut self, context: &Context<S>) -> Result<Next, End> {
+        let mut requests_left = REQUESTS_PER_TURN;
         for _ in 0..READS_PER_TURN {
             self.answer_wait(context);
-            self.answer_input(context)?;
+            self.answer_input(&mut requests_left, context)?;
             let long_answer = self.output.more.is_some();
             self.flush(context)?;
+            if requests_left == 0 {
+                return Ok(Next::Again);
+            }
             if long_answer && self.output.is_empty() && matches!(self.phase, Phase::Open) {
                 // Requests that arrived behind the long answer are next.
                 continue;
@@ -259,6 +270,7 @@ impl Connection {
                 Phase::Waiting { .. } => return Ok(Next::Park),
                 Phase::PeerDone => return Err(End::Eof),
                 Phase::Closing => self.linger(),
+                Phase::Lingering { until } if Instant::now() >= until => return Err(End::Finished),
                 Phase::Open | Phase::Lingering { .. } => {}
             }
             match self.read()? {
@@ -296,15 +308,17 @@ impl Connection {
         self.reply(&reply);
     }
 
-    /// Carries out every whole request that has arrived, in order.
-    fn answer_input<S: Store>(&mut self, context: &Context<S>) -> Result<(), End> {
+    /// Carries out the whole requests that have arrived, in order, as many as
+    /// this turn has left.
+    fn answer_input<S: Store>(&mut self, requests_left: &mut usize, context: &Context<S>) -> Result<(), End> {
         let input = mem::take(&mut self.input);
         let mut rest = &input[..];
         let mut commits = Vec::new();
-        while self.takes_requests() {
+        while *requests_left > 0 && self.takes_requests() {
             let Some(incoming) = self.decoder.decode(&mut rest) else {
                 break;
             };
+            *requests_left -= 1;
             self.request_since = None;
             self.carry_out(incoming, &mut commits, context)?;
             if commits.len() >= COMMITS_TOGETHER {
@@ -401,7 +415,10 @@ impl Connection {
     }
 
     fn refuse(&mut self, reply: &Reply) {
-        service::log_refusal(reply);
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= REFUSALS_LOGGED_MAX {
+            service::log_refusal(reply);
+        }
         self.reply(reply);
     }
 
@@ -464,9 +481,8 @@ impl Connection {
                 Ok(read)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if self.input.is_empty() {
-                    self.input = Vec::new();
-                }
+                // A peer that drips keeps what it sent, not the room it might have used.
+                self.input.shrink_to_fit();
                 Ok(0)
             }
             Err(error) => Err(End::Lost(error)),

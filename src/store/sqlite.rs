@@ -90,7 +90,7 @@ pub struct Recovery {
     pub drawn_now: bool,
 }
 
-/// Why a database was not opened. Nothing in it was changed.
+/// Why a database was not opened. Nothing of its contents was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder of the file does not exist, or is none.

@@ -173,6 +173,9 @@ pub(super) fn configure(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What a large transaction puts aside stays in memory: no temporary file
+    // that could fail for want of a descriptor or of a folder to write to.
+    connection.pragma_update(None, "temp_store", "memory")?;
     // Views and triggers of a file that somebody gave us may not call functions.
     connection.pragma_update(None, "trusted_schema", false)
 }
@@ -263,6 +266,7 @@ mod tests {
         assert_eq!(pragma("synchronous"), "Integer(2)", "FULL");
         assert_eq!(pragma("foreign_keys"), "Integer(1)");
         assert_eq!(pragma("trusted_schema"), "Integer(0)");
+        assert_eq!(pragma("temp_store"), "Integer(2)", "MEMORY");
         assert_eq!(pragma("wal_autocheckpoint"), "Integer(0)");
         assert_eq!(pragma("journal_size_limit"), "Integer(67108864)");
         assert_eq!(pragma("busy_timeout"), "Integer(5000)");

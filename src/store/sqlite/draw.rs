@@ -262,6 +262,10 @@ pub(super) fn close_agency(
     bets: Option<u64>,
 ) -> rusqlite::Result<(Closed, bool)> {
     let newest = newest(connection, agency)?;
+    if bets.is_none() && (newest.drawn || newest.agency_done) {
+        // Without a count there is nothing to add up.
+        return Ok((Ok(Closing::Before), false));
+    }
     let stored = stored_bets(connection, newest.draw, agency)?;
     if bets.is_some_and(|bets| bets != stored) {
         return Ok((Err(CloseRefusal::CountMismatch { stored }), false));

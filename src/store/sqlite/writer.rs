@@ -2,8 +2,8 @@
 //! transaction with a savepoint for each command, commits with a sync, and only
 //! then answers each: one sync pays for the whole group.
 
-use std::sync::PoisonError;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,10 +14,17 @@ use super::draw::DigestedBatch;
 use super::{Announcement, Event, Observer, draw, newest_standing, now};
 use crate::lottery::{AgencyId, Batch};
 
-/// Most commands in one transaction: bounds how long the first waits for the last.
+/// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
-/// Bets after which the log is copied into the database, about 4 MiB of pages.
-const CHECKPOINT_BETS: u64 = 40_000;
+/// Pages that a transaction may write before no further command joins it:
+/// bounds how long the first waits for the last, whatever the commands hold.
+const GROUP_PAGES_MAX: u64 = 2_048;
+/// Pages written after which the log is copied into the database: 12 MiB.
+const CHECKPOINT_PAGES: u64 = 3_072;
+/// Pages that a batch writes beside its bets: the ends of four b-trees.
+const BATCH_PAGES: u64 = 4;
+/// Bets that fill a page of 4 KiB.
+const BETS_PER_PAGE: u64 = 50;
 /// Pages (of 4 KiB) in the log from which on readers are waited for, so that it
 /// can be reset: 32 MiB, half of the limit.
 const WAL_PAGES_MAX: i64 = 8_192;
@@ -47,8 +54,15 @@ impl Writer {
         announcement: Announcement,
     ) -> Self {
         let (queue, commands) = mpsc::sync_channel(queue_max);
-        let task =
-            Task { connection, commands, observer, announcement, bets_since_checkpoint: 0, truncated: false };
+        let task = Task {
+            connection,
+            commands,
+            observer,
+            announcement,
+            pages_since_checkpoint: 0,
+            reset_from_pages: WAL_PAGES_MAX,
+            truncated: false,
+        };
         let thread = thread::Builder::new()
             .name("sorteo-writer".into())
             .spawn(move || task.run())
@@ -108,7 +122,10 @@ struct Task {
     commands: Receiver<Command>,
     observer: Observer,
     announcement: Announcement,
-    bets_since_checkpoint: u64,
+    /// An estimate; what counts is that it never falls behind.
+    pages_since_checkpoint: u64,
+    /// Pages in the log from which on a reset waits for readers.
+    reset_from_pages: i64,
     truncated: bool,
 }
 
@@ -117,6 +134,7 @@ struct Fatal(String);
 
 impl Task {
     fn run(mut self) {
+        let _report = ReportPanic(Arc::clone(&self.observer));
         if let Err(Fatal(error)) = self.serve() {
             // Closing would checkpoint, which is a write: leave all as it is for
             // the next process to recover.
@@ -149,8 +167,14 @@ impl Task {
     /// The command and all that wait behind it. There is no lingering for
     /// company: while one group is synced, the next one gathers by itself.
     fn group_behind(&self, first: Command) -> Vec<Command> {
-        let waiting = self.commands.try_iter().take(GROUP_COMMANDS_MAX - 1);
-        std::iter::once(first).chain(waiting).collect()
+        let mut pages = first.pages();
+        let mut group = vec![first];
+        while group.len() < GROUP_COMMANDS_MAX && pages < GROUP_PAGES_MAX {
+            let Ok(command) = self.commands.try_recv() else { break };
+            pages += command.pages();
+            group.push(command);
+        }
+        group
     }
 
     /// Carries out a group in one transaction and answers every command of it.
@@ -166,7 +190,9 @@ impl Task {
         let executed = match execute_all(&transaction, &group) {
             Ok(executed) => executed,
             Err(error) => {
-                let rolled_back = transaction.rollback();
+                // SQLite has undone it already if the disk filled up in a statement:
+                // `finish` rolls back only what is still open.
+                let rolled_back = transaction.finish();
                 refuse_or_fail("a write", &error, group)?;
                 return rolled_back.map_err(|error| fatal("ROLLBACK", &error));
             }
@@ -187,7 +213,7 @@ impl Task {
         }
         drop(announcing);
         self.truncated = false;
-        self.bets_since_checkpoint += executed.bets;
+        self.pages_since_checkpoint += group.iter().map(Command::pages).sum::<u64>();
         for (command, outcome) in group.into_iter().zip(executed.outcomes) {
             outcome.resolve(command);
         }
@@ -196,14 +222,18 @@ impl Task {
 
     /// Copies the log into the database from time to time, after the answers.
     fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
-        if self.bets_since_checkpoint < CHECKPOINT_BETS {
+        if self.pages_since_checkpoint < CHECKPOINT_PAGES {
             return Ok(());
         }
-        self.bets_since_checkpoint = 0;
-        let pages = self.checkpoint("PASSIVE")?;
-        if pages > WAL_PAGES_MAX {
-            self.wait_for_readers(RESET_TIMEOUT, "RESTART")?;
+        self.pages_since_checkpoint = 0;
+        let log = self.checkpoint("PASSIVE")?;
+        if log.pages < self.reset_from_pages {
+            return Ok(());
         }
+        let log = self.wait_for_readers(RESET_TIMEOUT, "RESTART")?;
+        // A reader that holds on for long (a check, a backup) is not waited for
+        // again and again: only once the log has grown by as much again.
+        self.reset_from_pages = if log.busy { log.pages + WAL_PAGES_MAX } else { WAL_PAGES_MAX };
         Ok(())
     }
 
@@ -211,33 +241,65 @@ impl Task {
     /// and the next start has nothing to recover.
     fn truncate_log(&mut self) -> Result<(), Fatal> {
         self.truncated = true;
-        self.bets_since_checkpoint = 0;
-        self.wait_for_readers(RESET_TIMEOUT, "TRUNCATE")
+        self.pages_since_checkpoint = 0;
+        self.wait_for_readers(RESET_TIMEOUT, "TRUNCATE").map(|_| ())
     }
 
-    fn wait_for_readers(&mut self, timeout: Duration, mode: &str) -> Result<(), Fatal> {
+    fn wait_for_readers(&mut self, timeout: Duration, mode: &str) -> Result<Log, Fatal> {
         let with_timeout = |connection: &Connection, timeout| {
             connection.busy_timeout(timeout).map_err(|error| fatal("busy_timeout", &error))
         };
         with_timeout(&self.connection, timeout)?;
-        self.checkpoint(mode)?;
-        with_timeout(&self.connection, super::connection::BUSY_TIMEOUT)
+        let log = self.checkpoint(mode)?;
+        with_timeout(&self.connection, super::connection::BUSY_TIMEOUT)?;
+        Ok(log)
     }
 
-    /// Runs a checkpoint; answers how many pages the log holds.
+    /// Runs a checkpoint; answers what it says of the log.
     ///
     /// A reader in the way is no error, and neither is a full disk: the log
     /// keeps everything, and the next checkpoint tries again.
-    fn checkpoint(&mut self, mode: &str) -> Result<i64, Fatal> {
-        let result =
-            self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1));
+    fn checkpoint(&mut self, mode: &str) -> Result<Log, Fatal> {
+        let result = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+            Ok(Log { busy: row.get(0)?, pages: row.get(1)? })
+        });
         match result {
-            Ok(pages) => Ok(pages),
+            Ok(log) => Ok(log),
             Err(error) if is_refusable(&error).is_some() => {
                 crate::event!(Warn, "checkpoint", Fail, error = error);
-                Ok(0)
+                Ok(Log { busy: true, pages: 0 })
             }
             Err(error) => Err(fatal("a checkpoint", &error)),
+        }
+    }
+}
+
+/// What a checkpoint says of the write-ahead log.
+struct Log {
+    /// A reader, or the disk, kept it from ending.
+    busy: bool,
+    pages: i64,
+}
+
+/// A writer that panics must not leave a server behind that answers nobody.
+struct ReportPanic(Observer);
+
+impl Drop for ReportPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)(Event::Failed("the writer panicked".to_owned()));
+        }
+    }
+}
+
+impl Command {
+    /// Pages that it writes, roughly and at most.
+    fn pages(&self) -> u64 {
+        match self {
+            Self::Append(batches, _) => {
+                batches.iter().map(|one| BATCH_PAGES + one.batch.bets.len() as u64 / BETS_PER_PAGE).sum()
+            }
+            Self::Close(..) => BATCH_PAGES,
         }
     }
 }
@@ -246,7 +308,6 @@ impl Task {
 struct Executed {
     outcomes: Vec<Outcome>,
     drawn: Option<super::Standing>,
-    bets: u64,
 }
 
 /// What becomes of one command once its group is committed.
@@ -267,12 +328,11 @@ impl Outcome {
 
 fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Result<Executed> {
     let stored_at = now();
-    let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), drawn: None, bets: 0 };
+    let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), drawn: None };
     for command in group {
         let outcome = match command {
             Command::Append(batches, _) => {
                 let appended = append_in_savepoint(transaction, batches, &stored_at)?;
-                executed.bets += batches.iter().map(|b| b.batch.bets.len() as u64).sum::<u64>();
                 Outcome::Appended(appended)
             }
             Command::Close(agency, bets, _) => {
