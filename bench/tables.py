@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Turns the measurements of one run into medians and ratios.
+
+Argument: the folder with measurements.csv and machine.txt. Prints the tables in
+Markdown; writes summary.json and plot.dat, what the plot is drawn from, beside.
+"""
+
+import collections
+import csv
+import json
+import pathlib
+import statistics
+import sys
+
+NAMES = {"sorteo": "sorteo", "redis": "Redis", "postgresql": "PostgreSQL", "ceiling": "SQLite alone"}
+SERVERS = ["sorteo", "redis", "postgresql"]
+
+
+def read(path):
+    """Medians: variant -> system -> clients -> {rate, p50, p99}."""
+    samples = collections.defaultdict(list)
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            samples[row["variant"], row["system"], int(row["clients"])].append(row)
+    medians = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for (variant, system, clients), rows in samples.items():
+        columns = {"rate": "bets_per_second", "p50_us": "p50_us", "p99_us": "p99_us"}
+        medians[variant][system][clients] = {
+            name: statistics.median(float(row[column]) for row in rows)
+            for name, column in columns.items()
+            if rows[0][column]
+        }
+    # SQLite alone has no clients: it was measured beside each of their numbers, and
+    # all its measurements are of one thing.
+    alone = [
+        float(row["bets_per_second"])
+        for (variant, system, _), rows in samples.items()
+        if (variant, system) == ("kept", "ceiling")
+        for row in rows
+    ]
+    del medians["kept"]["ceiling"]
+    return medians, alone
+
+
+def number(value):
+    return f"{value:,.0f}"
+
+
+def thousands(value):
+    """Three digits are more than the noise leaves."""
+    return number(float(f"{value:.3g}"))
+
+
+def milliseconds(micros):
+    return f"{micros / 1000:.2f}" if micros < 10_000 else f"{micros / 1000:.1f}"
+
+
+def times(value):
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---:|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+
+
+def print_kept(kept, ceiling):
+    rows = []
+    for clients, sorteo in sorted(kept["sorteo"].items()):
+        redis, postgresql = kept["redis"][clients], kept["postgresql"][clients]
+        rows.append([
+            str(clients),
+            thousands(sorteo["rate"]),
+            f"{milliseconds(sorteo['p50_us'])} / {milliseconds(sorteo['p99_us'])}",
+            thousands(redis["rate"]),
+            thousands(postgresql["rate"]),
+            times(sorteo["rate"] / ceiling),
+            times(sorteo["rate"] / redis["rate"]),
+            times(sorteo["rate"] / postgresql["rate"]),
+        ])
+    head = ["clients", "**sorteo**", "p50 / p99, ms", "Redis", "PostgreSQL"]
+    print("Bets per second, each durable when answered.\n")
+    table(head + ["sorteo ÷ ceiling", "÷ Redis", "÷ PostgreSQL"], rows)
+
+
+def print_slow(slow):
+    few, many = min(slow["sorteo"]), max(slow["sorteo"])
+    rows = []
+    for system in SERVERS:
+        one, all_ = slow[system][few], slow[system][many]
+        # An answer faster than the delay would show that it did not take hold.
+        latency = milliseconds(one["p50_us"]) if "p50_us" in one else ""
+        rates = [thousands(one["rate"]), thousands(all_["rate"]), times(all_["rate"] / one["rate"])]
+        rows.append([NAMES[system], latency, *rates])
+    print("With 5 ms added to every fsync:\n")
+    head = ["", f"p50 at {few}, ms", f"{few} client", f"{many} clients", f"{many} ÷ {few}"]
+    table(head, rows)
+
+
+def print_fresh(fresh, kept):
+    rows = []
+    for system in SERVERS:
+        ((clients, new),) = fresh[system].items()
+        old = kept[system][clients]
+        rows.append([NAMES[system], thousands(old["rate"]), thousands(new["rate"]), times(new["rate"] / old["rate"])])
+    print(f"With a new connection for every batch, {clients} clients:\n")
+    table(["", "kept", "new", "new ÷ kept"], rows)
+
+
+def apart(heights, distance):
+    """The heights, those too close together moved up, so that names do not overlap."""
+    placed, last = list(heights), float("-inf")
+    for index in sorted(range(len(heights)), key=heights.__getitem__):
+        last = placed[index] = max(heights[index], last + distance)
+    return placed
+
+
+def write_plot(path, kept, ceiling):
+    """Two blocks: the rates, and where the names of the lines stand at their ends."""
+    lines = ["# clients sorteo redis postgresql ceiling"]
+    for clients in sorted(kept["sorteo"]):
+        rates = [kept[system][clients]["rate"] for system in SERVERS] + [ceiling]
+        lines.append(" ".join(f"{value:.0f}" for value in [clients, *rates]))
+    names = apart(rates, distance=max(rates) * 0.06)
+    lines += ["", "", " ".join(f"{value:.0f}" for value in [clients, *names])]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    medians, alone = read(folder / "measurements.csv")
+    ceiling = statistics.median(alone)
+    machine = (folder / "machine.txt").read_text(encoding="utf-8").strip()
+    print_kept(medians["kept"], ceiling)
+    # One thing measured many times: how far apart it lies is how noisy the machine was.
+    spread = f"{thousands(min(alone))} to {thousands(max(alone))}"
+    print(f"The ceiling, SQLite alone: {thousands(ceiling)} (from {spread}).\n")
+    print_slow(medians["slow"])
+    print_fresh(medians["fresh"], medians["kept"])
+    print(f"Medians of one run: {machine}.")
+    summary = {"machine": machine, "ceiling_bets_per_second": ceiling, "medians": medians}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_plot(folder / "plot.dat", medians["kept"], ceiling)
+
+
+main()
