@@ -6,16 +6,17 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::mem;
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::charge::Charge;
+use super::end::End;
 use super::{BUFFER_BYTES_FREE, Context, Limits};
-use crate::event;
 use crate::lottery::AgencyId;
 use crate::service::{self, Begun, Commit, MoreWinners, Outcome};
 use crate::store::Store;
@@ -45,65 +46,6 @@ pub(super) enum Next {
     Again,
     /// It is over.
     Close(End),
-}
-
-/// Why a connection is over.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The peer closed it.
-    Eof,
-    /// We closed it, as we said in our last answer.
-    Finished,
-    /// The connection broke.
-    Lost(io::Error),
-    /// The first byte belongs to no dialect.
-    Foreign,
-    /// The peer lets too many answers wait.
-    UnreadAnswers,
-    /// A request did not arrive whole in time.
-    RequestTimeout,
-    /// Nothing was asked for too long.
-    IdleTimeout,
-    /// What became of its request is unknown, so there is no answer to give.
-    UnknownOutcome,
-    /// The server stops.
-    Stopped,
-    /// The server stops, and the peer took too long to finish.
-    DrainTimeout,
-}
-
-impl End {
-    /// One line for the connection, and one for a batch that was cut short.
-    pub(super) fn log(&self, ip: IpAddr, batch: Option<u64>) {
-        let error = match self {
-            Self::Eof | Self::Finished => {
-                event!(Debug, "close_connection", Success, ip = ip);
-                "connection_closed"
-            }
-            Self::Stopped => {
-                event!(Info, "close_connection", Success, ip = ip);
-                "server_stopped"
-            }
-            Self::Lost(error) => {
-                event!(Debug, "close_connection", Fail, ip = ip, error = error);
-                "connection_lost"
-            }
-            Self::Foreign => failed(ip, "unknown_dialect"),
-            Self::UnreadAnswers => failed(ip, "unread_answers"),
-            Self::RequestTimeout => failed(ip, "request_timeout"),
-            Self::IdleTimeout => failed(ip, "idle_timeout"),
-            Self::UnknownOutcome => failed(ip, "unknown_outcome"),
-            Self::DrainTimeout => failed(ip, "drain_timeout"),
-        };
-        if let Some(count) = batch {
-            service::log_batch_cut_short(count, error);
-        }
-    }
-}
-
-fn failed(ip: IpAddr, error: &'static str) -> &'static str {
-    event!(Info, "close_connection", Fail, ip = ip, error = error);
-    error
 }
 
 /// One peer's connection. See the module.
@@ -174,7 +116,7 @@ impl Connection {
             active_at: now,
             writable_registered: false,
             refusals: 0,
-            charge: Charge { total: buffered_bytes, bytes: 0 },
+            charge: Charge::new(buffered_bytes),
         }
     }
 
@@ -504,7 +446,7 @@ impl Connection {
     fn refuse_what_is_too_much<S: Store>(&mut self, context: &Context<S>) {
         let holds = self.input.len() + self.decoder.held_bytes();
         let total = self.charge.set(holds.saturating_sub(BUFFER_BYTES_FREE));
-        if self.charge.bytes > 0 && total > context.limits.buffer_bytes_max {
+        if self.charge.is_charged() && total > context.limits.buffer_bytes_max {
             let reply = Reply::Batch {
                 count: self.decoder.batch_in_progress().unwrap_or(0),
                 result: Err(Reason::Busy),
@@ -514,29 +456,6 @@ impl Connection {
             self.input = Vec::new();
             self.phase = Phase::Closing;
         }
-    }
-}
-
-/// What one connection holds of the bytes that all may hold together.
-#[derive(Debug)]
-struct Charge {
-    total: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Charge {
-    /// Holds so many from now on; answers what all connections hold.
-    fn set(&mut self, bytes: usize) -> usize {
-        let before = mem::replace(&mut self.bytes, bytes);
-        // Wrapping, as atomics do: adding the difference may subtract.
-        let change = bytes.wrapping_sub(before);
-        self.total.fetch_add(change, Ordering::Relaxed).wrapping_add(change)
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 

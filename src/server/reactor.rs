@@ -1,0 +1,436 @@
+//! The reactor: one thread that accepts, parks every connection that has nothing
+//! to do, hands the others to the workers, and keeps everybody's deadlines.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use threadpool::ThreadPool;
+
+use super::connection::{Connection, Next};
+use super::deadlines::Deadlines;
+use super::end::End;
+use super::remote::Remote;
+use super::{Context, ServeError, WAKER};
+use crate::event;
+use crate::store::Store;
+
+/// Connections accepted before others get their turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Pause after the system refused to accept (no file descriptor, no memory):
+/// trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Refused connections are counted always, and logged at most this often.
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
+/// How often a waiting peer's draw is looked up, in case another process made it.
+const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Readiness events taken from the system at once.
+const EVENTS_PER_POLL: usize = 1024;
+
+const LISTENER: Token = Token(0);
+const _: () = assert!(WAKER.0 != LISTENER.0 && WAKER.0 < FIRST_PEER, "tokens must differ");
+const FIRST_PEER: usize = 2;
+
+pub(super) struct Reactor<S> {
+    poll: Poll,
+    listener: Option<TcpListener>,
+    accept_again_at: Option<Instant>,
+    peers: Slab<Peer>,
+    deadlines: Deadlines,
+    waiting: Waiting,
+    refusals: Refusals,
+    drain_until: Option<Instant>,
+    workers: ThreadPool,
+    returns: Sender<Return>,
+    returned: Receiver<Return>,
+    context: Arc<Context<S>>,
+}
+
+/// One connection's place.
+struct Peer {
+    address: SocketAddr,
+    whereabouts: Whereabouts,
+}
+
+enum Whereabouts {
+    Parked(Box<Connection>),
+    /// With a worker; `ready_again` if something arrived meanwhile.
+    AtWork {
+        ready_again: bool,
+    },
+}
+
+/// Peers that wait for the draw.
+#[derive(Default)]
+struct Waiting {
+    peers: BTreeSet<usize>,
+    draws_made: u64,
+    look_up_at: Option<Instant>,
+}
+
+/// Connections refused since the last line about them.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    logged_at: Option<Instant>,
+}
+
+/// A connection on its way back from a worker.
+struct Return {
+    key: usize,
+    /// `None` if it is closed, or was lost to a panic.
+    connection: Option<(Box<Connection>, Next)>,
+}
+
+/// A connection on its way through a worker. Whatever happens there, the
+/// reactor hears of it.
+struct Lease {
+    key: usize,
+    connection: Option<(Box<Connection>, Next)>,
+    returns: Sender<Return>,
+    remote: Remote,
+}
+
+impl Lease {
+    fn give_back(mut self, connection: Box<Connection>, next: Next) {
+        self.connection = Some((connection, next));
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        // Nobody listens any more when the server has ended.
+        let _ = self.returns.send(Return { key: self.key, connection });
+        self.remote.wake();
+    }
+}
+
+impl<S: Store> Reactor<S> {
+    pub(super) fn new(
+        poll: Poll,
+        listener: TcpListener,
+        workers: ThreadPool,
+        context: Arc<Context<S>>,
+    ) -> Self {
+        let (returns, returned) = mpsc::channel();
+        Self {
+            poll,
+            listener: Some(listener),
+            accept_again_at: None,
+            peers: Slab::new(),
+            deadlines: Deadlines::default(),
+            waiting: Waiting::default(),
+            refusals: Refusals::default(),
+            drain_until: None,
+            workers,
+            returns,
+            returned,
+            context,
+        }
+    }
+
+    /// The workers, whose last jobs may still run.
+    pub(super) fn into_workers(self) -> ThreadPool {
+        self.workers
+    }
+
+    /// Serves until it is told to stop and has drained.
+    pub(super) fn run(&mut self) -> Result<(), ServeError> {
+        if let Some(listener) = &mut self.listener {
+            self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
+        }
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        loop {
+            let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            self.context.remote.awake();
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    LISTENER => _ = self.accept_again_at.get_or_insert(now),
+                    WAKER => {}
+                    Token(token) => self.on_ready(token - FIRST_PEER, event),
+                }
+            }
+            if let Some(error) = self.context.remote.take_failure() {
+                return Err(ServeError::StoreFailed(error));
+            }
+            self.take_returned(now);
+            self.accept(now)?;
+            self.answer_waiting(now);
+            self.expire(now);
+            self.refusals.log_if_due(now);
+            if self.context.remote.stops() && self.drained(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next moment at which something is due without an event.
+    fn next_timer(&self) -> Option<Instant> {
+        let timers = [self.deadlines.next(), self.accept_again_at, self.waiting.look_up_at, self.drain_until];
+        timers.into_iter().flatten().min()
+    }
+
+    fn accept(&mut self, now: Instant) -> Result<(), ServeError> {
+        if self.accept_again_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        self.accept_again_at = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else {
+                return Ok(());
+            };
+            match listener.accept() {
+                Ok((stream, address)) => self.welcome(stream, address, now),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        event!(Error, "accept_connections", Fail, error = error);
+                        self.accept_again_at = Some(now + ACCEPT_PAUSE);
+                        return Ok(());
+                    }
+                },
+            }
+        }
+        // More may wait, and edge-triggered readiness will not say so again.
+        self.accept_again_at = Some(now);
+        Ok(())
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream, address: SocketAddr, now: Instant) {
+        if self.peers.len() >= self.context.limits.connections_max {
+            self.refusals.add(now);
+            return;
+        }
+        // Answers are small and awaited: they leave at once. A peer that is
+        // already gone makes this fail, and is noticed when it is read.
+        let _ = stream.set_nodelay(true);
+        let entry = self.peers.vacant_entry();
+        let token = Token(entry.key() + FIRST_PEER);
+        if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_err() {
+            // The system watches no more sockets: one connection too many.
+            self.refusals.add(now);
+            return;
+        }
+        let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
+        let connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
+        self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
+        entry.insert(Peer { address, whereabouts: Whereabouts::Parked(Box::new(connection)) });
+        event!(Info, "accept_connections", Success, ip = address.ip());
+    }
+
+    fn on_ready(&mut self, key: usize, event: &Event) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            // Closed earlier in this round.
+            return;
+        };
+        match &mut peer.whereabouts {
+            Whereabouts::AtWork { ready_again } => *ready_again = true,
+            Whereabouts::Parked(connection) if event.is_error() && connection.is_waiting() => {
+                self.close(key, &End::Lost(io::ErrorKind::ConnectionReset.into()));
+            }
+            Whereabouts::Parked(_) => self.dispatch(key),
+        }
+    }
+
+    /// Hands a parked connection to a worker.
+    fn dispatch(&mut self, key: usize) {
+        let at_work = Whereabouts::AtWork { ready_again: false };
+        let connection = match std::mem::replace(&mut self.peers[key].whereabouts, at_work) {
+            Whereabouts::Parked(connection) => connection,
+            at_work @ Whereabouts::AtWork { .. } => {
+                self.peers[key].whereabouts = at_work;
+                return;
+            }
+        };
+        self.deadlines.clear(key);
+        self.waiting.remove(key);
+        let lease = Lease {
+            key,
+            connection: None,
+            returns: self.returns.clone(),
+            remote: self.context.remote.clone(),
+        };
+        let context = Arc::clone(&self.context);
+        self.workers.execute(move || {
+            let mut connection = connection;
+            let next = connection.advance(&context);
+            lease.give_back(connection, next);
+        });
+    }
+
+    fn take_returned(&mut self, now: Instant) {
+        while let Ok(Return { key, connection }) = self.returned.try_recv() {
+            let Some((connection, next)) = connection else {
+                let ip = self.peers[key].address.ip();
+                event!(Error, "close_connection", Fail, ip = ip, error = "a worker panicked");
+                self.forget(key);
+                continue;
+            };
+            let was_ready = matches!(self.peers[key].whereabouts, Whereabouts::AtWork { ready_again: true });
+            self.peers[key].whereabouts = Whereabouts::Parked(connection);
+            match next {
+                Next::Close(end) => self.close(key, &end),
+                Next::Again => self.dispatch(key),
+                Next::Park if was_ready => self.dispatch(key),
+                Next::Park => self.park(key, now),
+            }
+        }
+    }
+
+    fn park(&mut self, key: usize, now: Instant) {
+        let Whereabouts::Parked(connection) = &mut self.peers[key].whereabouts else {
+            unreachable!("just returned");
+        };
+        if connection.wants_writable() {
+            let token = Token(key + FIRST_PEER);
+            let both = Interest::READABLE | Interest::WRITABLE;
+            if let Err(error) = connection.reregister(self.poll.registry(), token, both) {
+                self.close(key, &End::Lost(error));
+                return;
+            }
+        }
+        let stops = self.drain_until.is_some();
+        match connection.waits_since_draws() {
+            Some(_) if stops => self.dispatch(key),
+            // The draw was made while the connection was on its way here.
+            Some(draws_made) if draws_made < self.context.remote.draws_made_so_far() => self.dispatch(key),
+            Some(_) => {
+                self.deadlines.set(key, connection.deadline(&self.context.limits));
+                self.waiting.add(key, now);
+            }
+            None if stops && connection.is_idle() => self.close(key, &End::Stopped),
+            None => self.deadlines.set(key, connection.deadline(&self.context.limits)),
+        }
+    }
+
+    /// Answers the peers that wait for the draw, when one was made; and looks
+    /// from time to time whether another process made it, by asking for one of
+    /// them.
+    fn answer_waiting(&mut self, now: Instant) {
+        let draws_made = self.context.remote.draws_made_so_far();
+        if draws_made != self.waiting.draws_made {
+            self.waiting.draws_made = draws_made;
+            for key in std::mem::take(&mut self.waiting.peers) {
+                self.dispatch(key);
+            }
+        } else if self.waiting.look_up_at.is_some_and(|at| at <= now) {
+            self.waiting.look_up_at = Some(now + DRAW_POLL_INTERVAL);
+            if let Some(&key) = self.waiting.peers.first() {
+                self.dispatch(key);
+            }
+        }
+        if self.waiting.peers.is_empty() {
+            self.waiting.look_up_at = None;
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(key) = self.deadlines.take_expired(now) {
+            let Whereabouts::Parked(connection) = &self.peers[key].whereabouts else {
+                unreachable!("only parked connections have a deadline");
+            };
+            match connection.expired() {
+                // Its wait is over: a worker tells it so.
+                None => self.dispatch(key),
+                Some(end) => self.close(key, &end),
+            }
+        }
+    }
+
+    /// Stops step by step: no new connections, idle ones closed, the others
+    /// finished. Answers whether all are gone, or the time is up.
+    fn drained(&mut self, now: Instant) -> bool {
+        let Some(until) = self.drain_until else {
+            self.start_draining(now);
+            return self.peers.is_empty();
+        };
+        if now >= until {
+            for key in self.keys() {
+                self.close(key, &End::DrainTimeout);
+            }
+        }
+        self.peers.is_empty() || now >= until
+    }
+
+    fn start_draining(&mut self, now: Instant) {
+        self.drain_until = Some(now + self.context.limits.drain_timeout);
+        self.accept_again_at = None;
+        if self.listener.take().is_some() {
+            event!(Info, "close_listener", Success);
+        }
+        for key in self.keys() {
+            match &self.peers[key].whereabouts {
+                Whereabouts::Parked(connection) if connection.is_waiting() => self.dispatch(key),
+                Whereabouts::Parked(connection) if connection.is_idle() => self.close(key, &End::Stopped),
+                Whereabouts::Parked(_) | Whereabouts::AtWork { .. } => {}
+            }
+        }
+    }
+
+    fn keys(&self) -> Vec<usize> {
+        self.peers.iter().map(|(key, _)| key).collect()
+    }
+
+    fn close(&mut self, key: usize, end: &End) {
+        let peer = &self.peers[key];
+        let batch = match &peer.whereabouts {
+            Whereabouts::Parked(connection) => connection.batch_in_progress(),
+            Whereabouts::AtWork { .. } => None,
+        };
+        end.log(peer.address.ip(), batch);
+        self.forget(key);
+    }
+
+    /// Drops the connection, which closes its socket.
+    fn forget(&mut self, key: usize) {
+        self.deadlines.clear(key);
+        self.waiting.remove(key);
+        self.peers.remove(key);
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, key: usize, now: Instant) {
+        self.peers.insert(key);
+        self.look_up_at.get_or_insert(now + DRAW_POLL_INTERVAL);
+    }
+
+    fn remove(&mut self, key: usize) {
+        self.peers.remove(&key);
+    }
+}
+
+impl Refusals {
+    fn add(&mut self, now: Instant) {
+        self.count += 1;
+        self.log_if_due(now);
+    }
+
+    /// When the next line is due, if there is anything to tell.
+    fn due(&self) -> Option<Instant> {
+        self.logged_at.filter(|_| self.count > 0).map(|at| at + REFUSALS_LOGGED_EVERY)
+    }
+
+    fn log_if_due(&mut self, now: Instant) {
+        if self.count == 0 || self.due().is_some_and(|due| now < due) {
+            return;
+        }
+        event!(Warn, "accept_connections", Fail, error = "too_many_connections", refused = self.count);
+        self.count = 0;
+        self.logged_at = Some(now);
+    }
+}
