@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::upload::DialectName;
+use super::upload::{DialectName, write_rate};
 use super::{Failure, say};
 use crate::bench::{Plan, Report, Until, run as run_plan};
 use crate::wire::Dialect;
@@ -81,8 +81,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn progress_line() -> ProgressBar {
-    let style = ProgressStyle::with_template("{elapsed} {human_pos} bets {per_sec}")
-        .expect("the template is well-formed");
+    let style = ProgressStyle::with_template("{elapsed} {human_pos} bets {rate}")
+        .expect("the template is well-formed")
+        .with_key("rate", write_rate);
     ProgressBar::no_length().with_style(style)
 }
 

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{MultiProgress, ProgressBar};
 use log::LevelFilter;
 
@@ -174,7 +175,13 @@ fn winners_of_file(file: &Path) -> Result<Vec<String>, Failure> {
 
 fn show(agencies: &[Done], took: Duration) -> Result<(), Failure> {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(["agency", "dialect", "bets", "winners", "documents"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_header([
+        "agency",
+        "dialect",
+        "bets",
+        "winners",
+        "documents",
+    ]);
     for done in agencies {
         table.add_row([
             done.agency.to_string(),

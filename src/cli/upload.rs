@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use log::LevelFilter;
 
 use super::{Failure, require_folder_of};
@@ -165,8 +165,14 @@ impl Bar {
 
 /// The bar that all commands show: done of all, speed, what is going on.
 pub(super) fn bar(message: &str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{prefix}{wide_bar} {human_pos}/{human_len} {per_sec:>14} {msg}")
-            .expect("the template is well-formed");
+    let style = ProgressStyle::with_template("{prefix}{wide_bar} {human_pos}/{human_len} {rate:>11} {msg}")
+        .expect("the template is well-formed")
+        .with_key("rate", write_rate);
     ProgressBar::new(0).with_style(style).with_message(message.to_owned())
+}
+
+/// The speed in whole units.
+pub(super) fn write_rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // Writing to a line of text cannot fail.
+    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
 }

@@ -74,6 +74,7 @@ impl Remote {
 
     /// From here on a new reason wakes anew: call it before looking for reasons.
     pub(super) fn awake(&self) {
-        self.0.woken.store(false, Ordering::SeqCst);
+        // A swap, not a store: having read what a waker wrote, we see its reason.
+        self.0.woken.swap(false, Ordering::SeqCst);
     }
 }
