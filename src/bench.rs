@@ -125,12 +125,13 @@ pub fn run(plan: Plan, progress: &mut Progress<'_>) -> io::Result<Report> {
     shared.start.wait();
     let started = Instant::now();
     watch(&shared, until, started, &senders, progress);
-    let mut latencies = new_histogram();
+    let (mut latencies, mut ended) = (new_histogram(), started);
     for sender in senders {
-        let sent = sender.join().map_err(|_| io::Error::other("a sender panicked"))??;
+        let (sent, at) = sender.join().map_err(|_| io::Error::other("a sender panicked"))??;
         latencies.add(&sent).map_err(io::Error::other)?;
+        ended = ended.max(at);
     }
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = (ended - started).as_secs_f64();
     let bets = shared.bets.load(Ordering::Relaxed);
     Ok(Report {
         connections,
@@ -179,8 +180,8 @@ fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are valid")
 }
 
-/// One connection's whole run: how long each answer took.
-fn send(shared: &Shared, index: usize) -> io::Result<Histogram<u64>> {
+/// One connection's whole run: how long each answer took, and when the last came.
+fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> {
     let plan = &shared.plan;
     let mut latencies = new_histogram();
     let message = message(plan, index);
@@ -210,7 +211,7 @@ fn send(shared: &Shared, index: usize) -> io::Result<Histogram<u64>> {
         exchange(shared, &mut connection, &message)?;
         record(&mut latencies, at);
     }
-    Ok(latencies)
+    Ok((latencies, Instant::now()))
 }
 
 fn enough(shared: &Shared) -> bool {
