@@ -149,8 +149,7 @@ impl Listening {
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
         let Self(Server { poll, socket, remote }) = self;
         let listener = TcpListener::from_std(socket.into());
-        let context =
-            Arc::new(Context { service, limits, remote: remote.clone(), buffered_bytes: Arc::default() });
+        let context = Arc::new(Context { service, limits, remote, buffered_bytes: Arc::default() });
         let workers = threadpool::Builder::new()
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())

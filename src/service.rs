@@ -168,8 +168,10 @@ impl<S: Store> Service<S> {
     /// After the draw there is nothing to close, and agencies of this dialect ask
     /// again and again: they do not take the writer's time.
     fn begin_done_and_winners(&self, agency: AgencyId) -> Begun {
-        if self.store.standing().is_ok_and(|standing| standing.drawn) {
-            return Begun::Done(self.winner_lines(agency));
+        if let Ok(standing) = self.store.standing()
+            && standing.drawn
+        {
+            return Begun::Done(lines_outcome(self.try_winner_lines(&standing, agency)));
         }
         match self.store.close_agency(agency, None) {
             Ok(ticket) => Begun::committing(Committing::DoneThenWinners { agency, ticket }),
@@ -234,15 +236,15 @@ impl<S: Store> Service<S> {
 
     /// The counted dialect's winners, of which a long answer is begun only.
     fn winner_lines(&self, agency: AgencyId) -> Outcome {
-        match self.try_winner_lines(agency) {
-            Ok((winners, None)) => Outcome::Reply(Reply::Winners(Ok(winners))),
-            Ok((winners, Some(more))) => Outcome::LongReply(Reply::Winners(Ok(winners)), more),
-            Err(reason) => Outcome::Reply(Reply::Winners(Err(reason))),
-        }
+        let standing = self.store.standing().map_err(reason);
+        lines_outcome(standing.and_then(|standing| self.try_winner_lines(&standing, agency)))
     }
 
-    fn try_winner_lines(&self, agency: AgencyId) -> Result<(Winners, Option<MoreWinners>), Reason> {
-        let standing = self.store.standing().map_err(reason)?;
+    fn try_winner_lines(
+        &self,
+        standing: &Standing,
+        agency: AgencyId,
+    ) -> Result<(Winners, Option<MoreWinners>), Reason> {
         if !standing.drawn {
             return Err(Reason::NotReady);
         }
@@ -251,7 +253,7 @@ impl<S: Store> Service<S> {
         let (head, more) = lines_piece(bets, draw, agency, false);
         let total_bytes = match more {
             None => head.len() as u64,
-            Some(_) => self.lines_bytes(&standing, agency)?,
+            Some(_) => self.lines_bytes(standing, agency)?,
         };
         Ok((Winners::Lines { total_bytes, head }, more))
     }
@@ -402,6 +404,14 @@ fn status(standing: Standing) -> Status {
         done: standing.done,
         expected: standing.expected,
         bets: standing.bets,
+    }
+}
+
+fn lines_outcome(lines: Result<(Winners, Option<MoreWinners>), Reason>) -> Outcome {
+    match lines {
+        Ok((winners, None)) => Outcome::Reply(Reply::Winners(Ok(winners))),
+        Ok((winners, Some(more))) => Outcome::LongReply(Reply::Winners(Ok(winners)), more),
+        Err(reason) => Outcome::Reply(Reply::Winners(Err(reason))),
     }
 }
 

@@ -12,36 +12,21 @@ it ends with a line `N passed, N failed`.
 import argparse
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 
-DEADLINE_S = 60
+from outside import DEADLINE_S, Checks, ask, connect, start_server
+
 DISK_MIB = 16
 FILLER_MIB = 10
 LARGE_BATCH = 10_000
 RETRIES = 100
 
 
-def frame(line):
-    return len(line).to_bytes(4, "big") + line
-
-
 def batch(count, agency=1):
     rows = [b"%s|%s|%d|1999-03-17|7574" % (b"x" * 110, b"y" * 110, row) for row in range(count)]
-    return b"".join(map(frame, [b"BATCH|%d|%d" % (agency, count), *rows]))
-
-
-class Peer:
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, timeout=DEADLINE_S)
-
-    def ask(self, message):
-        self.socket.sendall(message)
-        length = int.from_bytes(self.socket.recv(4, socket.MSG_WAITALL), "big")
-        return self.socket.recv(length, socket.MSG_WAITALL).decode().strip()
+    return [b"BATCH|%d|%d" % (agency, count), *rows]
 
 
 def main():
@@ -62,59 +47,47 @@ def main():
 
 
 def run(binary, disk):
-    results = []
-
-    def check(what, good, seen=""):
-        results.append(bool(good))
-        print(f"{'ok    ' if good else 'FAILED'}  {what}{'' if good else f': {seen}'}", flush=True)
-
+    check = Checks()
     database = disk / "sorteo.db"
     filler = disk / "filler"
     filler.write_bytes(b"x" * (FILLER_MIB << 20))
     with tempfile.TemporaryDirectory(prefix="sorteo-full-disk-log-") as folder:
-        log = pathlib.Path(folder) / "log"
-        ready = pathlib.Path(folder) / "ready"
-        with open(log, "w", encoding="utf-8") as out:
-            server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--database", database,
-                                       "--agencies", "1", "--ready-file", ready], stderr=out)
-        deadline = time.monotonic() + DEADLINE_S
-        while not ready.exists():
-            if time.monotonic() > deadline or server.poll() is not None:
-                sys.exit("the server did not start: " + log.read_text(encoding="utf-8"))
-            time.sleep(0.01)
-        host, port = ready.read_text(encoding="ascii").strip().rsplit(":", 1)
-        peer = Peer((host, int(port)))
+        folder = pathlib.Path(folder)
+        log = folder / "log"
+        server, address = start_server(binary, database, folder, "--agencies", "1")
+        peer = connect(address)
+
+        def asked(*lines):
+            return ask(peer, *lines).decode().strip()
 
         stored = 0
         answer = ""
         for _ in range(RETRIES):
-            answer = peer.ask(batch(LARGE_BATCH))
+            answer = asked(*batch(LARGE_BATCH))
             if answer != f"ACK_BATCH|OK|{LARGE_BATCH}":
                 break
             stored += LARGE_BATCH
         check(f"the disk is full: {answer}", answer == f"ACK_BATCH|ERR|{LARGE_BATCH}|storage_full", answer)
-        answers = {peer.ask(batch(LARGE_BATCH)) for _ in range(3)}
+        answers = {asked(*batch(LARGE_BATCH)) for _ in range(3)}
         check("it is refused again and again", answers == {f"ACK_BATCH|ERR|{LARGE_BATCH}|storage_full"}, answers)
         check("the server lives", server.poll() is None, log.read_text(encoding="utf-8")[-500:])
-        status = peer.ask(frame(b"STATUS"))
+        status = asked(b"STATUS")
         check(f"reads go on, and nothing of a refused batch is stored: {status}",
               status == f"STATUS|OK|1|open|0|1|{stored}", status)
         filler.unlink()
         for _ in range(RETRIES):
-            answer = peer.ask(batch(99))
+            answer = asked(*batch(99))
             if answer == "ACK_BATCH|OK|99":
                 break
         check("with room again it goes on without a restart", answer == "ACK_BATCH|OK|99", answer)
-        check("the agency closes with the right count", peer.ask(frame(b"DONE|1|%d" % (stored + 99))) == "ACK_DONE|OK")
-        page = peer.ask(frame(b"GET_WINNERS|1|0"))
+        check("the agency closes with the right count", asked(b"DONE|1|%d" % (stored + 99)) == "ACK_DONE|OK")
+        page = asked(b"GET_WINNERS|1|0")
         check("the draw is made and its winners are read", page.startswith("WINNERS|OK|0,1,2,3,"), page[:60])
         server.send_signal(signal.SIGTERM)
         check("SIGTERM: exit 0", server.wait(timeout=DEADLINE_S) == 0, log.read_text(encoding="utf-8")[-500:])
         verified = subprocess.run([binary, "check", "--database", database], capture_output=True, text=True, check=False)
         check("sorteo check finds nothing wrong", verified.returncode == 0, verified.stdout + verified.stderr)
-    failed = results.count(False)
-    print(f"{len(results) - failed} passed, {failed} failed")
-    return failed
+    return check.conclude()
 
 
 if __name__ == "__main__":

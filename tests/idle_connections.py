@@ -13,25 +13,14 @@ import argparse
 import pathlib
 import resource
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 
+from outside import DEADLINE_S, Checks, ask, connect, start_server
+
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
-DEADLINE_S = 60
-
-
-def frame(line):
-    return len(line).to_bytes(4, "big") + line
-
-
-def ask(peer, *lines):
-    peer.sendall(b"".join(map(frame, lines)))
-    head = peer.recv(4, socket.MSG_WAITALL)
-    return peer.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
 
 
 def status_of(pid, key):
@@ -57,29 +46,13 @@ def main():
 
 
 def run(binary, folder, count):
-    results = []
-
-    def check(what, good):
-        results.append(good)
-        print(f"{'ok    ' if good else 'FAILED'}  {what}", flush=True)
-
-    ready = folder / "ready"
-    with open(folder / "log", "w", encoding="utf-8") as log:
-        server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--database", folder / "sorteo.db",
-                                   "--ready-file", ready, "--workers", str(WORKERS)], stderr=log)
-    deadline = time.monotonic() + DEADLINE_S
-    while not ready.exists():
-        if time.monotonic() > deadline or server.poll() is not None:
-            sys.exit("the server did not start: " + (folder / "log").read_text(encoding="utf-8"))
-        time.sleep(0.01)
-    host, port = ready.read_text(encoding="ascii").strip().rsplit(":", 1)
-    address = (host, int(port))
-
-    with socket.create_connection(address, timeout=DEADLINE_S) as peer:
+    check = Checks()
+    server, address = start_server(binary, folder / "sorteo.db", folder, "--workers", str(WORKERS))
+    with connect(address) as peer:
         ask(peer, b"STATUS")
     memory = status_of(server.pid, "VmRSS")
-    idle = [socket.create_connection(address, timeout=DEADLINE_S) for _ in range(count)]
-    with socket.create_connection(address, timeout=DEADLINE_S) as peer:
+    idle = [connect(address) for _ in range(count)]
+    with connect(address) as peer:
         # Once the server answers a later connection, it has accepted the earlier ones.
         began = time.monotonic()
         answer = ask(peer, b"BATCH|1|2", b"Ana|Lorca|1|2000-01-01|7574", b"Ana|Lorca|2|2000-01-01|1")
@@ -94,9 +67,7 @@ def run(binary, folder, count):
     check(f"each idle connection is still served: {answers}", answers == {b"STATUS|OK|1|open|0|1|2\n"})
     server.send_signal(signal.SIGTERM)
     check("SIGTERM with all of them open: exit 0", server.wait(timeout=DEADLINE_S) == 0)
-    failed = results.count(False)
-    print(f"{len(results) - failed} passed, {failed} failed")
-    return failed
+    return check.conclude()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ import tempfile
 import threading
 import time
 
+from outside import Checks
+
 BATCH = 99
 WINNING_NUMBER = "7574"
 UPLOADERS = 3
@@ -149,15 +151,6 @@ class CountedAgency(threading.Thread):
             return False
 
 
-class Checks:
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def __call__(self, what, good, seen=""):
-        self.passed, self.failed = self.passed + bool(good), self.failed + (not good)
-        print(f"{'ok    ' if good else 'FAILED'}  {what}{'' if good else f': {seen}'}", flush=True)
-
-
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
@@ -166,8 +159,7 @@ def main():
     options = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="sorteo-whole-draw-") as folder:
         checks = run(options, pathlib.Path(folder))
-    print(f"{checks.passed} passed, {checks.failed} failed")
-    sys.exit(checks.failed != 0)
+    sys.exit(checks.conclude() != 0)
 
 
 def run(options, folder):

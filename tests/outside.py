@@ -1,0 +1,57 @@
+"""What the tests from outside share. It has none of the program's code."""
+
+import socket
+import subprocess
+import sys
+import time
+
+DEADLINE_S = 60
+
+
+class Checks:
+    """Prints a line for each check, and counts them."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def __call__(self, what, good, seen=""):
+        self.passed, self.failed = self.passed + bool(good), self.failed + (not good)
+        print(f"{'ok    ' if good else 'FAILED'}  {what}{'' if good else f': {seen}'}", flush=True)
+
+    def conclude(self):
+        """Prints the closing line; answers how many failed."""
+        print(f"{self.passed} passed, {self.failed} failed")
+        return self.failed
+
+
+def start_server(binary, database, folder, *options):
+    """Starts a server on a free port; answers its process and its address.
+
+    Its log, and the file that tells the port, go into the folder.
+    """
+    ready, log = folder / "ready", folder / "log"
+    with open(log, "w", encoding="utf-8") as out:
+        server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--database", database,
+                                   "--ready-file", ready, *options], stderr=out)
+    deadline = time.monotonic() + DEADLINE_S
+    while not ready.exists():
+        if time.monotonic() > deadline or server.poll() is not None:
+            sys.exit("the server did not start: " + log.read_text(encoding="utf-8"))
+        time.sleep(0.01)
+    host, port = ready.read_text(encoding="ascii").strip().rsplit(":", 1)
+    return server, (host, int(port))
+
+
+def connect(address):
+    return socket.create_connection(address, timeout=DEADLINE_S)
+
+
+def frame(line):
+    return len(line).to_bytes(4, "big") + line
+
+
+def ask(peer, *lines):
+    """Sends each line as a frame, and reads one answer."""
+    peer.sendall(b"".join(map(frame, lines)))
+    length = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
+    return peer.recv(length, socket.MSG_WAITALL)
