@@ -11,13 +11,15 @@ WORKDIR /build
 # which compares modification times, could take the empty crate's program for a
 # fresh build of the real one, because COPY keeps the older times of the sources.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src bench \
+COPY tests/faulty_disk/Cargo.toml tests/faulty_disk/
+RUN mkdir src bench tests/faults tests/faulty_disk/src \
+    && touch tests/faulty_disk/src/lib.rs tests/faults/main.rs \
     && echo '#![allow(missing_docs)] fn main() {}' > bench/sqlite_ceiling.rs \
     && echo '#![allow(missing_docs)]' > src/lib.rs \
     && echo '#![allow(missing_docs)] fn main() {}' > src/main.rs \
     && cargo build --release --locked \
     && cargo clean --release --package sorteo \
-    && rm -r src bench
+    && rm -r src bench tests
 
 # What else the build reads: .dockerignore lists it.
 COPY . .

@@ -17,6 +17,7 @@
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
 //! | [`config`] | what an operator can set, and where each setting is from |
+//! | [`failpoint`] | where a debug build can be told to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
 //! # Dependency rule
@@ -31,6 +32,7 @@ pub mod agency;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod failpoint;
 pub mod generate;
 pub mod logging;
 pub mod lottery;

@@ -225,7 +225,8 @@ pub enum Reason {
     /// A bet behind a batch whose header could not be read: it may be a row of
     /// that batch, which was refused, so it is refused too.
     StrayRow,
-    /// The batch announces more bets than are allowed; the connection is closed.
+    /// The batch announces more bets than are allowed, and the connection is closed;
+    /// or a payload has rows of too many agencies.
     TooMany,
     /// A counted payload without a row.
     EmptyBatch,

@@ -16,6 +16,7 @@ use log::LevelFilter;
 use serde::Deserialize;
 
 use super::{AgencySettings, ServeSettings};
+use crate::failpoint;
 use crate::logging;
 use crate::lottery::decimal;
 
@@ -280,6 +281,11 @@ fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError
     known.push(CONFIG_VARIABLE.to_owned());
     known.sort();
     known.dedup();
+    if let Some(value) = environment.get(failpoint::VARIABLE).filter(|_| failpoint::COMPILED_IN) {
+        known.push(failpoint::VARIABLE.to_owned());
+        let place = failpoint::VARIABLE.to_owned();
+        failpoint::parse(value).map_err(|problem| ConfigError::Value { place, problem })?;
+    }
     let ours = |name: &&String| name.starts_with(VARIABLE_PREFIX);
     match environment.keys().filter(ours).find(|name| !known.contains(name)) {
         None => Ok(()),

@@ -17,6 +17,7 @@ use mio::{Interest, Registry, Token};
 use super::charge::Charge;
 use super::end::End;
 use super::{BUFFER_BYTES_FREE, Context, Limits};
+use crate::failpoint::Failpoint;
 use crate::lottery::AgencyId;
 use crate::service::{self, Begun, Commit, MoreWinners, Outcome};
 use crate::store::Store;
@@ -87,6 +88,8 @@ struct Output {
     bytes: Vec<u8>,
     sent: usize,
     more: Option<MoreWinners>,
+    /// Since when the peer has taken nothing, though something waits.
+    stuck_since: Option<Instant>,
 }
 
 impl Output {
@@ -163,13 +166,22 @@ impl Connection {
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {
         match self.phase {
             Phase::Waiting { until, .. } | Phase::Lingering { until } => until,
-            // A peer that takes nothing is as slow as one that sends nothing.
-            _ if !self.output.is_empty() => self.active_at + limits.request_timeout,
-            _ => match self.request_since {
-                Some(since) => since + limits.request_timeout,
-                None => self.active_at + limits.idle_timeout,
-            },
+            _ => self.request_deadline(limits).unwrap_or(self.active_at + limits.idle_timeout),
         }
+    }
+
+    /// When the peer must have sent the rest of its request, or taken its answer.
+    fn request_deadline(&self, limits: &Limits) -> Option<Instant> {
+        // A peer that takes nothing is as slow as one that sends nothing. One that
+        // does both may not prolong either by the other.
+        let since = [self.output.stuck_since, self.request_since].into_iter().flatten().min()?;
+        Some(since + limits.request_timeout)
+    }
+
+    /// Whether the time for its request or its answer is over, though the peer may
+    /// still be busy.
+    pub(super) fn is_late(&self, now: Instant, limits: &Limits) -> bool {
+        self.request_deadline(limits).is_some_and(|deadline| deadline <= now)
     }
 
     /// Why it is over once its deadline has passed; `None` if its wait is.
@@ -373,16 +385,20 @@ impl Connection {
     fn flush<S: Store>(&mut self, context: &Context<S>) -> Result<(), End> {
         loop {
             while self.output.pending() > 0 {
+                Failpoint::BeforeAnswer.pass();
                 match self.stream.write(&self.output.bytes[self.output.sent..]) {
                     Ok(0) => return Err(End::Lost(ErrorKind::WriteZero.into())),
                     Ok(sent) => {
                         self.output.sent += sent;
+                        self.output.stuck_since = None;
                         self.active_at = Instant::now();
+                        Failpoint::AfterAnswer.pass();
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         self.output.bytes.drain(..self.output.sent);
                         self.output.sent = 0;
+                        self.output.stuck_since.get_or_insert_with(Instant::now);
                         let too_much = self.output.pending() > context.limits.output_bytes_max;
                         return if too_much { Err(End::UnreadAnswers) } else { Ok(()) };
                     }

@@ -179,7 +179,13 @@ impl<S: Store> Reactor<S> {
 
     /// The next moment at which something is due without an event.
     fn next_timer(&self) -> Option<Instant> {
-        let timers = [self.deadlines.next(), self.accept_again_at, self.waiting.look_up_at, self.drain_until];
+        let timers = [
+            self.deadlines.next(),
+            self.accept_again_at,
+            self.waiting.look_up_at,
+            self.refusals.due(),
+            self.drain_until,
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -281,9 +287,12 @@ impl<S: Store> Reactor<S> {
                 continue;
             };
             let was_ready = matches!(self.peers[key].whereabouts, Whereabouts::AtWork { ready_again: true });
+            let is_late = connection.is_late(now, &self.context.limits);
             self.peers[key].whereabouts = Whereabouts::Parked(connection);
             match next {
                 Next::Close(end) => self.close(key, &end),
+                // Only who is parked is closed: to send on does not prolong the time.
+                _ if is_late => self.park(key, now),
                 Next::Again => self.dispatch(key),
                 Next::Park if was_ready => self.dispatch(key),
                 Next::Park => self.park(key, now),

@@ -13,8 +13,12 @@
 pub mod check;
 mod connection;
 mod draw;
+mod header;
 mod lock;
 mod readers;
+mod schema;
+mod settings;
+mod startup;
 mod writer;
 
 use std::fs;
@@ -28,7 +32,7 @@ use self::lock::LockFile;
 use self::readers::Readers;
 use self::writer::Writer;
 use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
-use crate::lottery::{AgencyId, Batch, DrawId, UploadId};
+use crate::lottery::{AgencyId, Batch, DrawId, UploadId, is_bidirectional_control};
 
 /// What the store needs to know before it opens a database.
 #[derive(Clone, Debug)]
@@ -117,7 +121,7 @@ pub enum OpenError {
     #[error("{} is not a SQLite database: it was left as it is, give another --database", .0.display())]
     NotSqlite(PathBuf),
     /// The file is another program's SQLite database.
-    #[error("{} is a SQLite database of another program: it was left as it is, give another --database", .0.display())]
+    #[error("{} is a SQLite database of another program, or its header is damaged: it was left as it is, give another --database", .0.display())]
     Foreign(PathBuf),
     /// The database was written by a newer version of this program.
     #[error("{} has schema version {found}, this program knows up to {known}: use the newer program", .path.display())]
@@ -130,11 +134,23 @@ pub enum OpenError {
         known: i64,
     },
     /// The database is damaged.
-    #[error("{} is damaged ({detail}): keep the file, see `sorteo check --database`, and restore a backup", .path.display())]
+    #[error("{path} is damaged ({detail}): it was left as it is. Keep it, see what `sorteo check --database {path}` \
+             finds, and restore a backup; `sqlite3 {path} .recover`, on a copy, saves what can be read",
+            path = .path.display())]
     Corrupt {
         /// The database.
         path: PathBuf,
-        /// What SQLite said.
+        /// What is wrong.
+        detail: String,
+    },
+    /// The schema is not what the migrations made: somebody changed it.
+    #[error("{path} has another schema than this program made ({detail}): it was left as it is. See what \
+             `sorteo check --database {path}` finds, and undo the change or restore a backup",
+            path = .path.display())]
+    Altered {
+        /// The database.
+        path: PathBuf,
+        /// What is different.
         detail: String,
     },
     /// The linked SQLite loses commits when two connections write and checkpoint
@@ -182,15 +198,17 @@ impl SqliteStore {
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
         let path = &options.database;
         connection::require_safe_sqlite()?;
-        connection::refuse_foreign_file(path)?;
+        header::refuse_foreign_file(path)?;
         let lock = LockFile::take(path)?;
         let created = !path.exists();
         let mut writing = connection::open_writer(path)?;
-        if created {
-            sync_folder(path)?;
-        }
+        sync_folder(path)?;
         let (standing, drawn_now) = draw::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
+        // Not before all that may refuse the database, which stays as it was found.
+        sync_what_was_found(&writing).map_err(|source| sqlite_error(path, "syncing its log", source))?;
+        connection::release_log(&writing)
+            .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
             observer(Event::Drawn(standing));
         }
@@ -256,8 +274,10 @@ impl Store for SqliteStore {
     }
 }
 
-/// Syncs the folder once after the database is made: SQLite syncs its files,
-/// but does not fail when the folder's own sync does.
+/// Syncs the folder once its files are there: SQLite syncs them, but does not fail
+/// when the folder's own sync does, or when there is no file descriptor left for
+/// it. Not only after making the database: who made it may have died, or failed,
+/// before this.
 fn sync_folder(database: &Path) -> Result<(), OpenError> {
     let folder = connection::folder_of(database);
     fs::File::open(&folder)
@@ -265,20 +285,78 @@ fn sync_folder(database: &Path) -> Result<(), OpenError> {
         .map_err(|source| OpenError::NotWritable { path: folder, source })
 }
 
+/// Copies the log into the database, with a sync of both.
+///
+/// A process that died, or failed, between writing a commit and syncing it leaves
+/// the commit in the log, where from now on everybody sees it: it must be safe
+/// before anybody is told. A sync of the log alone would not do: where the last
+/// one failed, Linux may hold for written what never reached the disk.
+fn sync_what_was_found(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        // No room to copy; the log itself is synced first.
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
+        result => result,
+    }
+}
+
 /// Names what failed, and tells damage from other failures.
 fn sqlite_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
-    use rusqlite::ErrorCode;
     let path = path.to_owned();
-    match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, detail: source.to_string() },
-        Some(ErrorCode::NotADatabase) => OpenError::NotSqlite(path),
-        _ => OpenError::Sqlite { path, operation, source },
+    match is_damage(&source) {
+        true => OpenError::Corrupt { path, detail: format!("{operation}: {source}") },
+        false => OpenError::Sqlite { path, operation, source },
     }
+}
+
+/// Whether a failure is the file's own: a damaged page, a table that is missing,
+/// a value that no column of ours has. The others are the system's, and pass.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::{Error, ErrorCode};
+    match error {
+        Error::SqliteFailure(cause, _) | Error::SqlInputError { error: cause, .. } => matches!(
+            cause.code,
+            ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::Unknown
+        ),
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..)
+        | Error::QueryReturnedNoRows => true,
+        _ => false,
+    }
+}
+
+/// What is wrong according to an answer of `PRAGMA integrity_check`: what it
+/// finds in all b-trees comes as one text, under a heading.
+fn integrity_lines(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().filter(|line| *line != "ok" && !line.starts_with("***"))
+}
+
+/// Text from a database or from SQLite as one line that shows what it is.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() || is_bidirectional_control(c) => line.extend(c.escape_unicode()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// The time as it is stored: UTC, to the millisecond.
 fn now() -> String {
     format!("{:.3}", jiff::Timestamp::now())
+}
+
+/// Whether a time is as [`now`] writes it.
+fn is_time(text: &str) -> bool {
+    text.parse::<jiff::Timestamp>().is_ok_and(|time| format!("{time:.3}") == text)
 }
 
 /// Reads one row of the view `standings`.

@@ -11,6 +11,11 @@ use crate::lottery::{AgencyId, Batch, Bet, BetError, Bets, split_exactly};
 /// Most digits of a payload's length.
 const LENGTH_DIGITS_MAX: usize = 10;
 
+/// Most agencies whose rows one payload may hold. Each is a batch of its own for
+/// the writer: 41,000 of them, which fit a payload, would hold up everybody else
+/// for more than half a second.
+const PAYLOAD_AGENCIES_MAX: usize = 1_000;
+
 /// The counted half of [`super::Decoder`].
 pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
     let (length, rest) = match read_length(input)? {
@@ -83,6 +88,9 @@ fn read_batches(text: &str) -> Result<Request, Reply> {
         if let Err(error) = pushed {
             let row = index as u64 + 1;
             return Err(Reply::Batch { count: rows, result: Err(Reason::Row { row, error }) });
+        }
+        if batches.len() > PAYLOAD_AGENCIES_MAX {
+            return Err(Reply::Batch { count: rows, result: Err(Reason::TooMany) });
         }
     }
     Ok(Request::Payload(batches))

@@ -2,71 +2,18 @@
 //! with and says, whole draws by the real binary, signals, and the contract of
 //! the log's lines.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rusqlite::Connection;
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
-use crate::process::{DEADLINE, Finished, LogLine, Process, Server, run, snapshot, sorteo, wait_for};
-
-fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// A command that must leave its folder as it found it, whatever it does.
-#[track_caller]
-fn run_changing_nothing(folder: &Path, command: &mut Command) -> Finished {
-    run_comparing(folder, command, |_, _| true)
-}
-
-/// A check that must leave the database's folder as it found it. A connection
-/// that only reads makes SQLite's shared memory and an empty log, and may not
-/// remove them.
-#[track_caller]
-fn run_check(folder: &Path) -> Finished {
-    let check = ["check", "--database", "sorteo.db"];
-    run_comparing(folder, &mut sorteo(folder, check), |path, bytes| {
-        match path.extension().and_then(OsStr::to_str) {
-            Some("db-shm") => false,
-            Some("db-wal") => bytes.as_ref().is_none_or(|bytes| !bytes.is_empty()),
-            _ => true,
-        }
-    })
-}
-
-#[track_caller]
-fn run_comparing(
-    folder: &Path,
-    command: &mut Command,
-    counts: impl Fn(&Path, &Option<Vec<u8>>) -> bool,
-) -> Finished {
-    let snapshot = || {
-        let mut all = snapshot(folder);
-        all.retain(|path, bytes| counts(path, bytes));
-        all
-    };
-    let before = snapshot();
-    let finished = run(command);
-    let after = snapshot();
-    let names = |all: &BTreeMap<PathBuf, _>| all.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&before), names(&after), "files came or went: {finished:#?}");
-    assert!(before == after, "a file changed: {finished:#?}");
-    finished
-}
-
-#[track_caller]
-fn assert_names(complaint: &str, words: &[&str]) {
-    for word in words {
-        assert!(complaint.contains(word), "no `{word}` in `{complaint}`");
-    }
-}
+use crate::process::{
+    DEADLINE, LogLine, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, snapshot,
+    sorteo, wait_for,
+};
 
 /// An address at which nobody listens, kept from everybody else as long as it lives.
 fn nobody() -> (Socket, SocketAddr) {
@@ -375,134 +322,7 @@ fn winners_before_the_draw_exit_with_1_and_say_not_ready() {
 }
 
 // ---------------------------------------------------------------------------
-// `check`.
-
-/// Two agencies with nine bets and three winners: bets 1, 3 and 7. Answers the
-/// folder with the closed database of the made draw.
-fn drawn_database() -> TempDir {
-    let folder = folder();
-    let server = Server::start(folder.path(), &["--agencies", "2"]);
-    bets_file(folder.path(), "1.csv", &[7574, 1, 7574, 3, 4]);
-    bets_file(folder.path(), "2.csv", &[5, 7574, 6, 7]);
-    for agency in ["1", "2"] {
-        let file = format!("{agency}.csv");
-        let upload = ["upload", "--agency", agency, "--file", &file, "--batch", "2", "--no-wait"];
-        run(&mut server.command(folder.path(), &upload)).succeeded();
-    }
-    server.stop();
-    folder
-}
-
-#[test]
-fn a_database_that_is_fine_passes_the_check_also_beside_a_server() {
-    let folder = drawn_database();
-    let fine = "sorteo.db: fine: 1 draws, 5 batches, 9 bets, 3 winners\n";
-    assert_eq!(run_check(folder.path()).succeeded(), fine);
-    let server = Server::start(folder.path(), &[]);
-    assert_eq!(run_check(folder.path()).succeeded(), fine);
-    server.stop();
-}
-
-#[test]
-fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
-    // What was done, and how the finding begins that names the table.
-    let cases: &[(&str, &str)] = &[
-        ("DELETE FROM winners WHERE bet_id = 3", "winners: bet 3 of agency 1 won draw 1 and is no winner"),
-        (
-            "INSERT INTO winners VALUES (1, 1, 2)",
-            "winners: bet 2 of agency 1 is a winner of draw 1 and did not win",
-        ),
-        ("UPDATE winners SET agency = 2 WHERE bet_id = 3", "winners: bet 3 of agency 2"),
-        ("UPDATE bets SET number = 8 WHERE id = 2", "batches: batch 1 of agency 1 in draw 1 is not the rows"),
-        ("UPDATE bets SET number = 7574 WHERE id = 2", "winners: bet 2 of agency 1 won"),
-        ("UPDATE bets SET first_name = 'Eva' WHERE id = 9", "batches: batch 5 of agency 2"),
-        ("UPDATE bets SET birthdate = '1999-02-29' WHERE id = 1", "bets: bet 1 is not one"),
-        ("UPDATE bets SET agency = 2 WHERE id = 2", "batches: batch"),
-        ("UPDATE bets SET draw_id = 2 WHERE id = 9", "bets: bet 9 names draw 2"),
-        ("DELETE FROM bets WHERE id = 9", "batches: batch 5 of agency 2 in draw 1 has bets that are missing"),
-        ("DELETE FROM bets WHERE id = 2", "batches: batch 1 of agency 1"),
-        ("DELETE FROM bets WHERE id = 3", "references: a row of winners names a row of bets"),
-        (
-            "INSERT INTO bets SELECT 10, 1, 2, first_name, last_name, document, birthdate, 9 FROM bets WHERE id = 9",
-            "bets: bet 10 of agency 2 in draw 1 is in no batch",
-        ),
-        ("UPDATE draws SET bets = bets + 1", "draws: draw 1 says 10 bets, 9 are stored"),
-        ("UPDATE draws SET winners = 2", "draws: draw 1 says 2 winners, 3 are stored"),
-        ("UPDATE draws SET winning_number = 5", "winners: bet 6 of agency 2 won"),
-        ("UPDATE draws SET drawn_at = NULL", "winners: draw 1 is open and has winners"),
-        (
-            "DELETE FROM winners; UPDATE draws SET drawn_at = NULL",
-            "draws: draw 1 says 3 winners, 0 are stored",
-        ),
-        (
-            "UPDATE done_agencies SET bet_count = 3 WHERE agency = 2",
-            "done_agencies: agency 2 was done in draw 1 with 3 bets",
-        ),
-        (
-            "DELETE FROM done_agencies WHERE agency = 1",
-            "draws: draw 1 was made before all expected agencies were done",
-        ),
-        (
-            "UPDATE batches SET digest = zeroblob(32) WHERE id = 4",
-            "batches: batch 4 of agency 2 in draw 1 is not the rows",
-        ),
-        ("UPDATE batches SET first_row = 3 WHERE id = 2", "batches: draw 1, agency 1, upload"),
-        (
-            "UPDATE batches SET bet_count = 1 WHERE id = 3; UPDATE batches SET bet_count = 3 WHERE id = 1",
-            "batches: ",
-        ),
-        ("DELETE FROM batches WHERE id = 5", "bets: bet 8 of agency 2 in draw 1 is in no batch"),
-    ];
-    let original = drawn_database();
-    for (sql, finding) in cases {
-        let folder = folder();
-        let path = folder.path().join("sorteo.db");
-        fs::copy(original.path().join("sorteo.db"), &path).unwrap();
-        let connection = Connection::open(&path).unwrap();
-        let tamper = format!(
-            "PRAGMA foreign_keys = off; DROP TRIGGER bets_are_not_changed; DROP TRIGGER bets_are_not_deleted; {sql}"
-        );
-        connection.execute_batch(&tamper).unwrap();
-        connection.close().unwrap();
-        let finished = run_check(folder.path());
-        assert_names(finished.failed(1), &["sorteo.db: ", " findings, the first: "]);
-        let found = finished.stdout.lines().any(|line| line.starts_with(finding));
-        assert!(found, "{sql}: no `{finding}` in\n{}", finished.stdout);
-    }
-}
-
-#[test]
-fn a_draw_that_was_never_made_but_is_marked_so_is_found_by_the_check() {
-    let folder = folder();
-    let server = Server::start(folder.path(), &["--agencies", "2"]);
-    bets_file(folder.path(), "a.csv", &[7574]);
-    let upload = ["upload", "--agency", "1", "--file", "a.csv", "--no-wait"];
-    run(&mut server.command(folder.path(), &upload)).succeeded();
-    server.stop();
-    run_check(folder.path()).succeeded();
-    let connection = Connection::open(folder.path().join("sorteo.db")).unwrap();
-    connection.execute("UPDATE draws SET drawn_at = opened_at", []).unwrap();
-    connection.close().unwrap();
-    let finished = run_check(folder.path());
-    assert_names(finished.failed(1), &["findings"]);
-    for finding in [
-        "draws: draw 1 was made before all expected agencies were done\n",
-        "winners: bet 1 of agency 1 won draw 1 and is no winner\n",
-    ] {
-        assert!(finished.stdout.contains(finding), "{}", finished.stdout);
-    }
-}
-
-// ---------------------------------------------------------------------------
 // Whole draws.
-
-/// Writes bets with these numbers, each with a document of its own.
-fn bets_file(folder: &Path, name: &str, numbers: &[u32]) {
-    let row =
-        |(index, number): (usize, &u32)| format!("Ana María,Paz,{},1999-03-17,{number}\n", 3_000_000 + index);
-    let rows: String = numbers.iter().enumerate().map(row).collect();
-    fs::write(folder.join(name), rows).unwrap();
-}
 
 fn status(server: &Server, folder: &Path) -> serde_json::Value {
     let finished = run(&mut server.command(folder, &["status", "--json"]));
@@ -690,6 +510,32 @@ fn an_upload_that_starts_before_its_server_goes_on_by_itself() {
     server.stop();
 }
 
+/// Nothing names a batch of this dialect: whoever sends it twice may bet twice.
+#[test]
+fn a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again() {
+    let agency = folder();
+    bets_file(agency.path(), "a.csv", &[7574]);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let upload = ["upload", "--dialect", "counted", "--agency", "1", "--file", "a.csv", "--server", &address];
+    let mut upload = Process::start(&mut sorteo(agency.path(), upload));
+    let (mut peer, _) = wait_for("the agency's call", || server.accept().ok());
+    peer.set_nonblocking(false).unwrap();
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    let sent = b"40\nAna Mar\xc3\xada|Paz|3000000|1999-03-17|7574|1";
+    let mut received = vec![0; sent.len()];
+    peer.read_exact(&mut received).unwrap();
+    assert_eq!(received, sent);
+    drop(peer);
+    wait_for("the upload's end", || {
+        assert!(server.accept().is_err(), "it comes again");
+        (!upload.is_running()).then_some(())
+    });
+    let finished = upload.wait();
+    assert_names(finished.failed(1), &[&address, "whether the last bets were stored is not known"]);
+}
+
 // ---------------------------------------------------------------------------
 // Ends.
 
@@ -794,6 +640,28 @@ fn sigterm_finishes_what_is_in_flight_closes_with_a_line_each_and_exits_0() {
     assert_eq!(ends, expected);
     let left: Vec<PathBuf> = snapshot(folder.path()).into_keys().collect();
     assert_eq!(left, ["sorteo.db", "sorteo.db.lock"].map(|name| folder.path().join(name)));
+}
+
+#[test]
+fn a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let mut peer = Peer::connect(&server);
+    assert_eq!(peer.ask(&["BET|1|Ana|Paz|100|1999-03-17|1"]), "ACK|OK\n");
+    let database = Connection::open(folder.path().join("sorteo.db")).unwrap();
+    let broken = "CREATE TRIGGER broken BEFORE INSERT ON batches BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    database.execute_batch(broken).unwrap();
+    let bet = ["BET|1|Ana|Paz|101|1999-03-17|1"];
+    peer.send(&bet);
+    // The end, or a reset.
+    assert_eq!(peer.0.read(&mut [0; 1]).unwrap_or(0), 0, "what nobody knows was answered");
+    let finished = server.process.wait();
+    assert_names(finished.failed(74), &["the database failed", "broken"]);
+    database.execute_batch("DROP TRIGGER broken").unwrap();
+    let server = Server::start(folder.path(), &[]);
+    assert_eq!(status(&server, folder.path())["bets"], 1);
+    assert_eq!(Peer::connect(&server).ask(&bet), "ACK|OK\n");
+    server.stop();
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! The integration tests: one binary, a file for each concern.
 
+mod check;
 mod cli;
+mod conversations;
+mod corpus;
+#[path = "../input/mod.rs"]
+mod input;
 mod process;
+mod properties;
 mod server;
 mod sqlite_store;
 mod store_contract;

@@ -19,13 +19,15 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// The program with nothing of the test's environment but its search path.
+/// What of a test's environment reaches the program: where commands are, and
+/// where an instrumented build writes its coverage.
+pub const PASSED_ON: [&str; 2] = ["PATH", "LLVM_PROFILE_FILE"];
+
+/// The program with next to nothing of the test's environment.
 pub fn sorteo<A: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sorteo"));
     command.env_clear().current_dir(folder).args(args);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
+    command.envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command
 }
 
@@ -66,6 +68,11 @@ impl Process {
         Self { child, output }
     }
 
+    /// The system's number for it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn read(&self, name: &str) -> String {
         String::from_utf8(fs::read(self.output.path().join(name)).unwrap()).unwrap()
     }
@@ -96,8 +103,13 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success(), "SIGTERM could not be sent");
+        self.send("TERM");
+    }
+
+    /// Sends a signal, and does not wait for what comes of it.
+    pub fn send(&self, signal: &str) {
+        let sent = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "SIG{signal} could not be sent");
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -224,6 +236,54 @@ pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         }
     }
     all
+}
+
+/// A command that must leave its folder as it found it, whatever it does.
+#[track_caller]
+pub fn run_changing_nothing(folder: &Path, command: &mut Command) -> Finished {
+    run_comparing(folder, command, |_, _| true)
+}
+
+/// A command that must leave the files as it found them that count.
+#[track_caller]
+pub fn run_comparing(
+    folder: &Path,
+    command: &mut Command,
+    counts: impl Fn(&Path, &Option<Vec<u8>>) -> bool,
+) -> Finished {
+    let snapshot = || {
+        let mut all = snapshot(folder);
+        all.retain(|path, bytes| counts(path, bytes));
+        all
+    };
+    let before = snapshot();
+    let finished = run(command);
+    let after = snapshot();
+    let names = |all: &BTreeMap<PathBuf, _>| all.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&after), "files came or went: {finished:#?}");
+    assert!(before == after, "a file changed: {finished:#?}");
+    finished
+}
+
+/// The complaint has all of these.
+#[track_caller]
+pub fn assert_names(complaint: &str, words: &[&str]) {
+    for word in words {
+        assert!(complaint.contains(word), "no `{word}` in `{complaint}`");
+    }
+}
+
+/// A folder of a test's own.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Writes bets with these numbers, each with a document of its own.
+pub fn bets_file(folder: &Path, name: &str, numbers: &[u32]) {
+    let row =
+        |(index, number): (usize, &u32)| format!("Ana María,Paz,{},1999-03-17,{number}\n", 3_000_000 + index);
+    let rows: String = numbers.iter().enumerate().map(row).collect();
+    fs::write(folder.join(name), rows).unwrap();
 }
 
 /// A line of the log, taken apart.

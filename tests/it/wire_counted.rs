@@ -4,7 +4,7 @@
 
 use sorteo::lottery::{AgencyId, BetError};
 use sorteo::wire::counted::{NotAnAnswer, append_payload, decode_answer, encode_request, winner_line};
-use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, Winners, WireLimits};
+use sorteo::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, Winners, WireLimits};
 
 use super::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_answer_read, assert_decoded,
@@ -237,6 +237,21 @@ fn the_limit_is_one_mebibyte_by_default() {
     for too_long in ["1048577\n", "9999999999\n"] {
         assert_heard(too_long.as_bytes(), &[answer_then_close(INVALID_BATCH)]);
     }
+}
+
+#[test]
+fn a_payload_holds_rows_of_a_thousand_agencies_and_not_of_one_more() {
+    let rows =
+        |agencies: u32| -> String { (0..agencies).map(|agency| format!("{ROW}|{agency}\n")).collect() };
+    let heard = |text: &str| {
+        let mut input = &payload(text)[..];
+        Decoder::new(WireLimits::default()).decode(&mut input).expect("a whole payload")
+    };
+    assert!(
+        matches!(heard(&rows(1_000)), Incoming::Request(Request::Payload(batches)) if batches.len() == 1_000)
+    );
+    let refusal = Reply::Batch { count: 1_001, result: Err(Reason::TooMany) };
+    assert_eq!(heard(&rows(1_001)), Incoming::Refused(refusal), "the connection stays");
 }
 
 #[test]

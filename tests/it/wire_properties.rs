@@ -10,10 +10,12 @@ use proptest::sample::{Index, select};
 use sorteo::lottery::{AgencyId, Batch, Bets, DrawId, Place};
 use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits, counted, framed};
 
+use super::properties::cases;
 use super::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, assert_heard, assert_heard_up_to_every_cut, deliver, frame, is_allowed,
     payload, reasons, reply_bytes, upload_id,
 };
+use crate::input::properties::{answered_as_the_model_does, decoded_as_the_protocol_says};
 
 // ---- The first byte ------------------------------------------------------------
 
@@ -206,6 +208,8 @@ fn limits() -> impl Strategy<Value = WireLimits> {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     /// `deliver` also asserts that no more is held than has arrived.
     #[test]
     fn any_bytes_make_the_same_messages_whatever_pieces_they_come_in(
@@ -216,6 +220,16 @@ proptest! {
         let whole = deliver(limits, [&input[..]]);
         prop_assert_eq!(deliver(limits, cut(&input, &cuts)), whole.clone());
         prop_assert_eq!(deliver(limits, input.chunks(1)), whole);
+    }
+
+    #[test]
+    fn any_bytes_are_understood_and_answered_as_the_protocol_says(
+        limits in limits(),
+        agencies in proptest::option::of(1..4_u32),
+        input in any_bytes(),
+    ) {
+        decoded_as_the_protocol_says(limits, &input, &deliver(limits, [&input[..]]));
+        answered_as_the_model_does(agencies, limits, &input);
     }
 
     #[test]
@@ -293,7 +307,7 @@ fn fields_of(bets: &Bets) -> Vec<[String; 5]> {
 
 proptest! {
     // Every cut of every conversation is decoded anew: few of them are enough.
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn a_conversation_cut_off_anywhere_is_heard_up_to_its_last_whole_request(conversation in conversation()) {
@@ -348,6 +362,8 @@ fn framed_reply() -> impl Strategy<Value = Reply> {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn any_answers_are_read_in_order_and_each_fits_its_frame(replies in vec(framed_reply(), 0..5)) {
         let answers: Vec<_> = replies.iter().map(|reply| reply_bytes(Dialect::Framed, reply)).collect();

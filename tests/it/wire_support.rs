@@ -4,7 +4,10 @@
 //! which words a refusal is answered with; those words have golden bytes.
 
 use sorteo::lottery::{AgencyId, Batch, BetError, Bets, DrawId, Place, UploadId};
-use sorteo::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+
+pub(crate) use crate::input::delivery::{Delivered, deliver};
+use crate::input::properties::words;
 
 /// What a peer notices of one message that the decoder made of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,19 +44,6 @@ impl Heard {
     }
 }
 
-/// An answer without its frame.
-fn words(dialect: Dialect, reply: &Reply) -> String {
-    let bytes = reply_bytes(dialect, reply);
-    let text = match dialect {
-        Dialect::Framed => bytes[4..].strip_suffix(b"\n").expect("a framed answer ends in a newline"),
-        Dialect::Counted => {
-            let length_end = bytes.iter().position(|b| *b == b'\n').expect("a length ends in a newline");
-            &bytes[length_end + 1..]
-        }
-    };
-    String::from_utf8(text.to_vec()).expect("answers are text")
-}
-
 /// A reply as the code under test writes it.
 pub(crate) fn reply_bytes(dialect: Dialect, reply: &Reply) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -61,56 +51,10 @@ pub(crate) fn reply_bytes(dialect: Dialect, reply: &Reply) -> Vec<u8> {
     bytes
 }
 
-/// What became of all the bytes that one connection received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delivered {
-    pub(crate) dialect: Option<Dialect>,
-    pub(crate) messages: Vec<Incoming>,
-    /// Bytes of an incomplete message that wait for more.
-    pub(crate) waiting_bytes: usize,
-    pub(crate) batch_in_progress: Option<u64>,
-}
-
 impl Delivered {
     pub(crate) fn heard(&self) -> Vec<Heard> {
         let heard = |incoming| Heard::of(self.dialect, incoming);
         self.messages.iter().map(heard).collect()
-    }
-}
-
-/// Delivers pieces to a fresh decoder as `server::connection` does: what is left
-/// over is offered again with the next piece behind it, and nothing is read
-/// after a refusal for good.
-pub(crate) fn deliver<'a>(limits: WireLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Delivered {
-    let mut decoder = Decoder::new(limits);
-    let mut messages = Vec::new();
-    let mut input = Vec::new();
-    let (mut open, mut arrived) = (true, 0);
-    for piece in pieces {
-        if !open {
-            break;
-        }
-        arrived += piece.len();
-        input.extend_from_slice(piece);
-        let mut rest = &input[..];
-        while open {
-            let Some(incoming) = decoder.decode(&mut rest) else {
-                break;
-            };
-            open = !matches!(incoming, Incoming::RefusedForGood(_) | Incoming::Foreign);
-            messages.push(incoming);
-            assert!(messages.len() <= arrived, "a message that uses no byte comes for ever");
-        }
-        input = if open { rest.to_vec() } else { Vec::new() };
-        let held = input.len() + decoder.held_bytes();
-        // Where the fields of a row are is kept beside its text: less than as much again.
-        assert!(held <= 2 * arrived, "holds {held} bytes of {arrived} that arrived");
-    }
-    Delivered {
-        dialect: decoder.dialect(),
-        messages,
-        waiting_bytes: input.len(),
-        batch_in_progress: decoder.batch_in_progress(),
     }
 }
 

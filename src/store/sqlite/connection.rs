@@ -4,17 +4,17 @@
 //! file: one that misses them is silently weaker. So every connection passes
 //! through [`configure`], and a test reads the settings back.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
-use super::{OpenError, sqlite_error};
+use super::header::{self, refuse_foreign_file};
+use super::{OpenError, sqlite_error, startup};
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;
@@ -30,7 +30,7 @@ const JOURNAL_SIZE_LIMIT_BYTES: i64 = 64 << 20;
 const STATEMENTS_KEPT: usize = 64;
 
 /// `PRAGMA application_id` of our databases: "sort" in ASCII.
-const APPLICATION_ID: i32 = 0x736f_7274;
+pub(super) const APPLICATION_ID: i32 = 0x736f_7274;
 
 static MIGRATIONS_DIR: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
@@ -51,51 +51,6 @@ pub(super) fn require_safe_sqlite() -> Result<(), OpenError> {
     }
 }
 
-/// Looks at the file's first bytes, before anything is made or locked, and
-/// refuses what is no database of ours. A missing or empty file is fine.
-pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
-    let folder = folder_of(path);
-    if !folder.is_dir() {
-        return Err(OpenError::NoFolder(folder));
-    }
-    if path.exists() && !path.is_file() {
-        return Err(OpenError::NotAFile(path.to_owned()));
-    }
-    let mut header = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut header));
-    match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(OpenError::NotWritable { path, source });
-        }
-        Ok(0) => return Ok(()),
-        Ok(_) => {}
-    }
-    if !header.starts_with(b"SQLite format 3\0") || header.len() < HEADER_BYTES as usize {
-        return Err(OpenError::NotSqlite(path.to_owned()));
-    }
-    // "The SQLite database file format", 1.3: big-endian fields of the header.
-    let field = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    let (user_version, application_id) = (i64::from(field(60)), field(68));
-    if application_id == APPLICATION_ID && user_version > newest_schema() {
-        return Err(newer(path, user_version));
-    }
-    // The same, 1.6: the schema's b-tree follows. Not an empty leaf: there are tables.
-    let has_tables = header[100] != 0x0d || header[103..105] != [0, 0];
-    if application_id != APPLICATION_ID && has_tables {
-        return Err(OpenError::Foreign(path.to_owned()));
-    }
-    Ok(())
-}
-
-/// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
-const HEADER_BYTES: u64 = 108;
-
-fn newer(path: &Path, found: i64) -> OpenError {
-    OpenError::Newer { path: path.to_owned(), found, known: newest_schema() }
-}
-
 /// The folder that a file is in.
 pub(super) fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
@@ -104,7 +59,9 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Opens the one connection that writes, and brings the schema up to date.
+/// Opens the one connection that writes, verifies what can be verified at once,
+/// and brings the schema up to date. Until [`release_log`] the connection leaves
+/// a log that it found as it is, also when it closes.
 ///
 /// This happens before any other connection is opened: connections that open a
 /// new database at the same time trip over each other's `journal_mode`.
@@ -112,20 +69,23 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let fail = |operation| move |source| open_error(path, operation, source);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let found_log = header::has_log(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
+    // Closing copies the log into the database. One that is refused stays as it is.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, found_log)
+        .and_then(|_| configure(&mut connection))
+        .map_err(fail("setting up the writing connection"))?;
     refuse_foreign_schema(&connection, path)?;
-    // journal_mode is a property of the file; it answers what now holds.
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-        .map_err(fail("switching to a write-ahead log"))?;
-    if mode != "wal" {
+    startup::verify(&connection, path)?;
+    let modes = set_journal_mode(&connection).map_err(fail("switching to a write-ahead log"))?;
+    if modes != ["wal"] {
         return Err(OpenError::Sqlite {
             path: path.to_owned(),
             operation: "switching to a write-ahead log",
             source: rusqlite::Error::InvalidQuery,
         });
     }
-    configure(&mut connection).map_err(fail("setting up the writing connection"))?;
     // The writer decides when to checkpoint: after it has answered, not inside a commit.
     connection
         .pragma_update(None, "wal_autocheckpoint", 0)
@@ -133,6 +93,20 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         .map_err(fail("setting up the writing connection"))?;
     MIGRATIONS.to_latest(&mut connection).map_err(|error| migration_error(path, error))?;
     Ok(connection)
+}
+
+/// `journal_mode` is a property of the file; the answer is what now holds.
+///
+/// All rows are read, though there is one: the change is committed when the
+/// statement ends, and only a statement that is run to its end tells of a commit
+/// that failed.
+fn set_journal_mode(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection.prepare("PRAGMA journal_mode = wal")?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// From here on the connection may copy the log into the database and remove it.
+pub(super) fn release_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
 }
 
 /// Opens a connection to look at an existing database, beside a running server.
@@ -146,21 +120,45 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
     refuse_foreign_schema(&connection, path)?;
     configure(&mut connection).map_err(fail("setting up a reading connection"))?;
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(fail("reading the schema version"))?;
-    match version {
+    match schema_version(&connection).map_err(fail("reading the schema version"))? {
         version if version > newest_schema() => Err(newer(path, version)),
-        0 => Err(OpenError::Foreign(path.to_owned())),
+        0 if !has_tables(&connection).map_err(fail("reading the schema"))? => {
+            Err(OpenError::Foreign(path.to_owned()))
+        }
+        version if version <= 0 => Err(no_version(path, version)),
         _ => Ok(connection),
     }
 }
 
-/// An empty database in memory with today's schema, to compare another with.
-pub(super) fn open_in_memory() -> rusqlite::Result<Connection> {
+/// An empty database in memory with the schema of a version, to compare another with.
+pub(super) fn open_in_memory(version: i64) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
-    MIGRATIONS.to_latest(&mut connection).expect("the built-in migrations apply: a test runs them");
+    MIGRATIONS
+        .to_version(&mut connection, usize::try_from(version).unwrap_or(0))
+        .expect("the built-in migrations apply: a test runs them");
     Ok(connection)
+}
+
+/// How many migrations the database has seen; what damage makes of that is refused.
+pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Whether anything was ever made in the database.
+pub(super) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}
+
+pub(super) fn newer(path: &Path, found: i64) -> OpenError {
+    OpenError::Newer { path: path.to_owned(), found, known: newest_schema() }
+}
+
+/// The application's mark and tables, but a version that no migration leaves.
+pub(super) fn no_version(path: &Path, found: i64) -> OpenError {
+    OpenError::Corrupt {
+        path: path.to_owned(),
+        detail: format!("it has tables, but the schema version {found}"),
+    }
 }
 
 /// Flags of the connections that only read.
@@ -185,17 +183,13 @@ fn refuse_foreign_schema(connection: &Connection, path: &Path) -> Result<(), Ope
     let fail = |source| open_error(path, "reading the schema", source);
     let application_id: i32 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(fail)?;
-    let table: Option<String> = connection
-        .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
-        .optional()
-        .map_err(fail)?;
-    match table {
-        Some(_) if application_id != APPLICATION_ID => Err(OpenError::Foreign(path.to_owned())),
-        _ => Ok(()),
+    match application_id != APPLICATION_ID && has_tables(connection).map_err(fail)? {
+        true => Err(OpenError::Foreign(path.to_owned())),
+        false => Ok(()),
     }
 }
 
-fn open_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
+pub(super) fn open_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
     match source.sqlite_error_code() {
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             OpenError::NotWritable { path: path.to_owned(), source: std::io::Error::other(source) }

@@ -3,11 +3,12 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing};
-use super::{Options, newest_standing, now};
-use crate::lottery::{AgencyId, Batch, DEFAULT_WINNING_NUMBER, Digest, DrawId, Place};
+use super::{Options, newest_standing, now, settings};
+use crate::failpoint::Failpoint;
+use crate::lottery::{AgencyId, Batch, Digest, DrawId, Place};
 
 /// A batch and the digest of its rows, computed before the writer is asked.
 #[derive(Debug)]
@@ -32,46 +33,17 @@ pub(super) fn prepare(connection: &mut Connection, options: &Options) -> rusqlit
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM draws", [], |row| row.get(0))?;
     match newest {
-        None => open_first_draw(&transaction, options)?,
-        Some(draw) => apply_settings(&transaction, DrawId(draw), options)?,
+        None => settings::open_first_draw(&transaction, options)?,
+        Some(draw) => settings::apply(&transaction, DrawId(draw), options)?,
     }
     let draw = newest_standing(&transaction)?.draw;
+    settings::note(&transaction, draw)?;
     let drawn_now = make_draw_if_due(&transaction, draw)?;
     let standing = newest_standing(&transaction)?;
+    Failpoint::BeforePrepared.pass();
     transaction.commit()?;
+    Failpoint::AfterPrepared.pass();
     Ok((standing, drawn_now))
-}
-
-fn open_first_draw(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
-    transaction.execute(
-        "INSERT INTO draws (winning_number, expected_agencies, opened_at) VALUES ($1, $2, $3)",
-        params![options.winning_number.unwrap_or(DEFAULT_WINNING_NUMBER), options.agencies, now()],
-    )?;
-    Ok(())
-}
-
-/// What the operator says explicitly holds for a draw that is still open, and
-/// every change is audited; what is not said stays as the draw was opened.
-fn apply_settings(transaction: &Transaction<'_>, draw: DrawId, options: &Options) -> rusqlite::Result<()> {
-    for (column, value) in
-        [("expected_agencies", options.agencies), ("winning_number", options.winning_number)]
-    {
-        let Some(value) = value else { continue };
-        // `column` is one of the two names above.
-        let changed = transaction.execute(
-            &format!(
-                "UPDATE draws SET {column} = $1 WHERE id = $2 AND drawn_at IS NULL AND {column} IS NOT $1"
-            ),
-            params![value, draw.0],
-        )?;
-        if changed == 1 {
-            transaction.execute(
-                "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, 'serve', $2, $3)",
-                params![now(), draw.0, format!("{column} set to {value}")],
-            )?;
-        }
-    }
-    Ok(())
 }
 
 /// The newest draw as a write finds it.
@@ -188,6 +160,7 @@ fn insert(
     stored_at: &str,
 ) -> rusqlite::Result<()> {
     insert_bets(connection, draw, batch)?;
+    Failpoint::InsideBatch.pass();
     let (upload, first_row) = match &batch.place {
         Some(place) => (Some(place.upload.as_str()), Some(place.first_row)),
         None => (None, None),
@@ -304,6 +277,7 @@ fn make_draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Result<b
     if changed == 0 {
         return Ok(false);
     }
+    Failpoint::InsideDraw.pass();
     // Bets are appended draw after draw, so the bets of earlier draws, which are
     // counted in their rows, come first: the scan starts behind them.
     let winners = connection
@@ -315,6 +289,7 @@ fn make_draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Result<b
                 AND number = (SELECT winning_number FROM draws WHERE id = $1)",
         )?
         .execute([draw.0])?;
+    Failpoint::AfterWinners.pass();
     connection
         .prepare_cached("UPDATE draws SET winners = $1 WHERE id = $2")?
         .execute(params![winners, draw.0])?;

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use super::super::{Appended, Closed, Resolver, StoreError, Ticket};
 use super::draw::DigestedBatch;
 use super::{Announcement, Event, Observer, draw, newest_standing, now};
+use crate::failpoint::Failpoint;
 use crate::lottery::{AgencyId, Batch};
 
 /// Most commands in one transaction.
@@ -187,6 +188,7 @@ impl Task {
             Ok(transaction) => transaction,
             Err(error) => return refuse_or_fail("BEGIN", &error, group),
         };
+        Failpoint::BeforeInsert.pass();
         let executed = match execute_all(&transaction, &group) {
             Ok(executed) => executed,
             Err(error) => {
@@ -201,6 +203,7 @@ impl Task {
             .drawn
             .is_some()
             .then(|| self.announcement.write().unwrap_or_else(PoisonError::into_inner));
+        Failpoint::BeforeCommit.pass();
         if let Err(error) = transaction.commit() {
             return match error.sqlite_error_code() {
                 // The log could not take the commit's frames, so there is none.
@@ -208,8 +211,11 @@ impl Task {
                 _ => Err(fatal("COMMIT", &error)),
             };
         }
+        Failpoint::AfterCommit.pass();
         if let Some(standing) = executed.drawn {
+            Failpoint::BeforeAnnouncement.pass();
             (self.observer)(Event::Drawn(standing));
+            Failpoint::AfterAnnouncement.pass();
         }
         drop(announcing);
         self.truncated = false;
@@ -260,9 +266,11 @@ impl Task {
     /// A reader in the way is no error, and neither is a full disk: the log
     /// keeps everything, and the next checkpoint tries again.
     fn checkpoint(&mut self, mode: &str) -> Result<Log, Fatal> {
+        Failpoint::BeforeCheckpoint.pass();
         let result = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
             Ok(Log { busy: row.get(0)?, pages: row.get(1)? })
         });
+        Failpoint::AfterCheckpoint.pass();
         match result {
             Ok(log) => Ok(log),
             Err(error) if is_refusable(&error).is_some() => {

@@ -1,0 +1,146 @@
+//! Points at which the program can be told to die, so that tests can restart it
+//! exactly there.
+//!
+//! `SORTEO_FAILPOINT=after_commit:3` ends the process by SIGKILL when it passes
+//! the point for the third time. Only builds with debug assertions have points:
+//! in a release build [`Failpoint::pass`] is empty and the variable is refused
+//! like any other unknown one.
+
+use std::fmt;
+
+/// The variable of the environment that arms a point: its name, and after a
+/// colon which pass of it is the last (1 where it is not said).
+pub const VARIABLE: &str = "SORTEO_FAILPOINT";
+
+/// Whether this build has points.
+pub const COMPILED_IN: bool = cfg!(debug_assertions);
+
+macro_rules! failpoints {
+    ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
+        /// A point at which the program can be told to die.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Failpoint {
+            $($(#[$doc])* $point,)*
+        }
+
+        impl Failpoint {
+            /// Every point there is.
+            pub const ALL: &[Self] = &[$(Self::$point),*];
+
+            /// What the variable calls it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$point => $name,)*
+                }
+            }
+        }
+    };
+}
+
+failpoints! {
+    /// A database is being opened; a draw that is due is made, and not committed.
+    BeforePrepared = "before_prepared",
+    /// What opening changed is committed, and not announced.
+    AfterPrepared = "after_prepared",
+    /// A group's transaction is open; nothing is written.
+    BeforeInsert = "before_insert",
+    /// The bets of a batch are inserted, the batch's own row is not.
+    InsideBatch = "inside_batch",
+    /// All of a group is written.
+    BeforeCommit = "before_commit",
+    /// A group is committed; nobody is told.
+    AfterCommit = "after_commit",
+    /// The draw's row says that it is made; its winners are not written.
+    InsideDraw = "inside_draw",
+    /// The winners are written, and not counted in the draw's row.
+    AfterWinners = "after_winners",
+    /// The draw is committed and not announced.
+    BeforeAnnouncement = "before_announcement",
+    /// The draw is announced; no agency is answered.
+    AfterAnnouncement = "after_announcement",
+    /// Answers are ready, none is sent.
+    BeforeAnswer = "before_answer",
+    /// The system took answers, which does not mean that the peer has them.
+    AfterAnswer = "after_answer",
+    /// The log is about to be copied into the database.
+    BeforeCheckpoint = "before_checkpoint",
+    /// The log is copied.
+    AfterCheckpoint = "after_checkpoint",
+}
+
+impl Failpoint {
+    /// Dies here, if that was asked for.
+    #[inline]
+    pub fn pass(self) {
+        #[cfg(debug_assertions)]
+        armed::pass(self);
+    }
+}
+
+impl fmt::Display for Failpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads the variable's value: which point, and at which pass of it to die.
+pub fn parse(value: &str) -> Result<(Failpoint, u64), String> {
+    let (name, pass) = value.split_once(':').unwrap_or((value, "1"));
+    let point = Failpoint::ALL.iter().find(|point| point.name() == name);
+    let pass = pass.parse().ok().filter(|pass| *pass >= 1);
+    point.copied().zip(pass).ok_or_else(|| {
+        let names: Vec<&str> = Failpoint::ALL.iter().map(|point| point.name()).collect();
+        format!("`{value}` is not a failpoint, or NAME:PASS with one of {}", names.join(", "))
+    })
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use signal_hook::consts::SIGKILL;
+
+    use super::{Failpoint, VARIABLE, parse};
+
+    /// The point to die at, and how many passes of it are left.
+    ///
+    /// A static, unlike all other configuration: the points lie so deep that
+    /// handing it down would change the signatures that it is to test.
+    static ARMED: LazyLock<Option<(Failpoint, AtomicU64)>> = LazyLock::new(|| {
+        // A value that cannot be read was refused when the program started.
+        let (point, pass) = parse(&std::env::var(VARIABLE).ok()?).ok()?;
+        Some((point, AtomicU64::new(pass)))
+    });
+
+    pub(super) fn pass(point: Failpoint) {
+        if let Some((armed, left)) = &*ARMED
+            && *armed == point
+            && left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            let _ = signal_hook::low_level::raise(SIGKILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_named_with_the_pass_to_die_at() {
+        assert_eq!(parse("after_commit"), Ok((Failpoint::AfterCommit, 1)));
+        assert_eq!(parse("before_answer:12"), Ok((Failpoint::BeforeAnswer, 12)));
+        for wrong in ["", "after", "after_commit:", "after_commit:0", "after_commit:-1", "after_commit:1:1"] {
+            assert!(parse(wrong).unwrap_err().contains("before_insert"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<&str> = Failpoint::ALL.iter().map(|point| point.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Failpoint::ALL.len());
+    }
+}

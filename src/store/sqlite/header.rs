@@ -1,0 +1,138 @@
+//! A file's first bytes: whose it is, and whether they can be right. They are
+//! read before anything is opened, made or locked.
+//!
+//! What the fields mean is from "The SQLite database file format", 1.3 and 1.6.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+use super::connection::{APPLICATION_ID, folder_of, newer, newest_schema};
+
+/// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
+const HEADER_BYTES: usize = 108;
+/// What every SQLite database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// The fractions of a page that a cell may take: constants of the format.
+const PAYLOAD_FRACTIONS: [u8; 3] = [64, 32, 32];
+
+/// Refuses what is no database of ours, or one whose header cannot be right. A
+/// missing or empty file is fine, where no log is beside it.
+pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        return Err(OpenError::NoFolder(folder));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(OpenError::NotAFile(path.to_owned()));
+    }
+    let mut header = Vec::new();
+    match File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(OpenError::NotWritable { path: path.to_owned(), source: error });
+        }
+        // SQLite would make a new database, and delete the log of the old one.
+        Ok(0) | Err(_) if has_log(path) => {
+            let detail = format!("it is missing or empty, but its log {} is not", log_of(path).display());
+            return Err(OpenError::Corrupt { path: path.to_owned(), detail });
+        }
+        Ok(0) | Err(_) => return Ok(()),
+        Ok(_) => {}
+    }
+    // The power went while the database was made: its first page has not arrived,
+    // and the journal beside it tells SQLite to undo the rest.
+    if header.iter().all(|byte| *byte == 0) && companion(path, "-journal").exists() {
+        return Ok(());
+    }
+    let Some(header) = header.first_chunk().filter(|header| header.starts_with(MAGIC)) else {
+        return Err(OpenError::NotSqlite(path.to_owned()));
+    };
+    let header = Header(header);
+    if let Some(detail) = header.damage() {
+        return Err(OpenError::Corrupt { path: path.to_owned(), detail });
+    }
+    header.refuse_other_owner(path)?;
+    header.refuse_truncated(path)
+}
+
+/// The write-ahead log that belongs to a database.
+fn log_of(path: &Path) -> PathBuf {
+    companion(path, "-wal")
+}
+
+/// A file that SQLite keeps beside a database.
+fn companion(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Whether there is a log with anything in it beside the database.
+pub(super) fn has_log(path: &Path) -> bool {
+    fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+}
+
+struct Header<'a>(&'a [u8; HEADER_BYTES]);
+
+impl Header<'_> {
+    /// A big-endian field of four bytes.
+    fn field(&self, at: usize) -> u32 {
+        u32::from_be_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+    }
+
+    fn page_bytes(&self) -> u64 {
+        match u16::from_be_bytes([self.0[16], self.0[17]]) {
+            1 => 65_536,
+            bytes => bytes.into(),
+        }
+    }
+
+    /// What cannot be so in any database that SQLite wrote.
+    fn damage(&self) -> Option<String> {
+        let page_bytes = self.page_bytes();
+        if !(page_bytes.is_power_of_two() && page_bytes >= 512) {
+            return Some(format!("its header tells a page size of {page_bytes} bytes"));
+        }
+        if self.0[18..20].iter().any(|version| !(1..=2).contains(version)) {
+            return Some(format!("its header tells the file format {} and {}", self.0[18], self.0[19]));
+        }
+        if self.0[21..24] != PAYLOAD_FRACTIONS {
+            return Some("its header is garbled".to_owned());
+        }
+        None
+    }
+
+    fn refuse_other_owner(&self, path: &Path) -> Result<(), OpenError> {
+        let ours = self.field(68) == APPLICATION_ID as u32;
+        // The version is a signed number.
+        let version = i64::from(self.field(60) as i32);
+        if ours && version > newest_schema() {
+            return Err(newer(path, version));
+        }
+        // The schema's b-tree follows the header. Not an empty leaf: there are tables.
+        let has_tables = self.0[100] != 0x0d || self.0[103..105] != [0, 0];
+        match has_tables && !ours {
+            true => Err(OpenError::Foreign(path.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// SQLite refuses it too, but does not tell why. With a log the pages that
+    /// are missing may be there.
+    fn refuse_truncated(&self, path: &Path) -> Result<(), OpenError> {
+        let bytes = u64::from(self.field(28)) * self.page_bytes();
+        // Older programs do not keep the number of pages; these two tell whether it holds.
+        let holds = self.field(24) == self.field(92);
+        // The log first: where a server is emptying it, the file is whole afterwards.
+        if !holds || has_log(path) {
+            return Ok(());
+        }
+        let found = fs::metadata(path).map_or(0, |file| file.len());
+        if found >= bytes {
+            return Ok(());
+        }
+        let detail = format!("it is cut short: {found} of {bytes} bytes are there");
+        Err(OpenError::Corrupt { path: path.to_owned(), detail })
+    }
+}

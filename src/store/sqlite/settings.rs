@@ -1,0 +1,81 @@
+//! What a draw is made with: how many agencies must be done, and which number
+//! wins. The audit tells it too, and both must say the same.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{Options, now};
+use crate::lottery::{DEFAULT_WINNING_NUMBER, DrawId};
+
+/// Opens the first draw of a database.
+pub(super) fn open_first_draw(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO draws (winning_number, expected_agencies, opened_at) VALUES ($1, $2, $3)",
+        params![options.winning_number.unwrap_or(DEFAULT_WINNING_NUMBER), options.agencies, now()],
+    )?;
+    Ok(())
+}
+
+/// What the operator says explicitly holds for a draw that is still open; what
+/// is not said stays as the draw was opened.
+pub(super) fn apply(transaction: &Transaction<'_>, draw: DrawId, options: &Options) -> rusqlite::Result<()> {
+    for (column, value) in
+        [("expected_agencies", options.agencies), ("winning_number", options.winning_number)]
+    {
+        let Some(value) = value else { continue };
+        // `column` is one of the two names above.
+        transaction.execute(
+            &format!(
+                "UPDATE draws SET {column} = $1 WHERE id = $2 AND drawn_at IS NULL AND {column} IS NOT $1"
+            ),
+            params![value, draw.0],
+        )?;
+    }
+    Ok(())
+}
+
+/// The settings of each draw, as the audit tells them.
+const SETTINGS: &str = "
+    SELECT id AS draw_id, 'expected_agencies ' AS setting,
+           coalesce('expected_agencies set to ' || expected_agencies, 'expected_agencies inferred') AS held,
+           drawn_at
+      FROM draws
+     UNION ALL
+    SELECT id, 'winning_number ', 'winning_number set to ' || winning_number, drawn_at FROM draws";
+
+/// What a server said last of a setting in the audit; NULL where none did.
+const NOTED: &str = "
+    (SELECT detail FROM audit
+      WHERE audit.draw_id = settings.draw_id AND action = 'serve'
+        AND substr(detail, 1, length(setting)) = setting
+      ORDER BY id DESC LIMIT 1)";
+
+/// Notes in the audit what an open draw is made with, unless it says so already.
+/// Besides telling an operator, it tells these numbers a second time: a draw is
+/// right only if they are, and nothing else in the database depends on them.
+pub(super) fn note(transaction: &Transaction<'_>, draw: DrawId) -> rusqlite::Result<()> {
+    transaction.execute(
+        &format!(
+            "INSERT INTO audit (at, action, draw_id, detail)
+             SELECT $1, 'serve', draw_id, held FROM ({SETTINGS}) AS settings
+              WHERE draw_id = $2 AND drawn_at IS NULL AND {NOTED} IS NOT held
+              ORDER BY setting"
+        ),
+        params![now(), draw.0],
+    )?;
+    Ok(())
+}
+
+/// A line for each setting of a draw that is not what a server noted last.
+pub(super) fn not_as_noted(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare(&format!(
+            "SELECT draw_id, held, noted
+               FROM (SELECT draw_id, held, {NOTED} AS noted FROM ({SETTINGS}) AS settings)
+              WHERE noted <> held"
+        ))?
+        .query_map([], |row| {
+            let (draw, held, noted): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("draw {draw} has {held}, the audit tells {noted}"))
+        })?
+        .collect()
+}

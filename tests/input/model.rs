@@ -1,0 +1,285 @@
+//! What a server answers, and what it then holds: the lottery written a second
+//! time from `docs/protocol.md`, with nothing but lists to search through.
+
+use std::collections::BTreeMap;
+
+use super::reading::{self, Allowed, Asked, Bet, Reading, Speech};
+
+/// The number that wins.
+pub const WINNING_NUMBER: u32 = 7574;
+/// Most documents of one page.
+const PAGE_DOCUMENTS_MAX: usize = 1_000;
+/// Bytes of documents, each with a comma, that leave room in a frame for the
+/// words around them and the longest `next`.
+const PAGE_BYTES_MAX: usize = 8192 - "WINNERS|OK||\n".len() - "18446744073709551615".len();
+
+/// One lottery with one draw.
+#[derive(Clone, Debug, Default)]
+pub struct Lottery {
+    /// How many agencies must be done; `None`: inferred.
+    agencies: Option<u32>,
+    pub drawn: bool,
+    /// All bets in stored order, each with its agency.
+    pub bets: Vec<(u32, Bet)>,
+    pub batches: Vec<Batch>,
+    /// Who is done, and with how many bets.
+    pub done: BTreeMap<u32, u64>,
+}
+
+/// A batch as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub agency: u32,
+    pub place: Option<(String, u64)>,
+    pub bets: Vec<Bet>,
+}
+
+/// What comes back on one connection.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    pub answers: Vec<Answer>,
+    /// Whether the server closes by itself after the last.
+    pub closes: bool,
+    /// For how long the server waits for a draw that nobody makes.
+    pub waited_ms: u64,
+}
+
+/// An answer, and how many bytes must have arrived for it to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub due_at: usize,
+    pub bytes: Vec<u8>,
+}
+
+impl Answers {
+    /// All bytes that come back.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.bytes_due(usize::MAX)
+    }
+
+    /// What has come back once so many bytes have arrived.
+    pub fn bytes_due(&self, arrived: usize) -> Vec<u8> {
+        let due = self.answers.iter().take_while(|answer| answer.due_at <= arrived);
+        due.flat_map(|answer| answer.bytes.iter().copied()).collect()
+    }
+}
+
+impl Lottery {
+    pub fn new(agencies: Option<u32>) -> Self {
+        Self { agencies, ..Self::default() }
+    }
+
+    /// Carries out all that one connection sends.
+    pub fn hear(&mut self, bytes: &[u8], allowed: Allowed) -> Answers {
+        let Reading { speech, messages, .. } = reading::read(bytes, allowed);
+        let mut answers = Answers::default();
+        for message in messages {
+            answers.closes = message.asked.ends_the_connection();
+            if let Asked::Wait { ms, .. } = message.asked
+                && !self.drawn
+            {
+                answers.waited_ms += ms;
+            }
+            if let (Some(speech), Some(words)) = (speech, self.answer(message.asked)) {
+                answers.answers.push(Answer { due_at: message.end, bytes: in_bytes(speech, &words) });
+            }
+        }
+        answers
+    }
+
+    /// Carries out one message; answers in words, where there is an answer.
+    pub fn answer(&mut self, asked: Asked) -> Option<String> {
+        Some(match asked {
+            Asked::Foreign => return None,
+            Asked::Refused(words) | Asked::RefusedForGood(words) => words,
+            Asked::Bet(agency, bet) => {
+                let batch = Batch { agency, place: None, bets: vec![bet] };
+                verdict("ACK", self.store(vec![batch]))
+            }
+            Asked::Batch { agency, place, bets } => {
+                let count = bets.len();
+                match self.store(vec![Batch { agency, place, bets }]) {
+                    Ok(()) => format!("ACK_BATCH|OK|{count}"),
+                    Err(reason) => format!("ACK_BATCH|ERR|{count}|{reason}"),
+                }
+            }
+            Asked::Payload(rows) => match self.store(by_agency(rows)) {
+                Ok(()) => "ACK".to_owned(),
+                Err(_) => "ERROR_INVALID_BATCH".to_owned(),
+            },
+            Asked::Done { agency, bets } => verdict("ACK_DONE", self.close(agency, bets)),
+            Asked::DoneAndWinners { agency } => {
+                let _ = self.close(agency, None);
+                if self.drawn { self.winning_lines(agency) } else { "ERROR_LOTTERY_HASNT_ENDED".to_owned() }
+            }
+            Asked::Winners { agency } => winners(self.all_winners(agency)),
+            Asked::Page { agency, after, draw } => winners(self.page(agency, after, draw)),
+            // Nobody else is there to make the draw meanwhile.
+            Asked::Wait { agency, .. } => winners(self.page(agency, 0, None)),
+            Asked::Resume { agency, upload } => format!("RESUME|OK|{}", self.next_row(agency, &upload)),
+            Asked::Status => self.status(),
+        })
+    }
+
+    /// Stores all, or nothing for the reason of the first that cannot be.
+    fn store(&mut self, batches: Vec<Batch>) -> Result<(), String> {
+        let before = (self.bets.len(), self.batches.len());
+        let stored = batches.into_iter().try_for_each(|batch| self.store_one(batch));
+        if stored.is_err() {
+            self.bets.truncate(before.0);
+            self.batches.truncate(before.1);
+        }
+        stored
+    }
+
+    fn store_one(&mut self, batch: Batch) -> Result<(), String> {
+        if batch.place.is_some() {
+            let at_its_place =
+                self.batches.iter().find(|other| other.agency == batch.agency && other.place == batch.place);
+            match at_its_place {
+                Some(stored) if *stored == batch => return Ok(()),
+                Some(_) => return Err("conflict".into()),
+                None => {}
+            }
+        }
+        if self.drawn {
+            return Err("draw_closed".into());
+        }
+        if self.done.contains_key(&batch.agency) {
+            return Err("agency_done".into());
+        }
+        if let Some((upload, first_row)) = &batch.place {
+            let next_row = self.next_row(batch.agency, upload);
+            if *first_row > next_row {
+                return Err(format!("gap|{next_row}"));
+            }
+            if *first_row < next_row {
+                return Err("conflict".into());
+            }
+        }
+        if !batch.bets.is_empty() {
+            self.bets.extend(batch.bets.iter().map(|bet| (batch.agency, bet.clone())));
+            self.batches.push(batch);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, agency: u32, bets: Option<u64>) -> Result<(), String> {
+        let stored = self.bets.iter().filter(|(other, _)| *other == agency).count() as u64;
+        if bets.is_some_and(|bets| bets != stored) {
+            return Err(format!("count_mismatch|{stored}"));
+        }
+        if !self.drawn {
+            self.done.insert(agency, stored);
+            self.drawn = match self.agencies {
+                Some(agencies) => self.done.len() as u64 >= u64::from(agencies),
+                None => {
+                    let from_one_on = self.done.keys().filter(|agency| **agency >= 1).count() as u64;
+                    let highest = u64::from(self.highest_seen());
+                    highest >= 1 && from_one_on == highest
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn highest_seen(&self) -> u32 {
+        let with_bets = self.batches.iter().map(|batch| batch.agency);
+        with_bets.chain(self.done.keys().copied()).max().unwrap_or(0)
+    }
+
+    fn next_row(&self, agency: u32, upload: &str) -> u64 {
+        let of_the_upload = |batch: &&Batch| {
+            batch.agency == agency && batch.place.as_ref().is_some_and(|(name, _)| name == upload)
+        };
+        self.batches.iter().filter(of_the_upload).map(|batch| batch.bets.len() as u64).sum()
+    }
+
+    fn status(&self) -> String {
+        let state = if self.drawn { "drawn" } else { "open" };
+        let expected = self.agencies.unwrap_or_else(|| self.highest_seen());
+        format!("STATUS|OK|1|{state}|{}|{expected}|{}", self.done.len(), self.bets.len())
+    }
+
+    /// Places of an agency's winning bets among all bets, from 1, and the bets.
+    pub fn winning_bets(&self, agency: u32) -> impl Iterator<Item = (u64, &Bet)> {
+        let wins = move |(_, (other, bet)): &(u64, &(u32, Bet))| {
+            self.drawn && *other == agency && bet.number == WINNING_NUMBER
+        };
+        (1..).zip(&self.bets).filter(wins).map(|(place, (_, bet))| (place, bet))
+    }
+
+    fn all_winners(&self, agency: u32) -> Result<String, &'static str> {
+        if !self.drawn {
+            return Err("not_ready");
+        }
+        let documents: Vec<&str> = self.winning_bets(agency).map(|(_, bet)| &*bet.document).collect();
+        let list = documents.join(",");
+        if "WINNERS|OK|\n".len() + list.len() > 8192 { Err("too_many|use_pages") } else { Ok(list) }
+    }
+
+    fn page(&self, agency: u32, after: u64, draw: Option<u64>) -> Result<String, &'static str> {
+        if draw.is_some_and(|draw| draw != 1) {
+            return Err("bad_draw");
+        }
+        if !self.drawn {
+            return Err("not_ready");
+        }
+        let all: Vec<_> = self.winning_bets(agency).filter(|(place, _)| *place > after).collect();
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for (_, bet) in all.iter().take(PAGE_DOCUMENTS_MAX) {
+            bytes += bet.document.len() + 1;
+            if bytes > PAGE_BYTES_MAX {
+                break;
+            }
+            page.push(&*bet.document);
+        }
+        let is_full = page.len() < all.len() || page.len() == PAGE_DOCUMENTS_MAX;
+        let next = if is_full { all[page.len() - 1].0.to_string() } else { String::new() };
+        Ok(format!("{}|{next}", page.join(",")))
+    }
+
+    fn winning_lines(&self, agency: u32) -> String {
+        let line = |(_, bet): (u64, &Bet)| {
+            let Bet { first_name, last_name, document, birthdate, number } = bet;
+            format!("{first_name}|{last_name}|{document}|{birthdate}|{number}|{agency}")
+        };
+        self.winning_bets(agency).map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// One batch for each agency, agencies in the order of their first row.
+pub fn by_agency(rows: Vec<(u32, Bet)>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for (agency, bet) in rows {
+        match batches.iter_mut().find(|batch| batch.agency == agency) {
+            Some(batch) => batch.bets.push(bet),
+            None => batches.push(Batch { agency, place: None, bets: vec![bet] }),
+        }
+    }
+    batches
+}
+
+fn verdict(verb: &str, result: Result<(), String>) -> String {
+    match result {
+        Ok(()) => format!("{verb}|OK"),
+        Err(reason) => format!("{verb}|ERR|{reason}"),
+    }
+}
+
+fn winners(result: Result<String, &'static str>) -> String {
+    match result {
+        Ok(list) => format!("WINNERS|OK|{list}"),
+        Err(reason) => format!("WINNERS|ERR|{reason}"),
+    }
+}
+
+fn in_bytes(speech: Speech, words: &str) -> Vec<u8> {
+    match speech {
+        Speech::Framed => {
+            let length = u32::try_from(words.len() + 1).expect("a short line").to_be_bytes();
+            [&length, words.as_bytes(), b"\n"].concat()
+        }
+        Speech::Counted => format!("{}\n{words}", words.len()).into_bytes(),
+    }
+}

@@ -1,0 +1,235 @@
+//! What the decoder and the service promise of any bytes. Each function panics
+//! where it does not hold, and says of which input.
+
+use std::slice;
+
+use sorteo::lottery::{self, Batch};
+use sorteo::service::{Begun, MoreWinners, Outcome, Service};
+use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, counted, encode_reply, framed};
+
+use super::delivery::{Delivered, deliver};
+use super::memory_store::MemoryStore;
+use super::model::{self, Lottery, WINNING_NUMBER, by_agency};
+use super::reading::{Allowed, Asked, Bet, Reading, Speech, read};
+
+/// Inputs up to so many bytes are cut at every place there is.
+const CUT_EVERYWHERE_BYTES_MAX: usize = 160;
+/// Longer ones are cut so many times.
+const CUTTINGS: u64 = 6;
+
+/// Limits that a few lines reach.
+pub const TIGHT: WireLimits = WireLimits { batch_bets_max: 3, payload_bytes_max: 150 };
+
+/// The limits in the model's words.
+pub fn allowed(limits: WireLimits) -> Allowed {
+    Allowed { batch_bets: limits.batch_bets_max, payload_bytes: limits.payload_bytes_max }
+}
+
+/// Whatever pieces they come in, the same bytes make the same messages.
+pub fn same_messages_in_any_pieces(limits: WireLimits, input: &[u8]) -> Delivered {
+    let shown = input.escape_ascii();
+    let whole = deliver(limits, [input]);
+    assert_eq!(deliver(limits, input.chunks(1)), whole, "byte by byte: {shown}");
+    if input.len() <= CUT_EVERYWHERE_BYTES_MAX {
+        for cut in 1..input.len() {
+            let (head, tail) = input.split_at(cut);
+            assert_eq!(deliver(limits, [head, tail]), whole, "cut at {cut}: {shown}");
+        }
+    } else {
+        for seed in 0..CUTTINGS {
+            assert_eq!(deliver(limits, pieces(input, seed)), whole, "cutting {seed}: {shown}");
+        }
+    }
+    whole
+}
+
+/// Pieces that only the input and the seed decide.
+fn pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ input.len() as u64;
+    let mut rest = input;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        // Knuth's MMIX constants; the upper bits are the good ones.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Short pieces and long ones alike.
+        let longest = 1 << ((state >> 60) & 7);
+        let (piece, behind) = rest.split_at(rest.len().min(1 + (state >> 33) as usize % longest));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces
+}
+
+/// The decoder makes of the bytes what the protocol says of them.
+pub fn decoded_as_the_protocol_says(limits: WireLimits, input: &[u8], delivered: &Delivered) {
+    let Reading { speech, messages, unfinished_batch } = read(input, allowed(limits));
+    let expected: Vec<_> = messages.into_iter().map(|message| gathered(message.asked)).collect();
+    let came: Vec<_> = delivered.messages.iter().map(|message| asked(delivered.dialect, message)).collect();
+    assert_eq!(came, expected, "{}", input.escape_ascii());
+    assert_eq!(delivered.dialect.map(speech_of), speech, "{}", input.escape_ascii());
+    assert_eq!(delivered.batch_in_progress, unfinished_batch, "{}", input.escape_ascii());
+}
+
+/// Whatever request was understood is understood the same as our clients write it.
+pub fn requests_survive_encoding(delivered: &Delivered) {
+    for message in &delivered.messages {
+        let Incoming::Request(request) = message else { continue };
+        let bytes = encoded(delivered.dialect.expect("a request has one"), request);
+        let again = deliver(WireLimits::default(), [&bytes[..]]);
+        assert_eq!(again.messages, slice::from_ref(message), "{}", bytes.escape_ascii());
+    }
+}
+
+/// A request as a client of the dialect writes it.
+pub fn encoded(dialect: Dialect, request: &Request) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match dialect {
+        Dialect::Framed => framed::encode_request(request, &mut bytes),
+        Dialect::Counted => counted::encode_request(request, &mut bytes),
+    }
+    bytes
+}
+
+/// The service answers the bytes as the model does, and each answer is read back
+/// by the client's side of the dialect.
+pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, input: &[u8]) {
+    let delivered = deliver(limits, [input]);
+    let answers = answers(agencies, &delivered);
+    let expected = Lottery::new(agencies).hear(input, allowed(limits)).answers;
+    let shown = |answer: &[u8]| answer.escape_ascii().to_string();
+    let came: Vec<_> = answers.iter().map(|answer| shown(answer)).collect();
+    let expected: Vec<_> = expected.iter().map(|answer| shown(&answer.bytes)).collect();
+    assert_eq!(came, expected, "{}", input.escape_ascii());
+    for answer in &answers {
+        let mut rest = &answer[..];
+        match delivered.dialect.expect("an answer has one") {
+            Dialect::Framed => _ = framed::decode_answer(&mut rest).expect("a frame of text"),
+            Dialect::Counted => _ = counted::decode_answer(&mut rest).expect("a payload of text"),
+        }
+        assert!(rest.is_empty(), "not read whole: {}", answer.escape_ascii());
+    }
+}
+
+/// What a service on a store in memory answers each message.
+pub fn answers(agencies: Option<u32>, delivered: &Delivered) -> Vec<Vec<u8>> {
+    let service = Service::new(MemoryStore::new(agencies, WINNING_NUMBER, || {}));
+    let answer_of = |message: &Incoming| {
+        let mut answer = Vec::new();
+        self::answer(&service, delivered.dialect?, message.clone(), &mut answer);
+        Some(answer)
+    };
+    delivered.messages.iter().filter_map(answer_of).collect()
+}
+
+fn answer(service: &Service<MemoryStore>, dialect: Dialect, message: Incoming, answers: &mut Vec<u8>) {
+    let outcome = match message {
+        Incoming::Request(request) => match service.begin(request) {
+            Begun::Done(outcome) => outcome,
+            Begun::Committing(commit) => service.finish(commit),
+        },
+        Incoming::Refused(reply) | Incoming::RefusedForGood(reply) => Outcome::Reply(reply),
+        Incoming::Foreign => return,
+    };
+    match outcome {
+        Outcome::Reply(reply) => encode_reply(dialect, &reply, answers),
+        Outcome::LongReply(reply, more) => {
+            encode_reply(dialect, &reply, answers);
+            append_more(service, more, answers);
+        }
+        // Nobody else is there to make the draw: the wait ends when its time is up.
+        Outcome::Wait(agency, _) => {
+            let drawn = service.winners_if_drawn(agency);
+            let reply = drawn.unwrap_or(Reply::Winners(Err(Reason::NotReady)));
+            encode_reply(dialect, &reply, answers);
+        }
+        Outcome::Unknown => panic!("nothing fails in memory"),
+    }
+}
+
+fn append_more(service: &Service<MemoryStore>, more: MoreWinners, answers: &mut Vec<u8>) {
+    let mut next = Some(more);
+    while let Some(more) = next {
+        let (piece, rest) = service.more_winners(&more).expect("nothing fails in memory");
+        answers.extend_from_slice(piece.as_bytes());
+        next = rest;
+    }
+}
+
+// ---- The decoder's messages in the reading's words ------------------------------
+
+/// The decoder gathers a payload's rows by agency.
+fn gathered(asked: Asked) -> Asked {
+    let Asked::Payload(rows) = asked else { return asked };
+    let rows_of = |batch: model::Batch| batch.bets.into_iter().map(move |bet| (batch.agency, bet));
+    Asked::Payload(by_agency(rows).into_iter().flat_map(rows_of).collect())
+}
+
+fn speech_of(dialect: Dialect) -> Speech {
+    match dialect {
+        Dialect::Framed => Speech::Framed,
+        Dialect::Counted => Speech::Counted,
+    }
+}
+
+fn asked(dialect: Option<Dialect>, message: &Incoming) -> Asked {
+    let words = |reply| words(dialect.expect("an answer has a dialect"), reply);
+    match message {
+        Incoming::Refused(reply) => Asked::Refused(words(reply)),
+        Incoming::RefusedForGood(reply) => Asked::RefusedForGood(words(reply)),
+        Incoming::Foreign => Asked::Foreign,
+        Incoming::Request(request) => requested(request),
+    }
+}
+
+fn requested(request: &Request) -> Asked {
+    match request {
+        Request::Bet(batch) => Asked::Bet(batch.agency.0, bets(batch).remove(0)),
+        Request::Batch(batch) => Asked::Batch {
+            agency: batch.agency.0,
+            place: batch.place.as_ref().map(|place| (place.upload.as_str().to_owned(), place.first_row)),
+            bets: bets(batch),
+        },
+        Request::Payload(batches) => {
+            let rows = |batch: &Batch| bets(batch).into_iter().map(|bet| (batch.agency.0, bet)).collect();
+            Asked::Payload(batches.iter().flat_map::<Vec<_>, _>(rows).collect())
+        }
+        Request::Done { agency, bets } => Asked::Done { agency: agency.0, bets: *bets },
+        Request::Winners { agency } => Asked::Winners { agency: agency.0 },
+        Request::WinnersPage { agency, after, draw } => {
+            let draw = draw.map(|draw| u64::try_from(draw.0).expect("no draw is negative"));
+            Asked::Page { agency: agency.0, after: *after, draw }
+        }
+        Request::WaitWinners { agency, wait } => {
+            let ms = u64::try_from(wait.as_millis()).expect("at most a minute");
+            Asked::Wait { agency: agency.0, ms }
+        }
+        Request::DoneAndWinners { agency } => Asked::DoneAndWinners { agency: agency.0 },
+        Request::Resume { agency, upload } => {
+            Asked::Resume { agency: agency.0, upload: upload.as_str().to_owned() }
+        }
+        Request::Status => Asked::Status,
+    }
+}
+
+fn bets(batch: &Batch) -> Vec<Bet> {
+    let bet = |bet: lottery::Bet<'_>| {
+        let texts = [bet.first_name, bet.last_name, bet.document, bet.birthdate].map(str::to_owned);
+        let [first_name, last_name, document, birthdate] = texts;
+        Bet { first_name, last_name, document, birthdate, number: bet.number }
+    };
+    batch.bets.iter().map(bet).collect()
+}
+
+/// An answer without its frame.
+pub fn words(dialect: Dialect, reply: &Reply) -> String {
+    let mut bytes = Vec::new();
+    encode_reply(dialect, reply, &mut bytes);
+    let text = match dialect {
+        Dialect::Framed => bytes[4..].strip_suffix(b"\n").expect("a framed answer ends in a newline"),
+        Dialect::Counted => {
+            let length_end = bytes.iter().position(|b| *b == b'\n').expect("a length ends in a newline");
+            &bytes[length_end + 1..]
+        }
+    };
+    String::from_utf8(text.to_vec()).expect("answers are text")
+}
