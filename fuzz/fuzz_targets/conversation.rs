@@ -1,0 +1,11 @@
+//! Bytes of one connection, through decoder and service: what is answered.
+#![no_main]
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+use sorteo_fuzz::{mutator, service_keeps_its_promises};
+
+fuzz_target!(|bytes: &[u8]| service_keeps_its_promises(bytes));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, size_max: usize, seed: u32| {
+    mutator::mutate(data, size, size_max, seed)
+});

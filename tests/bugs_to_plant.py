@@ -1,0 +1,318 @@
+"""The bugs that `planted_bugs.py` plants: the table.
+
+Each is a mistake that a person could make in one place and a reviewer could
+miss. `breaks` names what must hold and then does not:
+
+    I1  an acknowledged batch is stored whole, exactly once
+    I2  a batch without an answer is stored whole or not at all, a refused one not
+    I3  the same place with the same rows repeats the OK, with others is a conflict
+    I4  one draw, no bet after it, its winners are exactly the winning bets
+    I5  an agency reads only its own winners
+    I6  memory, connections, queues and the log stay bounded under any peer
+    I7  service comes back by itself
+
+`old` stands once in its file; `tests` are the arguments of `cargo test`, after
+variables of the environment where there are any. Any of them may catch the bug,
+and they are run in their order: first the one that shows what it does to an
+agency, or the one that is quick.
+"""
+
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    name: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple
+    # Whether every CI run plants it; its tests need nothing that a machine may lack.
+    few: bool = False
+
+
+def faults(name, seeds=(1,), rounds=1):
+    return tuple(f"FAULTS_SEED={seed} FAULTS_ROUNDS={rounds} --test faults -- {name}" for seed in seeds)
+
+
+def it(*names):
+    return tuple(f"--test it -- {name}" for name in names)
+
+
+def unit(name):
+    return (f"--lib -- {name}",)
+
+
+# What happens now and then is met in 45 rounds.
+SIGKILL_UNDER_LOAD = faults("process_death::sigkill_under_load", seeds=(1, 2, 3), rounds=3)
+
+WRITER = "src/store/sqlite/writer.rs"
+DRAW = "src/store/sqlite/draw.rs"
+CONNECTION = "src/store/sqlite/connection.rs"
+SQLITE = "src/store/sqlite.rs"
+READERS = "src/store/sqlite/readers.rs"
+CHECK = "src/store/sqlite/check/bets.rs"
+SERVICE = "src/service.rs"
+PEER = "src/server/connection.rs"
+
+BUGS = [
+    # ---- The writer: one transaction for a group, answers after its commit ------
+    Bug("answer before the commit", "I1", WRITER,
+        """\
+        if let Err(error) = transaction.commit() {
+            return match""",
+        """\
+        let all: Vec<Command> = std::mem::take(&mut { group });
+        let group: Vec<Command> = Vec::new();
+        for (command, outcome) in all.into_iter().zip(executed.outcomes) {
+            outcome.resolve(command);
+        }
+        let executed = Executed { outcomes: Vec::new(), drawn: executed.drawn };
+        if let Err(error) = transaction.commit() {
+            return match""",
+        faults("disk::power_cut_at_every_operation"), few=True),
+    Bug("outcomes given to the wrong commands of a group", "I1", WRITER,
+        "in group.into_iter().zip(executed.outcomes)",
+        "in group.into_iter().rev().zip(executed.outcomes)",
+        it("store_contract::sqlite::a_refused_append_takes_no_other_with_it")),
+    Bug("what a refused append wrote is not rolled back", "I2", WRITER,
+        """run("ROLLBACK TO batch")?;""",
+        "",
+        it("store_contract::sqlite::batches_of_one_append_are_stored_all_or_none")),
+    Bug("the draw is announced before its commit", "I4", WRITER,
+        "        let announcing = executed\n",
+        """\
+        if let Some(standing) = executed.drawn {
+            (self.observer)(Event::Drawn(standing));
+        }
+        let executed = Executed { drawn: None, ..executed };
+        let announcing = executed
+""",
+        it("sqlite_store::a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it")),
+    Bug("a write that is refused for now is answered OK", "I1", WRITER,
+        "Command::Append(_, resolver) => resolver.resolve(Err(refusal)),",
+        "Command::Append(_, resolver) => resolver.resolve(Ok(Ok(()))),",
+        it("sqlite_store::a_write_that_waits_too_long_for_another_process_is_busy_and_not_stored")),
+    Bug("as many writes wait as are sent", "I6", WRITER,
+        "mpsc::sync_channel(queue_max)",
+        "mpsc::sync_channel(queue_max + 1_000_000)",
+        it("sqlite_store::a_full_queue_is_busy_and_stores_nothing_of_it")),
+    Bug("the log is never copied under load", "I6", WRITER,
+        "self.pages_since_checkpoint += group.iter().map(Command::pages).sum::<u64>();",
+        "self.pages_since_checkpoint = group.iter().map(Command::pages).sum::<u64>();",
+        it("sqlite_store::the_log_stays_small_under_many_small_writes")),
+    Bug("the log is never reset while somebody reads", "I6", WRITER,
+        "if log.pages < self.reset_from_pages {",
+        "if log.pages < i64::MAX {",
+        it("sqlite_store::the_log_stays_bounded_though_somebody_always_reads")),
+
+    Bug("a commit that failed is answered OK", "I1", WRITER,
+        """\
+        if let Err(error) = transaction.commit() {
+            return match""",
+        """\
+        if let Err(error) = transaction.commit()
+            && error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        {
+            return match""",
+        faults("failing_sync::of_a_commit")),
+    Bug("a commit that failed is refused, and writing goes on", "I2", WRITER,
+        """_ => Err(fatal("COMMIT", &error)),""",
+        """\
+_ => {
+                    for command in group {
+                        if let Command::Append(_, resolver) = command {
+                            resolver.resolve(Err(StoreError::Full));
+                        }
+                    }
+                    Ok(())
+                }""",
+        faults("failing_sync::of_a_commit")),
+    Bug("a checkpoint whose sync failed is tried again", "I1", WRITER,
+        """Err(error) => Err(fatal("a checkpoint", &error)),""",
+        "Err(_) => Ok(Log { busy: true, pages: 0 }),",
+        faults("failing_sync::of_a_checkpoint")),
+    Bug("a disk that is full at the commit ends the server", "I7", WRITER,
+        """\
+                Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
+                _ =>""",
+        "                _ =>",
+        faults("disk::full_at_every_operation")),
+
+    # ---- Inside the transaction: places, closing, the draw ----------------------
+    Bug("check-then-draw: the UPDATE does not ask whether the draw is made", "I4", DRAW,
+        "WHERE id = $2 AND drawn_at IS NULL\n                AND (SELECT complete",
+        "WHERE id = $2\n                AND (SELECT complete",
+        it("sqlite_store::reopening_keeps_everything_and_makes_no_second_draw"), few=True),
+    Bug("the winners are written in a transaction of their own", "I4", DRAW,
+        "    Failpoint::InsideDraw.pass();\n",
+        """\
+    connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+    Failpoint::InsideDraw.pass();
+""",
+        faults("process_death::while_a_due_draw_is_made")),
+    Bug("a draw that is due is not made at the start", "I4", DRAW,
+        "let drawn_now = make_draw_if_due(&transaction, draw)?;",
+        "let drawn_now = draw.0 < 0;",
+        it("sqlite_store::a_draw_that_is_due_by_another_process_is_made_when_the_database_is_opened")),
+    Bug("a bet is taken after the draw", "I4", DRAW,
+        "    if newest.drawn {\n        return Ok(Err(AppendRefusal::DrawClosed));",
+        "    if newest.drawn && newest.agency_done {\n        return Ok(Err(AppendRefusal::DrawClosed));",
+        it("store_contract::sqlite::nobody_bets_in_a_draw_that_is_made")),
+    Bug("an agency that is done goes on with its upload", "I4", DRAW,
+        "    if newest.agency_done {\n        return Ok(Err(AppendRefusal::AgencyDone));",
+        "    if newest.agency_done && batch.place.is_none() {\n        return Ok(Err(AppendRefusal::AgencyDone));",
+        it("store_contract::sqlite::an_agency_that_is_done_bets_no_more")),
+    Bug("the search for winners starts one bet too late", "I4", DRAW,
+        "WHERE id > (SELECT coalesce(sum(bets), 0) FROM draws WHERE id < $1)",
+        "WHERE id > (SELECT coalesce(sum(bets), 1) FROM draws WHERE id < $1)",
+        it("store_contract::sqlite::winners_are_exactly_the_bets_with_the_winning_number")),
+    Bug("a count of fewer bets than are stored closes the agency", "I1", DRAW,
+        "bets.is_some_and(|bets| bets != stored)",
+        "bets.is_some_and(|bets| bets > stored)",
+        it("store_contract::sqlite::a_wrong_count_closes_nothing")),
+    Bug("other rows at a stored place are taken for the same", "I3", DRAW,
+        "Some(stored) if stored == *digest => return Ok(Ok(())),",
+        "Some(_) => return Ok(Ok(())),",
+        it("store_contract::sqlite::other_rows_at_a_stored_place_are_a_conflict")),
+    Bug("a batch sent again is a conflict", "I3", DRAW,
+        "            Some(stored) if stored == *digest => return Ok(Ok(())),\n",
+        "",
+        SIGKILL_UNDER_LOAD
+        + it("store_contract::sqlite::a_batch_at_its_place_is_stored_once_however_often_it_is_sent")),
+    Bug("a batch sent again after the draw is a conflict", "I3", DRAW,
+        "Some(stored) if stored == *digest =>",
+        "Some(stored) if stored == *digest && !newest.drawn =>",
+        it("store_contract::sqlite::a_stored_batch_repeated_after_betting_closed_is_still_acknowledged")),
+    Bug("an upload with a hole is accepted", "I3", DRAW,
+        "if place.first_row > next_row {",
+        "if place.first_row > next_row + 1 {",
+        it("store_contract::sqlite::a_hole_is_refused_with_the_row_to_go_on_with")),
+    Bug("a batch's own row is committed after its bets", "I2", DRAW,
+        "    Failpoint::InsideBatch.pass();\n",
+        """\
+    connection.execute_batch("COMMIT; BEGIN IMMEDIATE; SAVEPOINT batch")?;
+    Failpoint::InsideBatch.pass();
+""",
+        faults("process_death::at_every_failpoint")),
+    Bug("the last bet of a batch is not stored", "I1", DRAW,
+        "while bets.len() >= rows {",
+        "while bets.len() > rows {",
+        faults("process_death::sigterm_under_load")),
+
+    # ---- Connections, reads and the check ---------------------------------------
+    Bug("synchronous is NORMAL", "I1", CONNECTION,
+        """"synchronous", "full")""",
+        """"synchronous", "normal")""",
+        faults("disk::power_cut_at_every_operation") + faults("power::cut")
+        + unit("the_writing_connection_has_every_setting"), few=True),
+    Bug("the draw is announced again by the next server", "I4", SQLITE,
+        "        if drawn_now {\n            observer",
+        "        if standing.drawn {\n            observer",
+        it("sqlite_store::reopening_keeps_everything_and_makes_no_second_draw")),
+    Bug("a draw is answered before it is announced", "I4", SQLITE,
+        "drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));",
+        "drop(self.announcement.try_read());",
+        it("sqlite_store::a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it")),
+    Bug("an agency reads the winners of all", "I5", READERS,
+        "WHERE winners.draw_id = $1 AND winners.agency = $2 AND winners.bet_id > $3",
+        "WHERE (winners.draw_id = $1 OR winners.agency = $2) AND winners.bet_id > $3",
+        faults("process_death::sigterm_under_load")),
+    Bug("the check does not compare the rows with what was acknowledged", "I1", CHECK,
+        ".filter(|batch| batch.digest != digest)",
+        ".filter(|batch| batch.digest != digest && batch.bets == 0)",
+        it("check::whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is") + ("--test damage -- a_flipped_byte_of_the_database_is_found_or_changes_nothing",)),
+
+    # ---- Policy -----------------------------------------------------------------
+    Bug("the agencies of one payload are stored each by itself", "I2", SERVICE,
+        "Request::Payload(batches) => self.begin_batches(batches),",
+        """Request::Payload(batches) => {
+                batches.into_iter().map(|batch| self.begin_batches(vec![batch])).last().expect("a row")
+            }""",
+        it("server::every_counted_request_gets_its_answer_however_it_arrives")),
+    Bug("a failed write is answered OK", "I1", SERVICE,
+        "Err(StoreError::Unknown) => Err(None),",
+        "Err(StoreError::Unknown) => Ok(()),",
+        it("server::an_unknown_outcome_is_never_answered")),
+    Bug("a write whose outcome is not known is refused", "I2", SERVICE,
+        "Err(StoreError::Unknown) => Err(None),",
+        "Err(StoreError::Unknown) => Err(Some(Reason::Unavailable)),",
+        it("server::a_server_whose_database_fails_ends_with_that_error_and_without_an_answer",
+           "server::an_unknown_outcome_is_never_answered")),
+    Bug("a winner is lost between two pages", "I4", SERVICE,
+        "            bytes += bet.document.len() + 1;\n            if bytes > PAGE_BYTES_MAX {",
+        "            bytes += bet.document.len() + 1;\n            last = bet.id;\n            if bytes > PAGE_BYTES_MAX {",
+        it("server::ten_thousand_winners_arrive_whole_in_both_dialects")),
+
+    # ---- The server -------------------------------------------------------------
+    Bug("a refusal overtakes the answers before it", "I1", PEER,
+        """\
+            Incoming::Refused(reply) => {
+                self.settle(commits, context)?;
+""",
+        "            Incoming::Refused(reply) => {\n",
+        it("server::pipelined_requests_are_answered_in_order")),
+    Bug("a read does not wait for the writes before it", "I3", PEER,
+        "if !is_write(&request) {",
+        "if !is_write(&request) && commits.len() >= COMMITS_TOGETHER {",
+        it("server::long_pipelines_on_many_connections_are_never_answered_out_of_turn")),
+    Bug("answers wait without limit for a peer that reads none", "I6", PEER,
+        "let too_much = self.output.pending() > context.limits.output_bytes_max;",
+        "let too_much = self.output.pending() == usize::MAX;",
+        it("server::a_peer_that_never_reads_its_statuses_is_closed")),
+    Bug("a dripping peer moves its deadline on", "I6", PEER,
+        "self.request_since.get_or_insert_with(Instant::now);",
+        "self.request_since = Some(Instant::now());",
+        it("server::a_dripping_peer_is_closed_though_it_always_sends_something")),
+    Bug("what a closed peer had sent stays counted", "I6", "src/server/charge.rs",
+        "    fn drop(&mut self) {\n        self.set(0);",
+        "    fn drop(&mut self) {\n        self.bytes = 0;",
+        it("server::what_a_cut_off_peer_had_sent_is_no_longer_counted")),
+    Bug("one connection more than allowed", "I6", "src/server/reactor.rs",
+        "if self.peers.len() >= self.context.limits.connections_max {",
+        "if self.peers.len() > self.context.limits.connections_max {",
+        it("server::one_connection_too_many_is_closed_without_a_byte_until_another_leaves")),
+    Bug("a server whose database failed lives on", "I7", "src/cli/serve.rs",
+        "            remote.store_failed(error);\n",
+        "            drop(error);\n",
+        it("cli::a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on")),
+
+    Bug("a server without file descriptors spins", "I6", "src/server/reactor.rs",
+        "self.accept_again_at = Some(now + ACCEPT_PAUSE);",
+        "self.accept_again_at = Some(now);",
+        faults("few_files::few_file_descriptors")),
+
+    # ---- The wire, and the agency -----------------------------------------------
+    Bug("no dedupe: the place of a batch is dropped", "I1", "src/wire/framed.rs",
+        "[agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),",
+        "[agency, count, _, _] => (agency, count, None),",
+        SIGKILL_UNDER_LOAD, few=True),
+    Bug("a batch is stored without its bad row", "I2", "src/wire/framed.rs",
+        "            self.refuse(Reason::Row { row, error });\n",
+        "            let _ = Reason::Row { row, error };\n",
+        it("server::every_framed_request_gets_its_answer_and_keeps_the_connection")),
+    Bug("the rows before a payload's bad one are stored", "I2", "src/wire/counted.rs",
+        "return Err(Reply::Batch { count: rows, result: Err(Reason::Row { row, error }) });",
+        "if rows + row == 0 { return Err(refused(error.into())); }\n            break;",
+        it("server::every_counted_request_gets_its_answer_however_it_arrives")),
+    Bug("an upload that goes on sends its first rows again", "I1", "src/agency/upload.rs",
+        "        batches.skip(first_row)?;\n",
+        "",
+        it("cli::a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing")),
+    Bug("an agency goes on with a broken connection", "I7", "src/agency.rs",
+        "                    self.connection = None;\n",
+        "",
+        it("cli::a_server_killed_in_the_middle_of_an_upload_comes_back_and_each_bet_is_stored_once")),
+    Bug("a counted agency sends again what may be stored", "I1", "src/agency/counted.rs",
+        "        match ask(connection, patience, request)?.as_str() {",
+        """\
+        let answer = match ask(connection, patience, request) {
+            Err(AgencyError::Unknown { .. }) => {
+                *connection = connect(patience)?;
+                ask(connection, patience, request)?
+            }
+            answer => answer?,
+        };
+        match answer.as_str() {""",
+        it("cli::a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again")),
+]

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Branch coverage of what must be right: the wire, the service, the store.
+#
+#     tests/coverage.sh            a table by file
+#     tests/coverage.sh --lines    and the lines that no test reaches
+#
+# Needs a nightly toolchain (branches are not counted on stable), cargo-llvm-cov,
+# and LLVM's own tools: the toolchain's component llvm-tools, or Debian's llvm-19
+# or later. Where one is missing it says `skipped` and what it needs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skipped() { echo "skipped: $1"; exit 0; }
+cargo llvm-cov --version >/dev/null 2>&1 || skipped "cargo-llvm-cov is not installed (cargo install --locked cargo-llvm-cov)"
+cargo +nightly --version >/dev/null 2>&1 || skipped "there is no nightly toolchain"
+if ! ls "$(rustc +nightly --print sysroot)"/lib/rustlib/*/bin/llvm-cov >/dev/null 2>&1; then
+  tool=$(compgen -c llvm-cov- | sort -V | tail -1)
+  [ "${tool#llvm-cov-}" -ge 19 ] 2>/dev/null || skipped "there is neither the component llvm-tools nor Debian's llvm-19"
+  export LLVM_COV=$tool LLVM_PROFDATA=llvm-profdata-${tool#llvm-cov-}
+fi
+
+# Older builds would be counted too.
+cargo +nightly llvm-cov clean --workspace
+cargo +nightly llvm-cov --branch --locked --no-report --tests
+# The tests themselves, and what is tested elsewhere, are left out of the table.
+others='(^|/)(tests|registry|rustc|fuzz)/|src/(agency|cli|config|server)(/|\.rs)|src/(bench|failpoint|generate|lib|logging|lottery|main)\.rs'
+cargo +nightly llvm-cov report --ignore-filename-regex "$others" --summary-only
+if [ "${1:-}" = --lines ]; then
+  cargo +nightly llvm-cov report --ignore-filename-regex "$others" --show-missing-lines | sed -n '/Uncovered Lines/,$p'
+fi
