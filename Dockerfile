@@ -11,6 +11,7 @@ WORKDIR /build
 # which compares modification times, could take the empty crate's program for a
 # fresh build of the real one, because COPY keeps the older times of the sources.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo/config.toml .cargo/
 COPY tests/faulty_disk/Cargo.toml tests/faulty_disk/
 RUN mkdir src bench tests/faults tests/faulty_disk/src \
     && touch tests/faulty_disk/src/lib.rs tests/faults/main.rs \

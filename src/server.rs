@@ -16,6 +16,7 @@ mod deadlines;
 mod end;
 mod reactor;
 mod remote;
+mod workload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ use threadpool::ThreadPool;
 
 use self::reactor::Reactor;
 pub use self::remote::Remote;
+use self::workload::Workload;
 use crate::event;
 use crate::service::Service;
 use crate::store::Store;
@@ -149,7 +151,13 @@ impl Listening {
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
         let Self(Server { poll, socket, remote }) = self;
         let listener = TcpListener::from_std(socket.into());
-        let context = Arc::new(Context { service, limits, remote, buffered_bytes: Arc::default() });
+        let context = Arc::new(Context {
+            service,
+            limits,
+            remote,
+            buffered_bytes: Arc::default(),
+            workload: Arc::default(),
+        });
         let workers = threadpool::Builder::new()
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())
@@ -171,6 +179,14 @@ struct Context<S> {
     remote: Remote,
     /// Bytes charged against [`Limits::buffer_bytes_max`].
     buffered_bytes: Arc<AtomicUsize>,
+    workload: Arc<Workload>,
+}
+
+impl<S> Context<S> {
+    /// Whether a worker may wait for its peer, because nobody waits for a worker.
+    fn has_spare_worker(&self) -> bool {
+        self.workload.connections() <= self.limits.workers && !self.remote.stops()
+    }
 }
 
 /// Waits for the workers on a thread of its own: `join` has no deadline.

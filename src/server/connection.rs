@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::charge::Charge;
 use super::end::End;
@@ -38,6 +39,11 @@ const COMMITS_TOGETHER: usize = 32;
 /// at once would reset the connection, and take our last answer with it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a worker stays for its peer's next request: agencies send a batch as soon
+/// as the one before is answered. Who begins to wait for a worker meanwhile waits at
+/// most so long.
+const STAY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 /// What a worker leaves for the reactor to do.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -62,7 +68,6 @@ pub(super) struct Connection {
     request_since: Option<Instant>,
     /// When the peer last sent something or took something.
     active_at: Instant,
-    writable_registered: bool,
     refusals: u32,
     charge: Charge,
 }
@@ -117,7 +122,6 @@ impl Connection {
             phase: Phase::Open,
             request_since: None,
             active_at: now,
-            writable_registered: false,
             refusals: 0,
             charge: Charge::new(buffered_bytes),
         }
@@ -138,8 +142,7 @@ impl Connection {
 
     /// Whether closing it now would cut nothing short.
     pub(super) fn is_idle(&self) -> bool {
-        let between_requests = self.request_since.is_none() && self.output.is_empty();
-        between_requests && !self.is_waiting() || matches!(self.phase, Phase::Lingering { .. })
+        self.is_between_requests() || matches!(self.phase, Phase::Lingering { .. })
     }
 
     /// How many bets the batch announced that is half received, if one is.
@@ -147,19 +150,20 @@ impl Connection {
         self.decoder.batch_in_progress()
     }
 
-    /// Whether answers wait and writability is not watched yet.
-    pub(super) fn wants_writable(&self) -> bool {
-        !self.output.is_empty() && !self.writable_registered
+    /// Has the reactor told when the peer sends something or, where answers wait,
+    /// takes something; at once if it has already.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = match self.output.is_empty() {
+            true => Interest::READABLE,
+            false => Interest::READABLE | Interest::WRITABLE,
+        };
+        registry.register(&mut self.stream, token, interest)
     }
 
-    pub(super) fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.writable_registered = interest.is_writable();
-        registry.reregister(&mut self.stream, token, interest)
+    /// Ends [`Connection::watch`], so that what a worker reads wakes nobody else.
+    pub(super) fn unwatch(&mut self, registry: &Registry) {
+        // If it fails, the socket is still watched, and watching it anew says so.
+        let _ = registry.deregister(&mut self.stream);
     }
 
     /// When the connection is due though nothing happens.
@@ -195,8 +199,34 @@ impl Connection {
         }
     }
 
+    /// A worker's turn: serves the peer and, as long as nobody waits for a worker,
+    /// stays for what it asks next.
+    ///
+    /// To park a connection and wake a worker again costs more than most requests.
+    pub(super) fn serve<S: Store>(&mut self, context: &Context<S>) -> Next {
+        loop {
+            match self.advance(context) {
+                Next::Park
+                    if self.is_between_requests() && context.has_spare_worker() && self.is_asked_again() => {}
+                next => return next,
+            }
+        }
+    }
+
+    /// Waits a little for the peer's next request.
+    fn is_asked_again(&self) -> bool {
+        let mut stream = [PollFd::new(&self.stream, PollFlags::IN)];
+        poll(&mut stream, Some(&STAY)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether nothing is half received, half answered or waited for.
+    fn is_between_requests(&self) -> bool {
+        let open = matches!(self.phase, Phase::Open);
+        open && self.request_since.is_none() && self.output.is_empty()
+    }
+
     /// Does all that can be done now.
-    pub(super) fn advance<S: Store>(&mut self, context: &Context<S>) -> Next {
+    fn advance<S: Store>(&mut self, context: &Context<S>) -> Next {
         let next = self.try_advance(context).unwrap_or_else(Next::Close);
         let holds = self.input.len() + self.decoder.held_bytes();
         self.charge.set(holds.saturating_sub(BUFFER_BYTES_FREE));

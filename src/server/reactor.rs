@@ -18,6 +18,7 @@ use super::connection::{Connection, Next};
 use super::deadlines::Deadlines;
 use super::end::End;
 use super::remote::Remote;
+use super::workload::Workload;
 use super::{Context, ServeError, WAKER};
 use crate::event;
 use crate::store::Store;
@@ -60,11 +61,10 @@ struct Peer {
 }
 
 enum Whereabouts {
+    /// Here, and watched for what arrives.
     Parked(Box<Connection>),
-    /// With a worker; `ready_again` if something arrived meanwhile.
-    AtWork {
-        ready_again: bool,
-    },
+    /// With a worker, and not watched: the worker reads what arrives.
+    AtWork,
 }
 
 /// Peers that wait for the draw.
@@ -96,9 +96,15 @@ struct Lease {
     connection: Option<(Box<Connection>, Next)>,
     returns: Sender<Return>,
     remote: Remote,
+    workload: Arc<Workload>,
 }
 
 impl Lease {
+    fn new(key: usize, returns: Sender<Return>, remote: &Remote, workload: &Arc<Workload>) -> Self {
+        workload.add();
+        Self { key, connection: None, returns, remote: remote.clone(), workload: Arc::clone(workload) }
+    }
+
     fn give_back(mut self, connection: Box<Connection>, next: Next) {
         self.connection = Some((connection, next));
     }
@@ -107,6 +113,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let connection = self.connection.take();
+        self.workload.remove();
         // Nobody listens any more when the server has ended.
         let _ = self.returns.send(Return { key: self.key, connection });
         self.remote.wake();
@@ -216,7 +223,7 @@ impl<S: Store> Reactor<S> {
         Ok(())
     }
 
-    fn welcome(&mut self, mut stream: TcpStream, address: SocketAddr, now: Instant) {
+    fn welcome(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
         if self.peers.len() >= self.context.limits.connections_max {
             self.refusals.add(now);
             return;
@@ -224,15 +231,14 @@ impl<S: Store> Reactor<S> {
         // Answers are small and awaited: they leave at once. A peer that is
         // already gone makes this fail, and is noticed when it is read.
         let _ = stream.set_nodelay(true);
+        let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
+        let mut connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
         let entry = self.peers.vacant_entry();
-        let token = Token(entry.key() + FIRST_PEER);
-        if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_err() {
+        if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets: one connection too many.
             self.refusals.add(now);
             return;
         }
-        let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
-        let connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         entry.insert(Peer { address, whereabouts: Whereabouts::Parked(Box::new(connection)) });
         event!(Info, "accept_connections", Success, ip = address.ip());
@@ -243,8 +249,8 @@ impl<S: Store> Reactor<S> {
             // Closed earlier in this round.
             return;
         };
-        match &mut peer.whereabouts {
-            Whereabouts::AtWork { ready_again } => *ready_again = true,
+        match &peer.whereabouts {
+            Whereabouts::AtWork => {}
             Whereabouts::Parked(connection) if event.is_error() && connection.is_waiting() => {
                 self.close(key, &End::Lost(io::ErrorKind::ConnectionReset.into()));
             }
@@ -254,26 +260,23 @@ impl<S: Store> Reactor<S> {
 
     /// Hands a parked connection to a worker.
     fn dispatch(&mut self, key: usize) {
-        let at_work = Whereabouts::AtWork { ready_again: false };
-        let connection = match std::mem::replace(&mut self.peers[key].whereabouts, at_work) {
-            Whereabouts::Parked(connection) => connection,
-            at_work @ Whereabouts::AtWork { .. } => {
-                self.peers[key].whereabouts = at_work;
-                return;
+        match std::mem::replace(&mut self.peers[key].whereabouts, Whereabouts::AtWork) {
+            Whereabouts::AtWork => {}
+            Whereabouts::Parked(mut connection) => {
+                connection.unwatch(self.poll.registry());
+                self.hand_over(key, connection);
             }
-        };
+        }
+    }
+
+    /// Gives a connection that is not watched to a worker.
+    fn hand_over(&mut self, key: usize, mut connection: Box<Connection>) {
         self.deadlines.clear(key);
         self.waiting.remove(key);
-        let lease = Lease {
-            key,
-            connection: None,
-            returns: self.returns.clone(),
-            remote: self.context.remote.clone(),
-        };
+        let lease = Lease::new(key, self.returns.clone(), &self.context.remote, &self.context.workload);
         let context = Arc::clone(&self.context);
         self.workers.execute(move || {
-            let mut connection = connection;
-            let next = connection.advance(&context);
+            let next = connection.serve(&context);
             lease.give_back(connection, next);
         });
     }
@@ -286,43 +289,41 @@ impl<S: Store> Reactor<S> {
                 self.forget(key);
                 continue;
             };
-            let was_ready = matches!(self.peers[key].whereabouts, Whereabouts::AtWork { ready_again: true });
-            let is_late = connection.is_late(now, &self.context.limits);
-            self.peers[key].whereabouts = Whereabouts::Parked(connection);
             match next {
-                Next::Close(end) => self.close(key, &end),
-                // Only who is parked is closed: to send on does not prolong the time.
-                _ if is_late => self.park(key, now),
-                Next::Again => self.dispatch(key),
-                Next::Park if was_ready => self.dispatch(key),
-                Next::Park => self.park(key, now),
+                Next::Close(end) => {
+                    self.peers[key].whereabouts = Whereabouts::Parked(connection);
+                    self.close(key, &end);
+                }
+                // Who sends on and on does not prolong a request's time.
+                Next::Again if !connection.is_late(now, &self.context.limits) => {
+                    self.hand_over(key, connection)
+                }
+                Next::Again | Next::Park => self.park(key, connection, now),
             }
         }
     }
 
-    fn park(&mut self, key: usize, now: Instant) {
-        let Whereabouts::Parked(connection) = &mut self.peers[key].whereabouts else {
-            unreachable!("just returned");
-        };
-        if connection.wants_writable() {
-            let token = Token(key + FIRST_PEER);
-            let both = Interest::READABLE | Interest::WRITABLE;
-            if let Err(error) = connection.reregister(self.poll.registry(), token, both) {
-                self.close(key, &End::Lost(error));
-                return;
-            }
+    /// Watches a connection that has nothing to do, until it has.
+    fn park(&mut self, key: usize, mut connection: Box<Connection>, now: Instant) {
+        let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));
+        let deadline = connection.deadline(&self.context.limits);
+        let (waits_since_draws, is_idle) = (connection.waits_since_draws(), connection.is_idle());
+        self.peers[key].whereabouts = Whereabouts::Parked(connection);
+        if let Err(error) = watched {
+            self.close(key, &End::Lost(error));
+            return;
         }
         let stops = self.drain_until.is_some();
-        match connection.waits_since_draws() {
+        match waits_since_draws {
             Some(_) if stops => self.dispatch(key),
             // The draw was made while the connection was on its way here.
             Some(draws_made) if draws_made < self.context.remote.draws_made_so_far() => self.dispatch(key),
             Some(_) => {
-                self.deadlines.set(key, connection.deadline(&self.context.limits));
+                self.deadlines.set(key, deadline);
                 self.waiting.add(key, now);
             }
-            None if stops && connection.is_idle() => self.close(key, &End::Stopped),
-            None => self.deadlines.set(key, connection.deadline(&self.context.limits)),
+            None if stops && is_idle => self.close(key, &End::Stopped),
+            None => self.deadlines.set(key, deadline),
         }
     }
 
@@ -385,7 +386,7 @@ impl<S: Store> Reactor<S> {
             match &self.peers[key].whereabouts {
                 Whereabouts::Parked(connection) if connection.is_waiting() => self.dispatch(key),
                 Whereabouts::Parked(connection) if connection.is_idle() => self.close(key, &End::Stopped),
-                Whereabouts::Parked(_) | Whereabouts::AtWork { .. } => {}
+                Whereabouts::Parked(_) | Whereabouts::AtWork => {}
             }
         }
     }
@@ -398,7 +399,7 @@ impl<S: Store> Reactor<S> {
         let peer = &self.peers[key];
         let batch = match &peer.whereabouts {
             Whereabouts::Parked(connection) => connection.batch_in_progress(),
-            Whereabouts::AtWork { .. } => None,
+            Whereabouts::AtWork => None,
         };
         end.log(peer.address.ip(), batch);
         self.forget(key);

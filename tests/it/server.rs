@@ -887,6 +887,34 @@ fn an_agency_that_was_cut_off_resumes_where_its_upload_ends() {
     server.ask_once(&frame("GET_WINNERS|1"), b"\0\0\0\x1fWINNERS|OK|0,1,2,3,4,5,6,7,8,9\n");
 }
 
+// ---- Sharing the workers ----------------------------------------------------------
+
+#[test]
+fn two_that_ask_again_and_again_take_turns_at_the_only_worker() {
+    const QUESTIONS: usize = 1_000;
+    // So that the worker waits for each question, and not so long that it gives up.
+    const THOUGHT: Duration = Duration::from_micros(100);
+    let server = Setup::agencies(2).limits(|limits| limits.workers = 1).start();
+    let answered = Mutex::new(Vec::new());
+    let begin = Barrier::new(2);
+    thread::scope(|scope| {
+        for asker in 0..2 {
+            let mut client = server.connect();
+            let (answered, begin) = (&answered, &begin);
+            scope.spawn(move || {
+                begin.wait();
+                for _ in 0..QUESTIONS {
+                    thread::sleep(THOUGHT);
+                    client.ask(&frame("STATUS"), FRESH_STATUS);
+                    answered.lock().unwrap().push(asker);
+                }
+            });
+        }
+    });
+    let turns = answered.into_inner().unwrap().chunk_by(|one, next| one == next).count();
+    assert!(turns > QUESTIONS / 10, "{turns} turns");
+}
+
 // ---- Long answers -----------------------------------------------------------------
 
 #[test]

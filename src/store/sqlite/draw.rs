@@ -188,6 +188,9 @@ const ROW_VALUES: usize = 5;
 static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_statement(1));
 static INSERT_TOGETHER: LazyLock<String> = LazyLock::new(|| insert_statement(ROWS_TOGETHER));
 
+/// `OR FAIL`: a statement that fails does not undo its own rows, for which SQLite
+/// would keep copies of the pages that it changes. The transaction undoes them: it
+/// does not outlive an error.
 fn insert_statement(rows: usize) -> String {
     let row = |row: usize| {
         let values: Vec<String> =
@@ -196,7 +199,7 @@ fn insert_statement(rows: usize) -> String {
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
-        "INSERT INTO bets (draw_id, agency, first_name, last_name, document, birthdate, number) VALUES {}",
+        "INSERT OR FAIL INTO bets (draw_id, agency, first_name, last_name, document, birthdate, number) VALUES {}",
         rows.join(", ")
     )
 }

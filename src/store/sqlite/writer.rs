@@ -1,5 +1,5 @@
 //! The one thread that writes. It takes all that waits, carries it out in one
-//! transaction with a savepoint for each command, commits with a sync, and only
+//! transaction, in which a refused one undoes what it wrote, commits with a sync, and only
 //! then answers each: one sync pays for the whole group.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -356,12 +356,17 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
     Ok(executed)
 }
 
-/// A refusal of one batch undoes the append's other batches, and nothing else.
+/// A refusal of one batch undoes the append's other batches, and nothing else. One
+/// alone is refused before it has written anything: it needs no savepoint, which
+/// would keep a copy of every page that it changes.
 fn append_in_savepoint(
     transaction: &Transaction<'_>,
     batches: &[DigestedBatch],
     stored_at: &str,
 ) -> rusqlite::Result<Appended> {
+    if let [_] = batches {
+        return draw::append(transaction, batches, stored_at);
+    }
     let run = |sql| transaction.prepare_cached(sql)?.execute([]);
     run("SAVEPOINT batch")?;
     let appended = draw::append(transaction, batches, stored_at)?;
