@@ -13,7 +13,6 @@ with them, in turns. Ends with a line `N passed, N failed`.
 
 import argparse
 import json
-import os
 import pathlib
 import resource
 import signal
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, ask, connect, start_server
+from outside import DEADLINE_S, Checks, ask, connect, processor_seconds, start_server
 
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
@@ -40,12 +39,6 @@ def status_of(pid, key):
         if line.startswith(key + ":"):
             return int(line.split()[1])
     raise KeyError(key)
-
-
-def processor_seconds(pid):
-    """What the process has used so far: proc(5), utime and stime."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def p99_ms(binary, address):

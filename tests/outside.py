@@ -1,5 +1,7 @@
 """What the tests from outside share. It has none of the program's code."""
 
+import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -53,5 +55,16 @@ def frame(line):
 def ask(peer, *lines):
     """Sends each line as a frame, and reads one answer."""
     peer.sendall(b"".join(map(frame, lines)))
+    return answer(peer)
+
+
+def answer(peer):
+    """Reads one framed answer."""
     length = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
     return peer.recv(length, socket.MSG_WAITALL)
+
+
+def processor_seconds(pid):
+    """What the process has used so far: proc(5), utime and stime."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -204,10 +204,15 @@ impl Connection {
     ///
     /// To park a connection and wake a worker again costs more than most requests.
     pub(super) fn serve<S: Store>(&mut self, context: &Context<S>) -> Next {
+        // Who waited for the draw has its winners, and mostly no more to ask.
+        let stays = !self.is_waiting();
         loop {
             match self.advance(context) {
                 Next::Park
-                    if self.is_between_requests() && context.has_spare_worker() && self.is_asked_again() => {}
+                    if stays
+                        && self.is_between_requests()
+                        && context.has_spare_worker()
+                        && self.is_asked_again() => {}
                 next => return next,
             }
         }

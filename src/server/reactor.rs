@@ -32,6 +32,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 /// How often a waiting peer's draw is looked up, in case another process made it.
 const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Of the peers that waited for the draw, so many are answered at a time: who asks
+/// something else does not queue behind thousands.
+const DUE_AT_ONCE: usize = 16;
 /// Readiness events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -71,6 +74,10 @@ enum Whereabouts {
 #[derive(Default)]
 struct Waiting {
     peers: BTreeSet<usize>,
+    /// Those that are to be answered, since the draw is made.
+    due: BTreeSet<usize>,
+    /// Those of them that are with the workers.
+    at_work: BTreeSet<usize>,
     draws_made: u64,
     look_up_at: Option<Instant>,
 }
@@ -283,6 +290,7 @@ impl<S: Store> Reactor<S> {
 
     fn take_returned(&mut self, now: Instant) {
         while let Ok(Return { key, connection }) = self.returned.try_recv() {
+            self.waiting.at_work.remove(&key);
             let Some((connection, next)) = connection else {
                 let ip = self.peers[key].address.ip();
                 event!(Error, "close_connection", Fail, ip = ip, error = "a worker panicked");
@@ -329,14 +337,12 @@ impl<S: Store> Reactor<S> {
 
     /// Answers the peers that wait for the draw, when one was made; and looks
     /// from time to time whether another process made it, by asking for one of
-    /// them.
+    /// them. A worker that comes back wakes us for the next.
     fn answer_waiting(&mut self, now: Instant) {
         let draws_made = self.context.remote.draws_made_so_far();
         if draws_made != self.waiting.draws_made {
             self.waiting.draws_made = draws_made;
-            for key in std::mem::take(&mut self.waiting.peers) {
-                self.dispatch(key);
-            }
+            self.waiting.due.append(&mut self.waiting.peers);
         } else if self.waiting.look_up_at.is_some_and(|at| at <= now) {
             self.waiting.look_up_at = Some(now + DRAW_POLL_INTERVAL);
             if let Some(&key) = self.waiting.peers.first() {
@@ -345,6 +351,12 @@ impl<S: Store> Reactor<S> {
         }
         if self.waiting.peers.is_empty() {
             self.waiting.look_up_at = None;
+        }
+        while self.waiting.at_work.len() < DUE_AT_ONCE
+            && let Some(key) = self.waiting.due.pop_first()
+        {
+            self.dispatch(key);
+            self.waiting.at_work.insert(key);
         }
     }
 
@@ -421,6 +433,7 @@ impl Waiting {
 
     fn remove(&mut self, key: usize) {
         self.peers.remove(&key);
+        self.due.remove(&key);
     }
 }
 
