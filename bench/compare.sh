@@ -14,7 +14,7 @@
 # Redis, with many clients, less than half the time of 99. Each runs on loopback
 # with the clients on the same machine, on an empty database for every
 # measurement, and only while it is measured. The systems are interleaved in
-# rounds, and what is printed are medians:
+# rounds; what is printed are medians, and of ratios those within a round:
 #
 #   1. at 1, 5, 16 and 64 clients;
 #   2. with 5 ms added to every fsync and fdatasync, as on a slower disk, at 1

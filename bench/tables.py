@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Turns the measurements of one run into medians and ratios.
 
+A ratio is the median of the ratios of each round: a machine that is slow for half a
+minute is slow for both that are compared.
+
 Argument: the folder with measurements.csv and machine.txt. Prints the tables in
 Markdown; writes summary.json and plot.dat, what the plot is drawn from, beside.
 """
@@ -17,11 +20,16 @@ SERVERS = ["sorteo", "redis", "postgresql"]
 
 
 def read(path):
-    """Medians: variant -> system -> clients -> {rate, p50, p99}."""
+    """What was measured, in the order of the rounds: (variant, system, clients) -> rows."""
     samples = collections.defaultdict(list)
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             samples[row["variant"], row["system"], int(row["clients"])].append(row)
+    return samples
+
+
+def medians_of(samples):
+    """Medians: variant -> system -> clients -> {rate, p50, p99}, and all of SQLite alone."""
     medians = collections.defaultdict(lambda: collections.defaultdict(dict))
     for (variant, system, clients), rows in samples.items():
         columns = {"rate": "bets_per_second", "p50_us": "p50_us", "p99_us": "p99_us"}
@@ -40,6 +48,12 @@ def read(path):
     ]
     del medians["kept"]["ceiling"]
     return medians, alone
+
+
+def ratio(samples, one, other):
+    """How many times as fast one was as the other, beside it in the same round."""
+    rounds = zip(samples[one], samples[other], strict=True)
+    return times(statistics.median(float(a["bets_per_second"]) / float(b["bets_per_second"]) for a, b in rounds))
 
 
 def number(value):
@@ -67,7 +81,7 @@ def table(head, rows):
     print()
 
 
-def print_kept(kept, ceiling):
+def print_kept(kept, samples):
     rows = []
     for clients, sorteo in sorted(kept["sorteo"].items()):
         redis, postgresql = kept["redis"][clients], kept["postgresql"][clients]
@@ -77,35 +91,35 @@ def print_kept(kept, ceiling):
             f"{milliseconds(sorteo['p50_us'])} / {milliseconds(sorteo['p99_us'])}",
             thousands(redis["rate"]),
             thousands(postgresql["rate"]),
-            times(sorteo["rate"] / ceiling),
-            times(sorteo["rate"] / redis["rate"]),
-            times(sorteo["rate"] / postgresql["rate"]),
+            *(ratio(samples, ("kept", "sorteo", clients), ("kept", other, clients))
+              for other in ["ceiling", "redis", "postgresql"]),
         ])
     head = ["clients", "**sorteo**", "p50 / p99, ms", "Redis", "PostgreSQL"]
     print("Bets per second, each durable when answered.\n")
     table(head + ["sorteo ÷ ceiling", "÷ Redis", "÷ PostgreSQL"], rows)
 
 
-def print_slow(slow):
+def print_slow(slow, samples):
     few, many = min(slow["sorteo"]), max(slow["sorteo"])
     rows = []
     for system in SERVERS:
         one, all_ = slow[system][few], slow[system][many]
         # An answer faster than the delay would show that it did not take hold.
         latency = milliseconds(one["p50_us"]) if "p50_us" in one else ""
-        rates = [thousands(one["rate"]), thousands(all_["rate"]), times(all_["rate"] / one["rate"])]
-        rows.append([NAMES[system], latency, *rates])
+        times_one = ratio(samples, ("slow", system, many), ("slow", system, few))
+        rows.append([NAMES[system], latency, thousands(one["rate"]), thousands(all_["rate"]), times_one])
     print("With 5 ms added to every fsync:\n")
     head = ["", f"p50 at {few}, ms", f"{few} client", f"{many} clients", f"{many} ÷ {few}"]
     table(head, rows)
 
 
-def print_fresh(fresh, kept):
+def print_fresh(fresh, kept, samples):
     rows = []
     for system in SERVERS:
         ((clients, new),) = fresh[system].items()
         old = kept[system][clients]
-        rows.append([NAMES[system], thousands(old["rate"]), thousands(new["rate"]), times(new["rate"] / old["rate"])])
+        part = ratio(samples, ("fresh", system, clients), ("kept", system, clients))
+        rows.append([NAMES[system], thousands(old["rate"]), thousands(new["rate"]), part])
     print(f"With a new connection for every batch, {clients} clients:\n")
     table(["", "kept", "new", "new ÷ kept"], rows)
 
@@ -131,15 +145,16 @@ def write_plot(path, kept, ceiling):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    medians, alone = read(folder / "measurements.csv")
+    samples = read(folder / "measurements.csv")
+    medians, alone = medians_of(samples)
     ceiling = statistics.median(alone)
     machine = (folder / "machine.txt").read_text(encoding="utf-8").strip()
-    print_kept(medians["kept"], ceiling)
+    print_kept(medians["kept"], samples)
     # One thing measured many times: how far apart it lies is how noisy the machine was.
     spread = f"{thousands(min(alone))} to {thousands(max(alone))}"
     print(f"The ceiling, SQLite alone: {thousands(ceiling)} (from {spread}).\n")
-    print_slow(medians["slow"])
-    print_fresh(medians["fresh"], medians["kept"])
+    print_slow(medians["slow"], samples)
+    print_fresh(medians["fresh"], medians["kept"], samples)
     print(f"Medians of one run: {machine}.")
     summary = {"machine": machine, "ceiling_bets_per_second": ceiling, "medians": medians}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
