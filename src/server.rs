@@ -5,7 +5,8 @@
 //! nothing to say it is *parked* here and costs no thread. When it becomes
 //! readable it is handed, whole, to a worker (`Connection::advance`),
 //! which hands it back. So a connection never has two jobs: the pool's queue is
-//! bounded by `connections_max`, and a slow peer never holds a worker.
+//! bounded by `connections_max`, and a slow peer holds a worker for a millisecond at
+//! most, and only while nobody else needs one.
 //!
 //! The caller passes in everything: [`Server::bind`] takes an address,
 //! [`Listening::run`] a service and limits, and a [`Remote`] stops it.

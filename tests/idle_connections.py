@@ -14,7 +14,6 @@ with them, in turns. Ends with a line `N passed, N failed`.
 import argparse
 import json
 import pathlib
-import resource
 import signal
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, ask, connect, processor_seconds, start_server
+from outside import DEADLINE_S, Checks, allow_connections, ask, connect, processor_seconds, start_server
 
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
@@ -54,11 +53,7 @@ def main():
     options.add_argument("--connections", type=int, default=9900)
     options.add_argument("--rounds", type=int, default=3)
     options = options.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(options.connections, hard - 100)
-    if count < options.connections:
-        print(f"only {count} connections: the system allows {hard} open files")
+    count = allow_connections(options.connections)
     with tempfile.TemporaryDirectory(prefix="sorteo-idle-") as folder:
         failed = run(options, pathlib.Path(folder), count)
     sys.exit(failed != 0)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import socket
 import subprocess
 import sys
@@ -42,6 +43,16 @@ def start_server(binary, database, folder, *options):
         time.sleep(0.01)
     host, port = ready.read_text(encoding="ascii").strip().rsplit(":", 1)
     return server, (host, int(port))
+
+
+def allow_connections(wanted):
+    """Raises the limit of open files; answers how many connections it leaves."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(wanted, hard - 100)
+    if count < wanted:
+        print(f"only {count} connections: the system allows {hard} open files")
+    return count
 
 
 def connect(address):

@@ -11,14 +11,13 @@ Ends with a line `N passed, N failed`.
 
 import argparse
 import pathlib
-import resource
 import selectors
 import signal
 import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, answer, ask, connect, frame, processor_seconds, start_server
+from outside import DEADLINE_S, Checks, allow_connections, answer, ask, connect, frame, processor_seconds, start_server
 
 AGENCIES = 5
 WINNING_NUMBER = 7574
@@ -35,11 +34,7 @@ def main():
     options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
     options.add_argument("--connections", type=int, default=5000)
     options = options.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(options.connections, hard - 100)
-    if count < options.connections:
-        print(f"only {count} connections: the system allows {hard} open files")
+    count = allow_connections(options.connections)
     with tempfile.TemporaryDirectory(prefix="sorteo-waiting-") as folder:
         failed = run(options.binary, pathlib.Path(folder), count)
     sys.exit(failed != 0)
