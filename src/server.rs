@@ -3,7 +3,7 @@
 //!
 //! A connection is owned by exactly one of the two at any time. While it has
 //! nothing to say it is *parked* here and costs no thread. When it becomes
-//! readable it is handed, whole, to a worker (`Connection::advance`),
+//! readable it is handed, whole, to a worker (`Connection::serve`),
 //! which hands it back. So a connection never has two jobs: the pool's queue is
 //! bounded by `connections_max`, and a slow peer holds a worker for a millisecond at
 //! most, and only while nobody else needs one.

@@ -3,7 +3,8 @@
 
     tests/waiting_agencies.py [--connections 5000] [--binary target/release/sorteo]
 
-Each waits on a connection of its own. Nobody is answered before the draw, the
+Each waits on a connection of its own; a third asks something more meanwhile, a third
+says that it will send no more. Nobody is answered before the draw, the
 waiting takes no processor time, and everybody gets its own winners afterwards,
 while others are still served. How long all that takes is printed, not judged.
 Ends with a line `N passed, N failed`.
@@ -13,6 +14,7 @@ import argparse
 import pathlib
 import selectors
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -58,7 +60,14 @@ def run(binary, folder, count):
             agency_of[waiter] = index % AGENCIES + 1
             waiter.sendall(frame(b"WAIT_WINNERS|%d|%d" % (agency_of[waiter], WAIT_MS)))
             waiting.register(waiter, selectors.EVENT_READ)
+        # By then the server holds them all. What some send or say behind their
+        # wait comes after the wait, and must not keep it busy until then.
         ask(peer, b"STATUS")
+        for index, waiter in enumerate(agency_of):
+            if index % 3 == 1:
+                waiter.sendall(frame(b"STATUS"))
+            elif index % 3 == 2:
+                waiter.shutdown(socket.SHUT_WR)
         used = processor_seconds(server.pid)
         time.sleep(WATCHED_S)
         share = (processor_seconds(server.pid) - used) / WATCHED_S

@@ -1,8 +1,8 @@
 //! One peer's connection: its bytes, its decoder, its unread answers.
 //!
-//! [`Connection::advance`] is a worker's whole job: send what waits, carry out
-//! what has arrived, read more, until there is nothing to do. It never blocks on
-//! the peer; it does wait for the store's commit.
+//! [`Connection::serve`] is a worker's whole job: send what waits, carry out what has
+//! arrived, read more, until there is nothing to do, and stay a moment for more. It
+//! waits for the store's commit, and never for a peer while others need the worker.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::mem;
@@ -138,6 +138,12 @@ impl Connection {
             Phase::Waiting { draws_made, .. } => Some(draws_made),
             _ => None,
         }
+    }
+
+    /// Whether it reads what arrives. One that waits for the draw, or for its peer to
+    /// take an answer, reads nothing before that.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Lingering { .. }) && self.output.more.is_none()
     }
 
     /// Whether closing it now would cut nothing short.

@@ -261,6 +261,8 @@ impl<S: Store> Reactor<S> {
             Whereabouts::Parked(connection) if event.is_error() && connection.is_waiting() => {
                 self.close(key, &End::Lost(io::ErrorKind::ConnectionReset.into()));
             }
+            // What it is not ready to read would bring it back here at once.
+            Whereabouts::Parked(connection) if !connection.reads() && !event.is_writable() => {}
             Whereabouts::Parked(_) => self.dispatch(key),
         }
     }
