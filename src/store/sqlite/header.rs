@@ -42,7 +42,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
     }
     // The power went while the database was made: its first page has not arrived,
     // and the journal beside it tells SQLite to undo the rest.
-    if header.iter().all(|byte| *byte == 0) && companion(path, "-journal").exists() {
+    if header.iter().all(|byte| *byte == 0) && has_journal(path) {
         return Ok(());
     }
     let Some(header) = header.first_chunk().filter(|header| header.starts_with(MAGIC)) else {
@@ -71,6 +71,11 @@ fn companion(path: &Path, suffix: &str) -> PathBuf {
 /// Whether there is a log with anything in it beside the database.
 pub(super) fn has_log(path: &Path) -> bool {
     fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+}
+
+/// Whether there is a rollback journal beside the database: it was being made.
+fn has_journal(path: &Path) -> bool {
+    companion(path, "-journal").exists()
 }
 
 struct Header<'a>(&'a [u8; HEADER_BYTES]);
@@ -125,7 +130,8 @@ impl Header<'_> {
         // Older programs do not keep the number of pages; these two tell whether it holds.
         let holds = self.field(24) == self.field(92);
         // The log first: where a server is emptying it, the file is whole afterwards.
-        if !holds || has_log(path) {
+        // A journal beside it tells SQLite to undo what a power cut left half written.
+        if !holds || has_log(path) || has_journal(path) {
             return Ok(());
         }
         let found = fs::metadata(path).map_or(0, |file| file.len());
