@@ -17,7 +17,6 @@ mod deadlines;
 mod end;
 mod reactor;
 mod remote;
-mod workload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +33,6 @@ use threadpool::ThreadPool;
 
 use self::reactor::Reactor;
 pub use self::remote::Remote;
-use self::workload::Workload;
 use crate::event;
 use crate::service::Service;
 use crate::store::Store;
@@ -152,24 +150,16 @@ impl Listening {
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
         let Self(Server { poll, socket, remote }) = self;
         let listener = TcpListener::from_std(socket.into());
-        let context = Arc::new(Context {
-            service,
-            limits,
-            remote,
-            buffered_bytes: Arc::default(),
-            workload: Arc::default(),
-        });
         let workers = threadpool::Builder::new()
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())
             .build();
+        let buffered_bytes = Arc::default();
+        let context = Arc::new(Context { service, limits, remote, buffered_bytes, workers: workers.clone() });
         event!(Info, "accept_connections", InProgress);
-        let mut reactor = Reactor::new(poll, listener, workers, context);
-        let result = reactor.run();
-        if result.is_ok() {
-            join_workers(reactor.into_workers());
-        }
-        result
+        Reactor::new(poll, listener, context).run()?;
+        join_workers(workers);
+        Ok(())
     }
 }
 
@@ -180,13 +170,13 @@ struct Context<S> {
     remote: Remote,
     /// Bytes charged against [`Limits::buffer_bytes_max`].
     buffered_bytes: Arc<AtomicUsize>,
-    workload: Arc<Workload>,
+    workers: ThreadPool,
 }
 
 impl<S> Context<S> {
     /// Whether a worker may wait for its peer, because nobody waits for a worker.
     fn has_spare_worker(&self) -> bool {
-        self.workload.connections() <= self.limits.workers && !self.remote.stops()
+        self.workers.queued_count() == 0 && !self.remote.stops()
     }
 }
 

@@ -143,7 +143,7 @@ impl Connection {
     /// Whether it reads what arrives. One that waits for the draw, or for its peer to
     /// take an answer, reads nothing before that.
     pub(super) fn reads(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Lingering { .. }) && self.output.more.is_none()
+        self.takes_requests() || matches!(self.phase, Phase::Lingering { .. })
     }
 
     /// Whether closing it now would cut nothing short.

@@ -12,13 +12,11 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use threadpool::ThreadPool;
 
 use super::connection::{Connection, Next};
 use super::deadlines::Deadlines;
 use super::end::End;
 use super::remote::Remote;
-use super::workload::Workload;
 use super::{Context, ServeError, WAKER};
 use crate::event;
 use crate::store::Store;
@@ -51,7 +49,6 @@ pub(super) struct Reactor<S> {
     waiting: Waiting,
     refusals: Refusals,
     drain_until: Option<Instant>,
-    workers: ThreadPool,
     returns: Sender<Return>,
     returned: Receiver<Return>,
     context: Arc<Context<S>>,
@@ -103,15 +100,9 @@ struct Lease {
     connection: Option<(Box<Connection>, Next)>,
     returns: Sender<Return>,
     remote: Remote,
-    workload: Arc<Workload>,
 }
 
 impl Lease {
-    fn new(key: usize, returns: Sender<Return>, remote: &Remote, workload: &Arc<Workload>) -> Self {
-        workload.add();
-        Self { key, connection: None, returns, remote: remote.clone(), workload: Arc::clone(workload) }
-    }
-
     fn give_back(mut self, connection: Box<Connection>, next: Next) {
         self.connection = Some((connection, next));
     }
@@ -120,7 +111,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let connection = self.connection.take();
-        self.workload.remove();
         // Nobody listens any more when the server has ended.
         let _ = self.returns.send(Return { key: self.key, connection });
         self.remote.wake();
@@ -128,12 +118,7 @@ impl Drop for Lease {
 }
 
 impl<S: Store> Reactor<S> {
-    pub(super) fn new(
-        poll: Poll,
-        listener: TcpListener,
-        workers: ThreadPool,
-        context: Arc<Context<S>>,
-    ) -> Self {
+    pub(super) fn new(poll: Poll, listener: TcpListener, context: Arc<Context<S>>) -> Self {
         let (returns, returned) = mpsc::channel();
         Self {
             poll,
@@ -144,16 +129,10 @@ impl<S: Store> Reactor<S> {
             waiting: Waiting::default(),
             refusals: Refusals::default(),
             drain_until: None,
-            workers,
             returns,
             returned,
             context,
         }
-    }
-
-    /// The workers, whose last jobs may still run.
-    pub(super) fn into_workers(self) -> ThreadPool {
-        self.workers
     }
 
     /// Serves until it is told to stop and has drained.
@@ -282,9 +261,14 @@ impl<S: Store> Reactor<S> {
     fn hand_over(&mut self, key: usize, mut connection: Box<Connection>) {
         self.deadlines.clear(key);
         self.waiting.remove(key);
-        let lease = Lease::new(key, self.returns.clone(), &self.context.remote, &self.context.workload);
+        let lease = Lease {
+            key,
+            connection: None,
+            returns: self.returns.clone(),
+            remote: self.context.remote.clone(),
+        };
         let context = Arc::clone(&self.context);
-        self.workers.execute(move || {
+        self.context.workers.execute(move || {
             let next = connection.serve(&context);
             lease.give_back(connection, next);
         });
@@ -315,25 +299,25 @@ impl<S: Store> Reactor<S> {
 
     /// Watches a connection that has nothing to do, until it has.
     fn park(&mut self, key: usize, mut connection: Box<Connection>, now: Instant) {
-        let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));
-        let deadline = connection.deadline(&self.context.limits);
-        let (waits_since_draws, is_idle) = (connection.waits_since_draws(), connection.is_idle());
-        self.peers[key].whereabouts = Whereabouts::Parked(connection);
-        if let Err(error) = watched {
-            self.close(key, &End::Lost(error));
+        let stops = self.drain_until.is_some();
+        let waits_since_draws = connection.waits_since_draws();
+        if waits_since_draws.is_some_and(|draws| stops || draws < self.context.remote.draws_made_so_far()) {
+            // The draw was made, or the end began, while it was on its way here.
+            self.hand_over(key, connection);
             return;
         }
-        let stops = self.drain_until.is_some();
-        match waits_since_draws {
-            Some(_) if stops => self.dispatch(key),
-            // The draw was made while the connection was on its way here.
-            Some(draws_made) if draws_made < self.context.remote.draws_made_so_far() => self.dispatch(key),
-            Some(_) => {
+        let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));
+        let (deadline, is_idle) = (connection.deadline(&self.context.limits), connection.is_idle());
+        self.peers[key].whereabouts = Whereabouts::Parked(connection);
+        match watched {
+            Err(error) => self.close(key, &End::Lost(error)),
+            Ok(()) if stops && is_idle => self.close(key, &End::Stopped),
+            Ok(()) => {
                 self.deadlines.set(key, deadline);
-                self.waiting.add(key, now);
+                if waits_since_draws.is_some() {
+                    self.waiting.add(key, now);
+                }
             }
-            None if stops && is_idle => self.close(key, &End::Stopped),
-            None => self.deadlines.set(key, deadline),
         }
     }
 
