@@ -74,6 +74,12 @@ settings! {
         idle_timeout: "SECONDS",
         /// Seconds to finish what is in flight when stopping, 1 to 3600 [default: 8]
         drain_timeout: "SECONDS",
+        /// Address of the operators' HTTP; none without it. Who reaches it reads everything
+        ops_listen: "HOST:PORT",
+        /// Free bytes of disk below which the server says it is not ready, 0 to 1099511627776 [default: 134217728]
+        disk_free_bytes_min: "BYTES",
+        /// Who copies the write-ahead log into the database: server, or external (a replicator) [default: server]
+        checkpoints: "WHO",
         /// Least important log level: error, warning, info or debug [default: info]
         log_level: "LEVEL",
     }
@@ -106,9 +112,16 @@ pub struct ServeConfig {
     pub store: sqlite::Options,
     /// What it allows.
     pub limits: Limits,
+    /// Where it answers operators over HTTP, if it does.
+    pub ops_listen: Option<SocketAddr>,
+    /// Free bytes of disk below which it says that it is not ready.
+    pub disk_free_bytes_min: u64,
     /// The least important level that is logged.
     pub log_level: LevelFilter,
 }
+
+/// Free disk that a server should have: twice what the write-ahead log may grow to.
+const DISK_FREE_BYTES_MIN: u64 = 128 << 20;
 
 impl ServeConfig {
     /// Reads every setting once; the first that cannot hold is the error.
@@ -148,12 +161,16 @@ impl ServeConfig {
             winning_number: layers.number("winning_number", 0..=u32_max)?.map(to_u32),
             readers: layers.number("readers", 1..=64)?.map_or(sqlite::READERS, to_u32),
             queue_max: count(layers.number("queue", 1..=65_536)?, sqlite::WRITE_QUEUE_MAX),
+            checkpoints: layers.get("checkpoints", checkpoints)?.unwrap_or_default(),
         };
         let listen = layers.get("listen", socket_address)?;
+        let disk_free_bytes_min = layers.number("disk_free_bytes_min", 0..=1 << 40)?;
         Ok(Self {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
             store,
             limits,
+            ops_listen: layers.get("ops_listen", socket_address)?,
+            disk_free_bytes_min: disk_free_bytes_min.unwrap_or(DISK_FREE_BYTES_MIN),
             log_level: layers.log_level()?,
         })
     }
@@ -165,6 +182,14 @@ const DEFAULT_PORT: u16 = 12345;
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("`{text}` is not an address: write HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}");
     text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(wrong)
+}
+
+fn checkpoints(text: &str) -> Result<sqlite::Checkpoints, String> {
+    match text {
+        "server" => Ok(sqlite::Checkpoints::Server),
+        "external" => Ok(sqlite::Checkpoints::External),
+        _ => Err(format!("`{text}` is nobody who makes checkpoints: use server or external")),
+    }
 }
 
 /// A path, or `sqlite:` and a path. Any other URL, and what SQLite itself would
@@ -358,6 +383,7 @@ mod tests {
             ("--request-timeout", limits.request_timeout.as_secs().to_string()),
             ("--idle-timeout", limits.idle_timeout.as_secs().to_string()),
             ("--drain-timeout", limits.drain_timeout.as_secs().to_string()),
+            ("--disk-free-bytes-min", config.disk_free_bytes_min.to_string()),
         ];
         for (flag, default) in defaults {
             let line = help.split(" --").find(|part| part.starts_with(&format!("{} ", &flag[2..]))).unwrap();

@@ -47,6 +47,19 @@ pub struct Options {
     pub readers: u32,
     /// Most writes that may wait for the writer; more are refused as `Busy`.
     pub queue_max: usize,
+    /// Who copies the write-ahead log into the database.
+    pub checkpoints: Checkpoints,
+}
+
+/// Who copies the write-ahead log into the database, and so lets it begin anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpoints {
+    /// The writer, between commits.
+    #[default]
+    Server,
+    /// Another process, such as a replicator that must see every page of the log
+    /// before it is overwritten. The log then grows for as long as it does not.
+    External,
 }
 
 impl Options {
@@ -58,6 +71,7 @@ impl Options {
             winning_number: None,
             readers: READERS,
             queue_max: WRITE_QUEUE_MAX,
+            checkpoints: Checkpoints::default(),
         }
     }
 }
@@ -207,14 +221,14 @@ impl SqliteStore {
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
         sync_what_was_found(&writing).map_err(|source| sqlite_error(path, "syncing its log", source))?;
-        connection::release_log(&writing)
+        connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
             observer(Event::Drawn(standing));
         }
         let readers = Readers::open(path, options.readers)?;
         let announcement = Announcement::default();
-        let writer = Writer::start(writing, options.queue_max, observer, Arc::clone(&announcement));
+        let writer = Writer::start(writing, options, observer, Arc::clone(&announcement));
         let store = Self { writer, readers, announcement, _lock: lock };
         let recovery = Recovery { created, standing, drawn_now };
         Ok((store, recovery))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use sorteo::lottery::{AgencyId, Batch, Bets, DrawId, Place, UploadId};
-use sorteo::store::sqlite::{Event, Observer, OpenError, Options, Recovery, SqliteStore};
+use sorteo::store::sqlite::{Checkpoints, Event, Observer, OpenError, Options, Recovery, SqliteStore};
 use sorteo::store::{AppendRefusal, Appended, CloseRefusal, Standing, Store, StoreError, Ticket};
 
 /// A failing test ends by this, never by hanging.
@@ -824,6 +824,24 @@ fn the_log_stays_small_under_many_small_writes() {
     }
     // Each writes four pages or more: without checkpoints, 64 MiB.
     assert!(largest < 24 << 20, "the log grew to {largest} bytes");
+}
+
+#[test]
+fn the_log_is_left_to_a_replicator_that_makes_the_checkpoints() {
+    let database = Database::new();
+    let options = Options { checkpoints: Checkpoints::External, ..Options::new(database.path()) };
+    let (store, _) = database.open(&options);
+    let log = || fs::metadata(database.path().with_extension("db-wal")).unwrap().len();
+    for row in 0..4_000 {
+        assert_eq!(append(&store, batch(1, &[&row.to_string()], 1)), Ok(()));
+    }
+    let written = log();
+    assert!(written > 48 << 20, "each writes four pages or more, not {written} bytes together");
+    store.close();
+    assert_eq!(log(), written, "closing leaves it too");
+    let (reopened, recovery) = database.open(&options);
+    assert_eq!(recovery.standing.bets, 4_000);
+    reopened.close();
 }
 
 /// How long one of the readers below keeps its snapshot.

@@ -60,8 +60,8 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Opens the one connection that writes, verifies what can be verified at once,
-/// and brings the schema up to date. Until [`release_log`] the connection leaves
-/// a log that it found as it is, also when it closes.
+/// and brings the schema up to date. Until [`checkpoint_on_close`] the connection
+/// leaves a log that it found as it is, also when it closes.
 ///
 /// This happens before any other connection is opened: connections that open a
 /// new database at the same time trip over each other's `journal_mode`.
@@ -104,9 +104,10 @@ fn set_journal_mode(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare("PRAGMA journal_mode = wal")?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// From here on the connection may copy the log into the database and remove it.
-pub(super) fn release_log(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+/// Whether the connection, when it is the last to close, copies the log into the
+/// database and removes it.
+pub(super) fn checkpoint_on_close(connection: &Connection, checkpoint: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !checkpoint).map(drop)
 }
 
 /// Opens a connection to look at an existing database, beside a running server.

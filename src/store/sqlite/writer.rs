@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::super::{Appended, Closed, Resolver, StoreError, Ticket};
 use super::draw::DigestedBatch;
-use super::{Announcement, Event, Observer, draw, newest_standing, now};
+use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_standing, now};
 use crate::failpoint::Failpoint;
 use crate::lottery::{AgencyId, Batch};
 
@@ -50,16 +50,17 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(
         connection: Connection,
-        queue_max: usize,
+        options: &Options,
         observer: Observer,
         announcement: Announcement,
     ) -> Self {
-        let (queue, commands) = mpsc::sync_channel(queue_max);
+        let (queue, commands) = mpsc::sync_channel(options.queue_max);
         let task = Task {
             connection,
             commands,
             observer,
             announcement,
+            checkpoints: options.checkpoints,
             pages_since_checkpoint: 0,
             reset_from_pages: WAL_PAGES_MAX,
             truncated: false,
@@ -123,6 +124,7 @@ struct Task {
     commands: Receiver<Command>,
     observer: Observer,
     announcement: Announcement,
+    checkpoints: Checkpoints,
     /// An estimate; what counts is that it never falls behind.
     pages_since_checkpoint: u64,
     /// Pages in the log from which on a reset waits for readers.
@@ -228,7 +230,7 @@ impl Task {
 
     /// Copies the log into the database from time to time, after the answers.
     fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
-        if self.pages_since_checkpoint < CHECKPOINT_PAGES {
+        if self.checkpoints == Checkpoints::External || self.pages_since_checkpoint < CHECKPOINT_PAGES {
             return Ok(());
         }
         self.pages_since_checkpoint = 0;
@@ -247,6 +249,9 @@ impl Task {
     /// and the next start has nothing to recover.
     fn truncate_log(&mut self) -> Result<(), Fatal> {
         self.truncated = true;
+        if self.checkpoints == Checkpoints::External {
+            return Ok(());
+        }
         self.pages_since_checkpoint = 0;
         self.wait_for_readers(RESET_TIMEOUT, "TRUNCATE").map(|_| ())
     }
