@@ -6,20 +6,23 @@
 mod bench;
 mod check;
 mod demo;
+mod draw;
 mod generate;
 mod queries;
 mod serve;
 mod upload;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::agency::AgencyError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, database_path};
+use crate::event;
+use crate::store::Standing;
 use crate::store::sqlite::OpenError;
 
 /// The central server of a lottery, and all that goes with it.
@@ -47,6 +50,9 @@ enum Command {
     Winners(queries::WinnersArgs),
     /// Print how the newest draw stands
     Status(queries::StatusArgs),
+    /// Open the next draw, look at draws, close a silent agency
+    #[command(subcommand)]
+    Draw(draw::Command),
     /// Watch a whole draw: a server and five agencies on made-up bets
     Demo(demo::Args),
     /// Write made-up files of bets
@@ -60,6 +66,15 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Which database a command is about.
+#[derive(Debug, clap::Args)]
+struct DatabaseArg {
+    /// The database file
+    #[arg(long = "database", value_name = "FILE", env = "SORTEO_DATABASE", default_value = "sorteo.db",
+          value_parser = database_path)]
+    path: PathBuf,
 }
 
 /// Why a command failed, which decides what the program exits with.
@@ -108,6 +123,11 @@ fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{line}").context("the results cannot be printed")
 }
 
+/// The log line of a draw, told by the process that made it.
+fn log_draw(standing: &Standing) {
+    event!(Info, "sorteo", Success, draw = standing.draw, bets = standing.bets, winners = standing.winners);
+}
+
 /// Finds out before the work, not after it, that there is no folder for a file.
 fn require_folder_of(path: &Path) -> Result<(), Failure> {
     match path.parent() {
@@ -127,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Upload(args) => upload::run(&args),
         Command::Winners(args) => queries::winners(&args),
         Command::Status(args) => queries::status(&args),
+        Command::Draw(command) => draw::run(&command),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),

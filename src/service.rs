@@ -50,7 +50,7 @@ pub enum Outcome {
     /// Send this, then the rest of the winners as the peer takes them.
     LongReply(Reply, MoreWinners),
     /// The draw is not made: ask again when it is, or after this long.
-    Wait(AgencyId, Duration),
+    Wait(AwaitedWinners, Duration),
     /// Nobody knows what became of it: close without an answer.
     Unknown,
 }
@@ -65,6 +65,14 @@ enum Committing {
     Batch { count: u64, ticket: Ticket<Appended> },
     Done { agency: AgencyId, ticket: Ticket<Closed> },
     DoneThenWinners { agency: AgencyId, ticket: Ticket<Closed> },
+}
+
+/// The winners that a peer waits for: of the draw that was open when it asked, also
+/// when the next one is opened before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwaitedWinners {
+    agency: AgencyId,
+    draw: DrawId,
 }
 
 /// Where a long answer goes on.
@@ -141,8 +149,8 @@ impl<S: Store> Service<S> {
     }
 
     /// Asks again for the winners that a peer waits for. `None`: still not drawn.
-    pub fn winners_if_drawn(&self, agency: AgencyId) -> Option<Reply> {
-        match self.winners_page(agency, 0, None) {
+    pub fn winners_if_drawn(&self, awaited: AwaitedWinners) -> Option<Reply> {
+        match self.winners_page(awaited.agency, 0, Some(awaited.draw)) {
             Err(Reason::NotReady) => None,
             result => Some(Reply::Winners(result)),
         }
@@ -168,15 +176,28 @@ impl<S: Store> Service<S> {
     /// After the draw there is nothing to close, and agencies of this dialect ask
     /// again and again: they do not take the writer's time.
     fn begin_done_and_winners(&self, agency: AgencyId) -> Begun {
-        if let Ok(standing) = self.store.standing()
-            && standing.drawn
-        {
-            return Begun::Done(lines_outcome(self.try_winner_lines(&standing, agency)));
+        match self.made_draw_meant_by(agency) {
+            Ok(Some(standing)) => {
+                return Begun::Done(lines_outcome(self.try_winner_lines(&standing, agency)));
+            }
+            Ok(None) => {}
+            Err(error) => return Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
         }
         match self.store.close_agency(agency, None) {
             Ok(ticket) => Begun::committing(Committing::DoneThenWinners { agency, ticket }),
             Err(error) => Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
         }
+    }
+
+    /// The draw that the counted dialect's question means, if it is made. An agency
+    /// that still asks for its winners when the next draw is opened must not be
+    /// taken for done in that one.
+    fn made_draw_meant_by(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+        let newest = self.store.standing()?;
+        if newest.drawn {
+            return Ok(Some(newest));
+        }
+        self.store.draw_before(agency)
     }
 
     /// The draw that winners are asked of: this one, or the newest.
@@ -228,8 +249,12 @@ impl<S: Store> Service<S> {
     }
 
     fn wait_winners(&self, agency: AgencyId, wait: Duration) -> Outcome {
-        match self.winners_page(agency, 0, None) {
-            Err(Reason::NotReady) if !wait.is_zero() => Outcome::Wait(agency, wait),
+        let draw = match self.store.standing() {
+            Ok(standing) => standing.draw,
+            Err(error) => return Outcome::Reply(Reply::Winners(Err(reason(error)))),
+        };
+        match self.winners_page(agency, 0, Some(draw)) {
+            Err(Reason::NotReady) if !wait.is_zero() => Outcome::Wait(AwaitedWinners { agency, draw }, wait),
             result => Outcome::Reply(Reply::Winners(result)),
         }
     }

@@ -49,6 +49,11 @@ pub trait Store: Send + Sync + 'static {
     /// How one draw stands; `None` where there is no such draw.
     fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError>;
 
+    /// The draw before the newest, where an agency that names no draw must mean it:
+    /// it was done there, and in the newest, which is open, it has neither stored a
+    /// bet nor said that it is done.
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError>;
+
     /// Winning bets of one agency in a draw that is made, in stored order,
     /// after the bet `after`, at most `bets_max` of them.
     fn winners(
@@ -77,6 +82,25 @@ pub enum Closing {
     Now,
     /// It was done already, or the draw is made and there is nothing to close.
     Before,
+}
+
+/// Who said that an agency is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneBy {
+    /// The agency itself.
+    Agency,
+    /// An operator, because the agency stayed silent.
+    Operator,
+}
+
+impl DoneBy {
+    /// The word that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agency => "agency",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// Why bets were not stored. Nothing of the append is.

@@ -10,10 +10,11 @@ use anyhow::Context as _;
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::iterator::Signals;
 
-use super::{Failure, require_folder_of};
+use super::{Failure, log_draw, require_folder_of};
 use crate::config::{Layers, ServeConfig, ServeSettings, process_environment};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
+use crate::store::Standing;
 use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore};
 use crate::{event, logging};
 
@@ -55,6 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     stop_on_signals(&remote).context("signals cannot be handled")?;
     let (store, recovery) = SqliteStore::open(&config.store, observer(&remote))?;
     log_recovery(&recovery);
+    log_settings_not_taken(&config, &recovery.standing);
     let service = Arc::new(Service::new(store));
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     if let Some(path) = &args.ready_file {
@@ -73,14 +75,7 @@ pub(super) fn observer(remote: &Remote) -> Observer {
     let remote = remote.clone();
     Arc::new(move |event| match event {
         Event::Drawn(standing) => {
-            event!(
-                Info,
-                "sorteo",
-                Success,
-                draw = standing.draw,
-                bets = standing.bets,
-                winners = standing.winners
-            );
+            log_draw(&standing);
             remote.draw_made();
         }
         Event::Failed(error) => {
@@ -155,6 +150,21 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
             Fail,
             error = format!("the system allows {files} open files, max_connections needs {needed}"),
         );
+    }
+}
+
+/// A draw that an operator opened keeps what it was opened with.
+fn log_settings_not_taken(config: &ServeConfig, standing: &Standing) {
+    let told = [
+        ("agencies", config.store.agencies.map(u64::from), standing.expected),
+        ("winning_number", config.store.winning_number.map(u64::from), standing.winning_number.into()),
+    ];
+    for (setting, told, held) in told {
+        if !standing.drawn && told.is_some_and(|told| told != held) {
+            let draw = standing.draw;
+            let error = format!("draw {draw} was opened by an operator with {held}, and keeps it");
+            event!(Warn, "config", Fail, setting = setting, error = error);
+        }
     }
 }
 

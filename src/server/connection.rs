@@ -19,8 +19,7 @@ use super::charge::Charge;
 use super::end::End;
 use super::{BUFFER_BYTES_FREE, Context, Limits};
 use crate::failpoint::Failpoint;
-use crate::lottery::AgencyId;
-use crate::service::{self, Begun, Commit, MoreWinners, Outcome};
+use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome};
 use crate::store::Store;
 use crate::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
 
@@ -78,7 +77,7 @@ enum Phase {
     /// Takes requests.
     Open,
     /// Holds a `WAIT_WINNERS`; requests behind it wait too.
-    Waiting { agency: AgencyId, until: Instant, draws_made: u64 },
+    Waiting { awaited: AwaitedWinners, until: Instant, draws_made: u64 },
     /// Its last answer is on its way.
     Closing,
     /// Its last answer is sent; what still arrives is thrown away.
@@ -279,11 +278,11 @@ impl Connection {
 
     /// Ends the wait for a draw if it is made, the time is up, or the server stops.
     fn answer_wait<S: Store>(&mut self, context: &Context<S>) {
-        let Phase::Waiting { agency, until, ref mut draws_made } = self.phase else {
+        let Phase::Waiting { awaited, until, ref mut draws_made } = self.phase else {
             return;
         };
         let before = context.remote.draws_made_so_far();
-        let reply = match context.service.winners_if_drawn(agency) {
+        let reply = match context.service.winners_if_drawn(awaited) {
             Some(reply) => {
                 if before == *draws_made {
                     // Another process made the draw: the others wait for it too.
@@ -400,9 +399,9 @@ impl Connection {
                 self.reply(&reply);
                 self.output.more = Some(more);
             }
-            Outcome::Wait(agency, wait) => {
+            Outcome::Wait(awaited, wait) => {
                 let until = Instant::now() + wait;
-                self.phase = Phase::Waiting { agency, until, draws_made };
+                self.phase = Phase::Waiting { awaited, until, draws_made };
             }
             Outcome::Unknown => return Err(End::UnknownOutcome),
         }

@@ -7,14 +7,16 @@
 //! every rule is checked inside the write transaction, so that a second process
 //! on the same file changes nothing.
 //!
-//! [`SqliteStore::open`] is the only way in for the server; [`check`] looks at a
-//! database beside it.
+//! [`SqliteStore::open`] is the only way in for the server. Beside it, [`check`] and
+//! [`overview`] look at a database, and [`operator`] is how a person changes it.
 
 pub mod check;
 mod connection;
 mod draw;
 mod header;
 mod lock;
+pub mod operator;
+pub mod overview;
 mod readers;
 mod schema;
 mod settings;
@@ -273,6 +275,11 @@ impl Store for SqliteStore {
         Ok(found.map(|standing| self.after_announcement(standing)))
     }
 
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+        // Made before the newest was opened, and so announced long ago.
+        self.readers.draw_before(agency)
+    }
+
     fn winners(
         &self,
         draw: DrawId,
@@ -349,6 +356,11 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 /// finds in all b-trees comes as one text, under a heading.
 fn integrity_lines(said: &str) -> impl Iterator<Item = &str> {
     said.lines().filter(|line| *line != "ok" && !line.starts_with("***"))
+}
+
+/// Whether a text can stand in a line without ending it or reordering what is seen.
+fn is_one_line(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || is_bidirectional_control(c))
 }
 
 /// Text from a database or from SQLite as one line that shows what it is.

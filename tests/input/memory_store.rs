@@ -176,6 +176,10 @@ impl Store for MemoryStore {
         if draw == DRAW { self.standing().map(Some) } else { Ok(None) }
     }
 
+    fn draw_before(&self, _: AgencyId) -> Result<Option<Standing>, StoreError> {
+        Ok(None)
+    }
+
     fn winners(
         &self,
         draw: DrawId,

@@ -137,8 +137,8 @@ fn answer(service: &Service<MemoryStore>, dialect: Dialect, message: Incoming, a
             append_more(service, more, answers);
         }
         // Nobody else is there to make the draw: the wait ends when its time is up.
-        Outcome::Wait(agency, _) => {
-            let drawn = service.winners_if_drawn(agency);
+        Outcome::Wait(awaited, _) => {
+            let drawn = service.winners_if_drawn(awaited);
             let reply = drawn.unwrap_or(Reply::Winners(Err(Reason::NotReady)));
             encode_reply(dialect, &reply, answers);
         }

@@ -1071,6 +1071,10 @@ impl Store for Failing {
         self.store.draw(draw)
     }
 
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+        self.store.draw_before(agency)
+    }
+
     fn winners(&self, _: DrawId, _: AgencyId, _: u64, _: usize) -> Result<Vec<WinningBet>, StoreError> {
         Err(StoreError::Unavailable)
     }
@@ -1167,6 +1171,10 @@ impl Store for Gated {
 
     fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
         self.store.draw(draw)
+    }
+
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+        self.store.draw_before(agency)
     }
 
     fn winners(

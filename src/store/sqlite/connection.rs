@@ -112,22 +112,46 @@ pub(super) fn checkpoint_on_close(connection: &Connection, checkpoint: bool) -> 
 
 /// Opens a connection to look at an existing database, beside a running server.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    open_existing(path, READER_FLAGS)
+}
+
+/// Opens a connection to change an existing database, beside a running server or
+/// without one. Checkpoints stay with the server.
+pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
+    let connection =
+        open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    startup::verify(&connection, path)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", 0)
+        .and_then(|()| checkpoint_on_close(&connection, false))
+        .map_err(|source| open_error(path, "setting up the writing connection", source))?;
+    Ok(connection)
+}
+
+fn open_existing(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     if !path.exists() {
         return Err(OpenError::NoDatabase(path.to_owned()));
     }
     refuse_foreign_file(path)?;
     let fail = |operation| move |source| open_error(path, operation, source);
-    let mut connection =
-        Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
     refuse_foreign_schema(&connection, path)?;
-    configure(&mut connection).map_err(fail("setting up a reading connection"))?;
-    match schema_version(&connection).map_err(fail("reading the schema version"))? {
+    configure(&mut connection).map_err(fail("setting up the connection"))?;
+    match is_new(&connection, path)? {
+        true => Err(OpenError::Foreign(path.to_owned())),
+        false => Ok(connection),
+    }
+}
+
+/// Whether nothing was ever made in the database. A schema of a version that this
+/// program does not know is refused.
+pub(super) fn is_new(connection: &Connection, path: &Path) -> Result<bool, OpenError> {
+    let fail = |source| open_error(path, "reading the schema version", source);
+    match schema_version(connection).map_err(fail)? {
         version if version > newest_schema() => Err(newer(path, version)),
-        0 if !has_tables(&connection).map_err(fail("reading the schema"))? => {
-            Err(OpenError::Foreign(path.to_owned()))
-        }
+        0 if !has_tables(connection).map_err(fail)? => Ok(true),
         version if version <= 0 => Err(no_version(path, version)),
-        _ => Ok(connection),
+        _ => Ok(false),
     }
 }
 
@@ -146,7 +170,7 @@ pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Whether anything was ever made in the database.
-pub(super) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
 }
 
@@ -155,7 +179,7 @@ pub(super) fn newer(path: &Path, found: i64) -> OpenError {
 }
 
 /// The application's mark and tables, but a version that no migration leaves.
-pub(super) fn no_version(path: &Path, found: i64) -> OpenError {
+fn no_version(path: &Path, found: i64) -> OpenError {
     OpenError::Corrupt {
         path: path.to_owned(),
         detail: format!("it has tables, but the schema version {found}"),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing};
+use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, DoneBy, Standing};
 use super::{Options, newest_standing, now, settings};
 use crate::failpoint::Failpoint;
 use crate::lottery::{AgencyId, Batch, Digest, DrawId, Place};
@@ -37,7 +37,7 @@ pub(super) fn prepare(connection: &mut Connection, options: &Options) -> rusqlit
         Some(draw) => settings::apply(&transaction, DrawId(draw), options)?,
     }
     let draw = newest_standing(&transaction)?.draw;
-    settings::note(&transaction, draw)?;
+    settings::note(&transaction, draw, settings::Teller::Server)?;
     let drawn_now = make_draw_if_due(&transaction, draw)?;
     let standing = newest_standing(&transaction)?;
     Failpoint::BeforePrepared.pass();
@@ -236,6 +236,7 @@ pub(super) fn close_agency(
     connection: &Connection,
     agency: AgencyId,
     bets: Option<u64>,
+    by: DoneBy,
 ) -> rusqlite::Result<(Closed, bool)> {
     let newest = newest(connection, agency)?;
     if bets.is_none() && (newest.drawn || newest.agency_done) {
@@ -253,15 +254,15 @@ pub(super) fn close_agency(
     let recorded = connection
         .prepare_cached(
             r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
-               VALUES ($1, $2, $3, $4, 'agency') ON CONFLICT DO NOTHING"#,
+               VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"#,
         )?
-        .execute(params![newest.draw.0, agency.0, stored, now()])?;
+        .execute(params![newest.draw.0, agency.0, stored, now(), by.as_str()])?;
     let drawn = make_draw_if_due(connection, newest.draw)?;
     let closing = if recorded == 1 { Closing::Now } else { Closing::Before };
     Ok((Ok(closing), drawn))
 }
 
-fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyId) -> rusqlite::Result<u64> {
+pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyId) -> rusqlite::Result<u64> {
     connection
         .prepare_cached("SELECT coalesce(sum(bet_count), 0) FROM batches WHERE draw_id = $1 AND agency = $2")?
         .query_row(params![draw.0, agency.0], |row| row.get(0))

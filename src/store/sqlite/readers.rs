@@ -70,6 +70,23 @@ impl Readers {
         })
     }
 
+    pub(super) fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+        self.read("draw_before", |connection| {
+            connection
+                .prepare_cached(
+                    "WITH newest AS (SELECT id FROM draws ORDER BY id DESC LIMIT 1)
+                     SELECT standings.* FROM standings, newest
+                      WHERE standings.draw = newest.id - 1
+                        AND EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = newest.id - 1 AND agency = $1)
+                        AND NOT EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = newest.id AND agency = $1)
+                        AND NOT EXISTS (SELECT 1 FROM batches WHERE draw_id = newest.id AND agency = $1)
+                        AND (SELECT drawn_at FROM draws WHERE draws.id = newest.id) IS NULL",
+                )?
+                .query_row([agency.0], read_standing)
+                .optional()
+        })
+    }
+
     pub(super) fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
         self.read("next_row", |connection| {
             let draw = newest_standing(connection)?.draw;

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::operator::Terms;
 use super::{Options, now};
 use crate::lottery::{DEFAULT_WINNING_NUMBER, DrawId};
 
@@ -15,8 +16,42 @@ pub(super) fn open_first_draw(transaction: &Transaction<'_>, options: &Options) 
     Ok(())
 }
 
-/// What the operator says explicitly holds for a draw that is still open; what
-/// is not said stays as the draw was opened.
+/// Opens the draw behind `before`. What the operator does not tell is as it was there.
+pub(super) fn open_next_draw(
+    transaction: &Transaction<'_>,
+    before: DrawId,
+    terms: Terms,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO draws (winning_number, expected_agencies, opened_at)
+         SELECT coalesce($1, winning_number), coalesce($2, expected_agencies), $3 FROM draws WHERE id = $4",
+        params![terms.winning_number, terms.agencies, now(), before.0],
+    )?;
+    note(transaction, DrawId(transaction.last_insert_rowid()), Teller::Operator)
+}
+
+/// Who tells the audit of a draw's settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Teller {
+    /// A server that opened the first draw, or was told other settings for an open one.
+    Server,
+    /// The operator who opened the draw.
+    Operator,
+}
+
+impl Teller {
+    /// The audit's word for what was done.
+    fn action(self) -> &'static str {
+        match self {
+            Self::Server => "serve",
+            Self::Operator => "open-draw",
+        }
+    }
+}
+
+/// What a server is told explicitly holds for a draw that is still open; what is
+/// not told stays as the draw was opened. A draw that an operator opened stays as
+/// he opened it: a server that is restarted is told what it was always told.
 pub(super) fn apply(transaction: &Transaction<'_>, draw: DrawId, options: &Options) -> rusqlite::Result<()> {
     for (column, value) in
         [("expected_agencies", options.agencies), ("winning_number", options.winning_number)]
@@ -25,7 +60,8 @@ pub(super) fn apply(transaction: &Transaction<'_>, draw: DrawId, options: &Optio
         // `column` is one of the two names above.
         transaction.execute(
             &format!(
-                "UPDATE draws SET {column} = $1 WHERE id = $2 AND drawn_at IS NULL AND {column} IS NOT $1"
+                "UPDATE draws SET {column} = $1 WHERE id = $2 AND drawn_at IS NULL AND {column} IS NOT $1
+                    AND NOT EXISTS (SELECT 1 FROM audit WHERE draw_id = $2 AND action = 'open-draw')"
             ),
             params![value, draw.0],
         )?;
@@ -42,30 +78,30 @@ const SETTINGS: &str = "
      UNION ALL
     SELECT id, 'winning_number ', 'winning_number set to ' || winning_number, drawn_at FROM draws";
 
-/// What a server said last of a setting in the audit; NULL where none did.
+/// What was said last of a setting in the audit; NULL where nobody did.
 const NOTED: &str = "
     (SELECT detail FROM audit
-      WHERE audit.draw_id = settings.draw_id AND action = 'serve'
+      WHERE audit.draw_id = settings.draw_id AND action IN ('serve', 'open-draw')
         AND substr(detail, 1, length(setting)) = setting
       ORDER BY id DESC LIMIT 1)";
 
 /// Notes in the audit what an open draw is made with, unless it says so already.
 /// Besides telling an operator, it tells these numbers a second time: a draw is
 /// right only if they are, and nothing else in the database depends on them.
-pub(super) fn note(transaction: &Transaction<'_>, draw: DrawId) -> rusqlite::Result<()> {
+pub(super) fn note(transaction: &Transaction<'_>, draw: DrawId, teller: Teller) -> rusqlite::Result<()> {
     transaction.execute(
         &format!(
             "INSERT INTO audit (at, action, draw_id, detail)
-             SELECT $1, 'serve', draw_id, held FROM ({SETTINGS}) AS settings
-              WHERE draw_id = $2 AND drawn_at IS NULL AND {NOTED} IS NOT held
+             SELECT $1, $2, draw_id, held FROM ({SETTINGS}) AS settings
+              WHERE draw_id = $3 AND drawn_at IS NULL AND {NOTED} IS NOT held
               ORDER BY setting"
         ),
-        params![now(), draw.0],
+        params![now(), teller.action(), draw.0],
     )?;
     Ok(())
 }
 
-/// A line for each setting of a draw that is not what a server noted last.
+/// A line for each setting of a draw that is not what was noted last.
 pub(super) fn not_as_noted(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare(&format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::connection::{has_tables, newer, newest_schema, no_version, open_error, schema_version};
+use super::connection::{is_new, open_error};
 use super::{OpenError, integrity_lines, one_line, schema, settings};
 
 /// Tables that are read whole: they grow with draws and agencies alone.
@@ -18,15 +18,8 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     let fail = |source| open_error(path, "verifying the database", source);
     // One snapshot for all questions, whatever another process writes meanwhile.
     let snapshot = connection.unchecked_transaction().map_err(fail)?;
-    let version = schema_version(&snapshot).map_err(fail)?;
-    if version == 0 && !has_tables(&snapshot).map_err(fail)? {
+    if is_new(&snapshot, path)? {
         return Ok(());
-    }
-    if version > newest_schema() {
-        return Err(newer(path, version));
-    }
-    if version <= 0 {
-        return Err(no_version(path, version));
     }
     let differences = schema::differences(&snapshot).map_err(fail)?;
     if let Some(difference) = differences.into_iter().find(schema::Difference::is_harmful) {

@@ -1,6 +1,6 @@
 //! The one thread that writes. It takes all that waits, carries it out in one
-//! transaction, in which a refused one undoes what it wrote, commits with a sync, and only
-//! then answers each: one sync pays for the whole group.
+//! transaction, in which a refused one undoes what it wrote, commits with a sync,
+//! and only then answers each: one sync pays for the whole group.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::super::{Appended, Closed, Resolver, StoreError, Ticket};
+use super::super::{Appended, Closed, DoneBy, Resolver, StoreError, Ticket};
 use super::draw::DigestedBatch;
 use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_standing, now};
 use crate::failpoint::Failpoint;
@@ -345,11 +345,11 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
     for command in group {
         let outcome = match command {
             Command::Append(batches, _) => {
-                let appended = append_in_savepoint(transaction, batches, &stored_at)?;
+                let appended = append_all_or_none(transaction, batches, &stored_at)?;
                 Outcome::Appended(appended)
             }
             Command::Close(agency, bets, _) => {
-                let (closed, drawn) = draw::close_agency(transaction, *agency, *bets)?;
+                let (closed, drawn) = draw::close_agency(transaction, *agency, *bets, DoneBy::Agency)?;
                 if drawn {
                     executed.drawn = Some(newest_standing(transaction)?);
                 }
@@ -364,7 +364,7 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
 /// A refusal of one batch undoes the append's other batches, and nothing else. One
 /// alone is refused before it has written anything: it needs no savepoint, which
 /// would keep a copy of every page that it changes.
-fn append_in_savepoint(
+fn append_all_or_none(
     transaction: &Transaction<'_>,
     batches: &[DigestedBatch],
     stored_at: &str,

@@ -85,6 +85,16 @@ const QUESTIONS: &[Question] = &[
                WHERE told <> stored",
     },
     Question {
+        about: "done_agencies",
+        sql: r#"SELECT 'agency ' || agency || ' of draw ' || draw_id
+                      || ' was closed by an operator, and the audit does not tell so'
+                  FROM done_agencies
+                 WHERE "by" = 'operator'
+                   AND NOT EXISTS (SELECT 1 FROM audit
+                                    WHERE audit.draw_id = done_agencies.draw_id AND action = 'close-agency'
+                                      AND detail LIKE 'agency ' || agency || ' closed with ' || bet_count || ' bets: _%')"#,
+    },
+    Question {
         about: "batches",
         sql: "SELECT 'draw ' || draw_id || ', agency ' || agency || ', upload ' || upload
                      || ': the batch at row ' || first_row || ' does not follow the one before'

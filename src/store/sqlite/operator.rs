@@ -1,0 +1,188 @@
+//! What an operator does to a database: opens the next draw, closes an agency that
+//! stays silent. Beside a running server or without one: as with the server's own
+//! writer, every rule is decided inside the write transaction.
+//!
+//! What is done is noted in the table `audit` in the same transaction.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::{OpenError, connection, draw, is_one_line, newest_standing, now, settings, sqlite_error};
+use crate::lottery::{AgencyId, DrawId};
+use crate::store::{Closing, DoneBy, Standing};
+
+/// How often the write lock is asked for while a busy server holds it. Its writer
+/// lets go only for moments: SQLite's own pauses, up to 100 ms, would miss them.
+const LOCK_RETRY: Duration = Duration::from_millis(1);
+/// How many times: half a minute.
+const LOCK_TRIES: i32 = 30_000;
+/// Longest reason for closing an agency, in bytes.
+pub const REASON_BYTES_MAX: usize = 500;
+
+/// A database opened by an operator.
+#[derive(Debug)]
+pub struct Operator {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// What the next draw is opened with; what is not told is as in the draw before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// How many agencies must be done.
+    pub agencies: Option<u32>,
+    /// The number that wins.
+    pub winning_number: Option<u32>,
+}
+
+/// An agency that was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedAgency {
+    /// Its bets, which take part in the draw.
+    pub bets: u64,
+    /// How the draw stands now.
+    pub standing: Standing,
+    /// Whether this was the last agency, and the draw was made.
+    pub drawn_now: bool,
+}
+
+/// Why an operator's command changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The database was refused, or failed.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// No server has run on the database.
+    #[error("{} has no draw yet: start `sorteo serve` on it once", .0.display())]
+    NoDraw(PathBuf),
+    /// The newest draw takes bets.
+    #[error(
+        "draw {} is still open, {} of {} agencies are done: the next one opens when it is made. \
+         `sorteo draw close-agency` closes an agency that stays silent",
+        .0.draw, .0.done, .0.expected
+    )]
+    StillOpen(Standing),
+    /// The newest draw is made.
+    #[error("draw {0} is made: there is nothing to close")]
+    Made(DrawId),
+    /// The agency is done.
+    #[error("agency {agency} is done in draw {draw} already")]
+    DoneBefore {
+        /// The agency.
+        agency: AgencyId,
+        /// The newest draw.
+        draw: DrawId,
+    },
+    /// Closing counts towards the agencies that must be done: a mistyped number
+    /// would make the draw without somebody.
+    #[error(
+        "agency {agency} has sent nothing in draw {draw}, and the agencies expected are 1 to {expected}: \
+         is the number right? --force closes it all the same"
+    )]
+    NeverSeen {
+        /// The agency.
+        agency: AgencyId,
+        /// The newest draw.
+        draw: DrawId,
+        /// How many agencies are expected in it.
+        expected: u64,
+    },
+    /// The reason says nothing, or is no line of text.
+    #[error("the reason must be one line of 1 to {REASON_BYTES_MAX} bytes")]
+    BadReason,
+}
+
+impl Operator {
+    /// Opens an existing database to change it; nothing is changed by opening.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let connection = connection::open_beside_server(path)?;
+        connection
+            .busy_handler(Some(|tries| {
+                thread::sleep(LOCK_RETRY);
+                tries < LOCK_TRIES
+            }))
+            .map_err(|source| sqlite_error(path, "setting up the operator's connection", source))?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// Opens the next draw, once the newest is made.
+    pub fn open_draw(&mut self, terms: Terms) -> Result<Standing, OperatorError> {
+        self.change(|transaction, standing| {
+            if !standing.drawn {
+                return Ok(Err(OperatorError::StillOpen(standing)));
+            }
+            settings::open_next_draw(transaction, standing.draw, terms)?;
+            Ok(Ok(newest_standing(transaction)?))
+        })
+    }
+
+    /// Records that an agency is done, for which it did not say so itself; makes
+    /// the draw if it was the last. `force` closes also an agency that nobody knows.
+    pub fn close_agency(
+        &mut self,
+        agency: AgencyId,
+        reason: &str,
+        force: bool,
+    ) -> Result<ClosedAgency, OperatorError> {
+        if !(1..=REASON_BYTES_MAX).contains(&reason.trim().len()) || !is_one_line(reason) {
+            return Err(OperatorError::BadReason);
+        }
+        self.change(|transaction, before| {
+            let draw = before.draw;
+            if before.drawn {
+                return Ok(Err(OperatorError::Made(draw)));
+            }
+            let bets = draw::stored_bets(transaction, draw, agency)?;
+            let expected = before.expected;
+            let is_known = bets > 0 || (1..=expected).contains(&u64::from(agency.0));
+            if !is_known && !force {
+                return Ok(Err(OperatorError::NeverSeen { agency, draw, expected }));
+            }
+            match draw::close_agency(transaction, agency, None, DoneBy::Operator)? {
+                (Ok(Closing::Now), drawn_now) => {
+                    note(transaction, draw, agency, bets, reason.trim())?;
+                    Ok(Ok(ClosedAgency { bets, standing: newest_standing(transaction)?, drawn_now }))
+                }
+                // Without a count nothing can mismatch.
+                (Ok(Closing::Before) | Err(_), _) => Ok(Err(OperatorError::DoneBefore { agency, draw })),
+            }
+        })
+    }
+
+    /// Runs one change in one transaction; one that is refused leaves nothing.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>, Standing) -> rusqlite::Result<Result<T, OperatorError>>,
+    ) -> Result<T, OperatorError> {
+        let path = &self.path;
+        let fail = |operation| move |source| sqlite_error(path, operation, source);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail("waiting for the write lock"))?;
+        let standing = newest_standing(&transaction).optional().map_err(fail("reading the newest draw"))?;
+        let Some(standing) = standing else {
+            return Err(OperatorError::NoDraw(path.clone()));
+        };
+        let changed = change(&transaction, standing).map_err(fail("changing the draw"))??;
+        transaction.commit().map_err(fail("committing the change"))?;
+        Ok(changed)
+    }
+}
+
+fn note(
+    transaction: &Transaction<'_>,
+    draw: DrawId,
+    agency: AgencyId,
+    bets: u64,
+    reason: &str,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, 'close-agency', $2, $3)",
+        params![now(), draw.0, format!("agency {agency} closed with {bets} bets: {reason}")],
+    )?;
+    Ok(())
+}

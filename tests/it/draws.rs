@@ -1,0 +1,312 @@
+//! Draws that repeat: an operator opens the next one and closes a silent agency,
+//! beside a running server, and nobody's winners are lost or mixed up.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::process::{Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo};
+use crate::support::{Setup, counted, frame, frames};
+use sorteo::lottery::{AgencyId, DrawId};
+use sorteo::store::sqlite::operator::{Operator, OperatorError, Terms};
+use sorteo::store::sqlite::overview::{Overview, Place, Query, Tally};
+
+const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
+const ACK: &[u8] = b"3\nACK";
+const NOT_ENDED: &[u8] = b"25\nERROR_LOTTERY_HASNT_ENDED";
+
+fn draw(folder: &Path, args: &[&str]) -> Finished {
+    run(sorteo(folder, ["draw"]).args(args))
+}
+
+fn upload(server: &Server, folder: &Path, agency: &str, file: &str) -> Finished {
+    run(&mut server.command(folder, &["upload", "--agency", agency, "--file", file, "--no-wait"]))
+}
+
+fn column(folder: &Path, sql: &str) -> Vec<String> {
+    let connection = Connection::open(folder.join("sorteo.db")).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<rusqlite::Result<_>>().unwrap()
+}
+
+#[test]
+fn draws_follow_one_another_beside_a_running_server() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "1.csv", &[7574, 1]);
+    bets_file(path, "2.csv", &[2, 4242, 4242]);
+    let server = Server::start(path, &["--agencies", "1"]);
+    upload(&server, path, "1", "1.csv").succeeded();
+    let opened = draw(path, &["open", "--agencies", "2", "--winning-number", "4242"]);
+    assert_eq!(opened.succeeded(), "draw 2 is open: 2 agencies must be done, number 4242 wins\n");
+    upload(&server, path, "1", "2.csv").succeeded();
+    let status = run(&mut server.command(path, &["status"]));
+    assert_eq!(status.succeeded(), "draw 2: open, 1 of 2 agencies done, 3 bets\n");
+    upload(&server, path, "7", "1.csv").succeeded();
+    let winners = |draw: &str| run(&mut server.command(path, &["winners", "--agency", "1", "--draw", draw]));
+    assert_eq!(winners("1").succeeded(), "3000000\n", "winners of an earlier draw stay readable");
+    assert_eq!(winners("2").succeeded(), "3000001\n3000002\n");
+    assert_names(winners("3").failed(1), &["bad_draw"]);
+    assert_eq!(server.process.count("action: sorteo | result: success | draw: 1 | bets: 2 | winners: 1"), 1);
+    assert_eq!(server.process.count("action: sorteo | result: success | draw: 2 | bets: 5 | winners: 2"), 1);
+    let list = draw(path, &["list"]);
+    let listed: Vec<Vec<&str>> =
+        list.succeeded().lines().skip(1).map(|line| line.split_whitespace().take(8).collect()).collect();
+    assert_eq!(listed[0], ["2", "drawn", "2", "of", "2", "5", "2", "4242"]);
+    assert_eq!(listed[1], ["1", "drawn", "1", "of", "1", "2", "1", "7574"]);
+    server.stop();
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn the_next_draw_opens_only_behind_one_that_is_made_and_keeps_what_it_is_not_told() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[5]);
+    let missing = draw(path, &["open"]);
+    assert_names(missing.failed(74), &["there is no database sorteo.db"]);
+    assert_eq!(fs::read_dir(path).unwrap().count(), 1, "nothing is created");
+    let server = Server::start(path, &["--agencies", "2", "--winning-number", "5"]);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    let early = draw(path, &["open"]);
+    assert_names(early.failed(1), &["draw 1 is still open", "1 of 2 agencies", "close-agency"]);
+    upload(&server, path, "2", "bets.csv").succeeded();
+    let opened = draw(path, &["open", "--json"]);
+    let draw_2: serde_json::Value = serde_json::from_str(opened.succeeded()).unwrap();
+    assert_eq!(
+        (&draw_2["id"], &draw_2["expected"], &draw_2["winning_number"]),
+        (&2.into(), &2.into(), &5.into())
+    );
+    assert_names(draw(path, &["open"]).failed(1), &["draw 2 is still open"]);
+    for (agencies, number) in [("0", "1"), ("1", "-1"), ("4294967296", "1"), ("1", "4294967296")] {
+        let wrong = draw(path, &["open", "--agencies", agencies, "--winning-number", number]);
+        assert_eq!(wrong.code, Some(2), "{wrong:#?}");
+    }
+    assert_eq!(
+        column(path, "SELECT action || ' ' || draw_id || ' ' || detail FROM audit ORDER BY id"),
+        [
+            "serve 1 expected_agencies set to 2",
+            "serve 1 winning_number set to 5",
+            "open-draw 2 expected_agencies set to 2",
+            "open-draw 2 winning_number set to 5",
+        ]
+    );
+    server.stop();
+}
+
+#[test]
+fn a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[1]);
+    let server = Server::start(path, &["--agencies", "1"]);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    draw(path, &["open", "--agencies", "3"]).succeeded();
+    server.stop();
+    let server = Server::start(path, &["--agencies", "1", "--winning-number", "9"]);
+    let not_taken =
+        "action: config | result: fail | setting: agencies | error: draw 2 was opened by an operator with 3";
+    assert_eq!(server.process.count(not_taken), 1, "{}", server.process.log());
+    assert_eq!(server.process.count("setting: winning_number | error: draw 2"), 1);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    let status = run(&mut server.command(path, &["status"]));
+    assert_eq!(status.succeeded(), "draw 2: open, 1 of 3 agencies done, 1 bets\n");
+    server.stop();
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[7574, 1]);
+    let server = Server::start(path, &["--agencies", "3"]);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    upload(&server, path, "3", "bets.csv").succeeded();
+    // Agency 2 sent a bet, and then nothing more.
+    let mut silent = server.command(path, &["upload", "--agency", "2"]);
+    silent.envs([("NOMBRE", "Ana"), ("APELLIDO", "Paz"), ("DOCUMENTO", "77"), ("NACIMIENTO", "1999-03-17")]);
+    run(silent.env("NUMERO", "7574")).succeeded();
+    let close = |args: &[&str]| draw(path, &[&["close-agency"], args].concat());
+    assert_eq!(close(&["2"]).code, Some(2), "a reason must be told");
+    let long = "x".repeat(501);
+    for reason in ["", "  ", "two\nlines", &long] {
+        assert_names(
+            close(&["2", "--reason", reason]).failed(1),
+            &["the reason must be one line of 1 to 500 bytes"],
+        );
+    }
+    assert_names(close(&["1", "--reason", "r"]).failed(1), &["agency 1 is done in draw 1 already"]);
+    let mistyped = close(&["22", "--reason", "r"]);
+    assert_names(mistyped.failed(1), &["agency 22 has sent nothing in draw 1", "1 to 3", "--force"]);
+    assert_eq!(close(&["two", "--reason", "r"]).code, Some(2));
+    let closed = close(&["2", "--reason", "line down; agreed by telephone"]);
+    assert_eq!(
+        closed.succeeded(),
+        "agency 2 is closed in draw 1, with 1 bets\ndraw 1 is made: 5 bets, 3 winners\n"
+    );
+    assert!(
+        closed.stderr.ends_with("action: sorteo | result: success | draw: 1 | bets: 5 | winners: 3\n"),
+        "who makes the draw tells it: {closed:#?}"
+    );
+    assert_eq!(server.process.count("action: sorteo"), 0, "and nobody else");
+    let winners = run(&mut server.command(path, &["winners", "--agency", "2"]));
+    assert_eq!(winners.succeeded(), "77\n");
+    assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is made", "nothing to close"]);
+    let audit = column(path, "SELECT detail FROM audit WHERE action = 'close-agency'");
+    assert_eq!(audit, ["agency 2 closed with 1 bets: line down; agreed by telephone"]);
+    assert_eq!(
+        column(path, r#"SELECT "by" FROM done_agencies ORDER BY agency"#),
+        ["agency", "operator", "agency"]
+    );
+    let shown = draw(path, &["show"]);
+    assert_names(
+        shown.succeeded(),
+        &["draw 1: drawn, 3 of 3 agencies done, 5 bets", "closed by an operator"],
+    );
+    server.stop();
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn an_agency_nobody_knows_is_closed_only_by_force() {
+    let server = Setup::agencies(2).start();
+    let path = server.database_path();
+    let mut operator = Operator::open(&path).unwrap();
+    for unknown in [0, 3, u32::MAX] {
+        let refused = operator.close_agency(AgencyId(unknown), "r", false);
+        assert!(matches!(refused, Err(OperatorError::NeverSeen { expected: 2, .. })), "{refused:?}");
+    }
+    let closed = operator.close_agency(AgencyId(3), "renumbered", true).unwrap();
+    assert_eq!((closed.bets, closed.drawn_now, closed.standing.done), (0, false, 1));
+    let closed = operator.close_agency(AgencyId(2), "never opened", false).unwrap();
+    assert!(closed.drawn_now);
+}
+
+#[test]
+fn who_waits_for_a_draw_gets_its_winners_though_the_next_one_opens_first() {
+    let server = Setup::agencies(2).start();
+    let path = server.database_path();
+    server.ask_once(&frame(&format!("BET|1|{BET}")), &frame("ACK|OK\n"));
+    let mut waiting = server.connect();
+    // In one piece: the first is answered when the second has begun to wait.
+    waiting.ask(&frames(&["DONE|1", "WAIT_WINNERS|1|60000"]), &frame("ACK_DONE|OK\n"));
+    let mut operator = Operator::open(&path).unwrap();
+    // Made and followed by the next in one go: no moment in which the newest is made.
+    let closed = operator.close_agency(AgencyId(2), "silent", false).unwrap();
+    assert!(closed.drawn_now);
+    operator.open_draw(Terms::default()).unwrap();
+    waiting.expect(&frame("WINNERS|OK|30876370|\n"));
+    server.ask_once(&frame("GET_WINNERS|1"), &frame("WINNERS|ERR|not_ready\n"));
+    server.ask_once(&frame("GET_WINNERS|1|0|1"), &frame("WINNERS|OK|30876370|\n"));
+}
+
+#[test]
+fn a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_draw() {
+    let server = Setup::agencies(1).start();
+    let path = server.database_path();
+    let line = format!("{BET}|1");
+    server.ask_once(&counted(&line), ACK);
+    server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
+    let mut operator = Operator::open(&path).unwrap();
+    operator.open_draw(Terms { agencies: Some(2), winning_number: None }).unwrap();
+    for _ in 0..2 {
+        server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
+    }
+    server.ask_once(&frame("STATUS"), &frame("STATUS|OK|2|open|0|2|0\n"));
+    // Another one took no part in the draw before: it is done in this one.
+    server.ask_once(&counted("GET_WINNERS|2"), NOT_ENDED);
+    server.ask_once(&frame("STATUS"), &frame("STATUS|OK|2|open|1|2|0\n"));
+    // From its first bet on, the question is about the new draw.
+    server.ask_once(&counted("Eva|Sol|1|1999-03-17|1|1"), ACK);
+    server.ask_once(&counted("GET_WINNERS|1"), &counted(""));
+    server.ask_once(&frame("STATUS"), &frame("STATUS|OK|2|drawn|2|2|1\n"));
+}
+
+#[test]
+fn an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw() {
+    let server = Setup::agencies(2).start();
+    let overview = Overview::open(&server.database_path()).unwrap();
+    let mut tally = Tally::default();
+    let mut look = |draw: Option<i64>| {
+        let detail = overview.detail(draw.map(DrawId), &mut tally).unwrap().unwrap();
+        let agencies: Vec<_> = detail
+            .agencies
+            .iter()
+            .map(|one| (one.agency, one.bets, one.batches, one.done, one.winners))
+            .collect();
+        (detail.draw.id, agencies)
+    };
+    assert_eq!(look(None), (1, vec![]));
+    for sent in 1..=3 {
+        server.ask_once(&frame(&format!("BET|2|{BET}")), &frame("ACK|OK\n"));
+        assert_eq!(look(None), (1, vec![(2, sent, sent, false, 0)]));
+    }
+    server.ask_once(&frame("DONE|1"), &frame("ACK_DONE|OK\n"));
+    assert_eq!(look(None), (1, vec![(1, 0, 0, true, 0), (2, 3, 3, false, 0)]));
+    server.ask_once(&frame("DONE|2"), &frame("ACK_DONE|OK\n"));
+    let made = (1, vec![(1, 0, 0, true, 0), (2, 3, 3, true, 3)]);
+    assert_eq!(look(None), made);
+    Operator::open(&server.database_path()).unwrap().open_draw(Terms::default()).unwrap();
+    assert_eq!(look(None), (2, vec![]));
+    server.ask_once(&frame(&format!("BET|1|{BET}")), &frame("ACK|OK\n"));
+    assert_eq!(look(None), (2, vec![(1, 1, 1, false, 0)]));
+    assert_eq!(look(Some(1)), made);
+    assert_eq!(overview.detail(Some(DrawId(3)), &mut Tally::default()).unwrap(), None);
+    let draws: Vec<_> = overview.draws(1).unwrap().iter().map(|draw| (draw.id, draw.is_made())).collect();
+    assert_eq!(draws, [(2, false)], "the newest come first");
+}
+
+#[test]
+fn results_are_found_by_agency_and_by_part_of_a_name_page_by_page() {
+    let server = Setup::agencies(3).start();
+    for (agency, bet) in [
+        (3, "Eva|Sol|11|1999-03-17|7574"),
+        (1, "ANA|Ruiz|22|1999-03-17|7574"),
+        (1, "Leo|Paz|33|1999-03-17|1"),
+        (2, "Iván|Anaya|44|1999-03-17|7574"),
+        (1, "Luz|Paz|225|1999-03-17|7574"),
+    ] {
+        server.ask_once(&frame(&format!("BET|{agency}|{bet}")), &frame("ACK|OK\n"));
+    }
+    for agency in 1..=3 {
+        server.ask_once(&frame(&format!("DONE|{agency}")), &frame("ACK_DONE|OK\n"));
+    }
+    let overview = Overview::open(&server.database_path()).unwrap();
+    let find = |query: Query| {
+        let results = overview.results(DrawId(1), &Query { winners_max: 2, ..query }).unwrap();
+        let documents: Vec<_> = results.winners.iter().map(|winner| winner.document.clone()).collect();
+        (results.total, documents, results.next)
+    };
+    let search = |text: &str| find(Query { search: Some(text.to_owned()), ..Query::default() });
+    let second = Place { agency: AgencyId(1), bet: 5 };
+    assert_eq!(find(Query::default()), (4, vec!["22".into(), "225".into()], Some(second)));
+    let rest = find(Query { after: Some(second), ..Query::default() });
+    assert_eq!(rest, (4, vec!["44".into(), "11".into()], None));
+    let of_one = find(Query { agency: Some(AgencyId(2)), ..Query::default() });
+    assert_eq!(of_one, (1, vec!["44".into()], None));
+    assert_eq!(search("ana"), (2, vec!["22".into(), "44".into()], None), "in either name, in either case");
+    assert_eq!(search("22"), (2, vec!["22".into(), "225".into()], None));
+    assert_eq!(search("Paz"), (1, vec!["225".into()], None), "who did not win is no result");
+    assert_eq!(search("%"), (0, vec![], None), "a text, not a pattern");
+}
+
+#[test]
+fn looking_changes_nothing_and_tells_what_is_not_there() {
+    let folder = folder();
+    let path = folder.path();
+    Server::start(path, &["--agencies", "2"]).stop();
+    let shown = draw(path, &["show"]);
+    assert_names(shown.succeeded(), &["draw 1: open, 0 of 2 agencies done", "no agency has sent anything"]);
+    assert_names(draw(path, &["show", "9"]).failed(1), &["sorteo.db has no draw 9", "draw list"]);
+    assert_eq!(draw(path, &["show", "0"]).code, Some(2));
+    let other = path.join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE notes (text)").unwrap();
+    for args in [&["list"][..], &["show"], &["open"], &["close-agency", "1", "--reason", "r"]] {
+        let command = [args, &["--database", "other.db"]].concat();
+        let refused = run_changing_nothing(path, sorteo(path, ["draw"]).args(&command));
+        assert_names(refused.failed(74), &["other.db", "another program"]);
+    }
+}
