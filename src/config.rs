@@ -7,6 +7,7 @@ pub mod layers;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -162,6 +163,7 @@ impl ServeConfig {
             readers: layers.number("readers", 1..=64)?.map_or(sqlite::READERS, to_u32),
             queue_max: count(layers.number("queue", 1..=65_536)?, sqlite::WRITE_QUEUE_MAX),
             checkpoints: layers.get("checkpoints", checkpoints)?.unwrap_or_default(),
+            metrics: Arc::default(),
         };
         let listen = layers.get("listen", socket_address)?;
         let disk_free_bytes_min = layers.number("disk_free_bytes_min", 0..=1 << 40)?;

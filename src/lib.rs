@@ -16,6 +16,7 @@
 //! | [`agency`] | the client: send, resume, retry, ask |
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
+//! | [`metrics`], [`ops`] | what a server counts, and the HTTP for who watches it |
 //! | [`config`] | what an operator can set, and where each setting is from |
 //! | [`failpoint`] | where a debug build can be told to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
@@ -36,6 +37,8 @@ pub mod failpoint;
 pub mod generate;
 pub mod logging;
 pub mod lottery;
+pub mod metrics;
+pub mod ops;
 pub mod server;
 pub mod service;
 pub mod store;

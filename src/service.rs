@@ -5,10 +5,12 @@
 //! [`Begun::Committing`], so that a connection's next requests can join the same
 //! commit; [`Service::finish`] waits for it. The server calls both.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event;
 use crate::lottery::{AgencyId, Batch, DrawId};
+use crate::metrics::{BatchResult, Metrics};
 use crate::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinningBet,
 };
@@ -31,6 +33,7 @@ const WINNERS_PIECE: usize = 128;
 #[derive(Debug)]
 pub struct Service<S> {
     store: S,
+    metrics: Arc<Metrics>,
 }
 
 /// What a request has come to so far.
@@ -84,9 +87,19 @@ pub struct MoreWinners {
 }
 
 impl<S: Store> Service<S> {
-    /// A service on this store.
-    pub fn new(store: S) -> Self {
-        Self { store }
+    /// A service on this store, which counts into these metrics.
+    pub fn new(store: S, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The store, given back for closing.
@@ -124,8 +137,10 @@ impl<S: Store> Service<S> {
     /// Waits for the commit, logs what became of it, and answers.
     pub fn finish(&self, Commit(commit): Commit) -> Outcome {
         match commit {
-            Committing::Bet { document, number, ticket } => bet_outcome(&document, number, ticket.wait()),
-            Committing::Batch { count, ticket } => batch_outcome(count, ticket.wait()),
+            Committing::Bet { document, number, ticket } => {
+                self.counted(bet_outcome(&document, number, ticket.wait()))
+            }
+            Committing::Batch { count, ticket } => self.counted(batch_outcome(count, ticket.wait())),
             Committing::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
             Committing::DoneThenWinners { agency, ticket } => match ticket.wait() {
                 Ok(Ok(closing)) => {
@@ -153,6 +168,28 @@ impl<S: Store> Service<S> {
         match self.winners_page(awaited.agency, 0, Some(awaited.draw)) {
             Err(Reason::NotReady) => None,
             result => Some(Reply::Winners(result)),
+        }
+    }
+
+    /// Counts a batch of which nobody knows what became; the others when they are answered.
+    fn counted(&self, outcome: Outcome) -> Outcome {
+        if let Outcome::Unknown = outcome {
+            self.metrics.count_batch(BatchResult::unknown);
+        }
+        outcome
+    }
+
+    /// Counts an answer that leaves. That a draw is not made yet refuses nothing.
+    pub fn count_reply(&self, reply: &Reply) {
+        let refusal = reply.refusal();
+        if let Reply::Bet(_) | Reply::Batch { .. } = reply {
+            self.metrics.count_batch(match refusal {
+                None => BatchResult::stored,
+                Some(_) => BatchResult::refused,
+            });
+        }
+        if let Some(reason) = refusal.filter(|reason| **reason != Reason::NotReady) {
+            self.metrics.count_refusal(reason.code());
         }
     }
 

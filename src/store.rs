@@ -26,7 +26,8 @@
 
 pub mod sqlite;
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use crate::lottery::{AgencyId, Batch, Bet, DrawId, UploadId};
 
@@ -39,6 +40,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// With `bets`, the agency is done only if exactly so many are stored.
     fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError>;
+
+    /// Submits a write that changes nothing: its ticket resolves to success if writes
+    /// can be carried out.
+    fn probe(&self) -> Result<Ticket<()>, StoreError>;
 
     /// The next row of an upload in the newest draw: 0 where nothing is stored.
     fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError>;
@@ -224,6 +229,15 @@ impl<T> Ticket<T> {
     /// Waits until the write is committed, refused or lost.
     pub fn wait(self) -> Result<T, StoreError> {
         self.0.recv().unwrap_or(Err(StoreError::Unknown))
+    }
+
+    /// As [`Ticket::wait`]; `None` if it takes longer than this.
+    pub fn wait_at_most(self, time: Duration) -> Option<Result<T, StoreError>> {
+        match self.0.recv_timeout(time) {
+            Ok(result) => Some(result),
+            Err(RecvTimeoutError::Disconnected) => Some(Err(StoreError::Unknown)),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
     }
 }
 

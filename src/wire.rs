@@ -147,6 +147,18 @@ pub enum Reply {
     Status(Result<Status, Reason>),
 }
 
+impl Reply {
+    /// Why it refuses, if it does.
+    pub fn refusal(&self) -> Option<&Reason> {
+        match self {
+            Self::Bet(result) | Self::Batch { result, .. } | Self::Done(result) => result.as_ref().err(),
+            Self::Winners(result) => result.as_ref().err(),
+            Self::Resume(result) => result.as_ref().err(),
+            Self::Status(result) => result.as_ref().err(),
+        }
+    }
+}
+
 /// Winners of one agency, in the form that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Winners {
@@ -256,6 +268,19 @@ pub enum Reason {
     StorageFull,
     /// The database did not answer; try again later.
     Unavailable,
+}
+
+impl Reason {
+    /// The code alone, without what a peer is told besides.
+    pub fn code(&self) -> String {
+        match self {
+            Self::Row { error, .. } => error.to_string(),
+            Self::Gap { .. } => "gap".to_owned(),
+            Self::CountMismatch { .. } => "count_mismatch".to_owned(),
+            Self::UsePages => "use_pages".to_owned(),
+            code => code.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Reason {

@@ -109,7 +109,7 @@ fn start_server(database: &Path) -> Result<(SocketAddr, Remote, Serving), Failur
     let remote = server.remote();
     let options = Options { agencies: Some(AGENCIES), ..Options::new(database) };
     let (store, _) = SqliteStore::open(&options, observer(&remote))?;
-    let service = Arc::new(Service::new(store));
+    let service = Arc::new(Service::new(store, options.metrics));
     let listening = server.listen().context("the port cannot be listened on")?;
     // The service goes with the thread: when it ends, the database is closed.
     let serving = thread::spawn(move || listening.run(service, Limits::default()));

@@ -12,9 +12,11 @@ use signal_hook::iterator::Signals;
 
 use super::{Failure, log_draw, require_folder_of};
 use crate::config::{Layers, ServeConfig, ServeSettings, process_environment};
+use crate::ops::{Ops, Running, Watched};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
 use crate::store::Standing;
+use crate::store::sqlite::overview::Overview;
 use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore};
 use crate::{event, logging};
 
@@ -51,18 +53,24 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let server =
         Server::bind(config.listen).with_context(|| format!("{} cannot be listened on", config.listen))?;
     let address = server.local_address().context("the socket has no address")?;
+    let ops = config.ops_listen.map(bind_ops).transpose()?;
     log_config(&config, address, files);
     let remote = server.remote();
     stop_on_signals(&remote).context("signals cannot be handled")?;
     let (store, recovery) = SqliteStore::open(&config.store, observer(&remote))?;
     log_recovery(&recovery);
     log_settings_not_taken(&config, &recovery.standing);
-    let service = Arc::new(Service::new(store));
+    let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     if let Some(path) = &args.ready_file {
         write_ready_file(path, address)?;
     }
+    let ops = ops.map(|ops| start_ops(ops, &config, &service, &remote)).transpose()?;
     let served = listening.run(Arc::clone(&service), config.limits);
+    if let Some(ops) = ops {
+        ops.stop();
+        event!(Info, "close_operators", Success);
+    }
     match served {
         Ok(()) => close(service, &remote),
         Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
@@ -83,6 +91,31 @@ pub(super) fn observer(remote: &Remote) -> Observer {
             remote.store_failed(error);
         }
     })
+}
+
+fn bind_ops(address: SocketAddr) -> anyhow::Result<Ops> {
+    Ops::bind(address).with_context(|| format!("{address} (ops_listen) cannot be listened on"))
+}
+
+fn start_ops(
+    ops: Ops,
+    config: &ServeConfig,
+    service: &Arc<Service<SqliteStore>>,
+    remote: &Remote,
+) -> Result<Running, Failure> {
+    let address = ops.local_address().context("the operators' socket has no address")?;
+    let overview = Overview::open(&config.store.database)?;
+    let watched = Watched {
+        service: Arc::clone(service),
+        remote: remote.clone(),
+        database: config.store.database.clone(),
+        limits: config.limits,
+        queue_max: config.store.queue_max,
+        disk_free_bytes_min: config.disk_free_bytes_min,
+    };
+    let running = ops.start(watched, overview).context("the operators' HTTP cannot be started")?;
+    event!(Info, "listen_operators", Success, listen = address);
+    Ok(running)
 }
 
 fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ use super::charge::Charge;
 use super::end::End;
 use super::{BUFFER_BYTES_FREE, Context, Limits};
 use crate::failpoint::Failpoint;
+use crate::metrics::seconds_since;
 use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome};
 use crate::store::Store;
 use crate::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
@@ -84,6 +85,12 @@ enum Phase {
     Lingering { until: Instant },
     /// The peer sends no more.
     PeerDone,
+}
+
+/// A request that waits for a commit, and when it was there whole.
+struct Asked {
+    commit: Commit,
+    at: Instant,
 }
 
 /// Answers that the peer has not taken yet.
@@ -299,7 +306,7 @@ impl Connection {
             }
         };
         self.phase = Phase::Open;
-        self.reply(&reply);
+        self.reply(&reply, context);
     }
 
     /// Carries out the whole requests that have arrived, in order, as many as
@@ -307,7 +314,7 @@ impl Connection {
     fn answer_input<S: Store>(&mut self, requests_left: &mut usize, context: &Context<S>) -> Result<(), End> {
         let input = mem::take(&mut self.input);
         let mut rest = &input[..];
-        let mut commits = Vec::new();
+        let mut commits: Vec<Asked> = Vec::new();
         while *requests_left > 0 && self.takes_requests() {
             let Some(incoming) = self.decoder.decode(&mut rest) else {
                 break;
@@ -343,7 +350,7 @@ impl Connection {
     fn carry_out<S: Store>(
         &mut self,
         incoming: Incoming,
-        commits: &mut Vec<Commit>,
+        commits: &mut Vec<Asked>,
         context: &Context<S>,
     ) -> Result<(), End> {
         match incoming {
@@ -354,9 +361,10 @@ impl Connection {
                 }
                 let may_be_long = matches!(request, Request::DoneAndWinners { .. });
                 let draws_made = context.remote.draws_made_so_far();
+                let at = Instant::now();
                 match context.service.begin(request) {
                     Begun::Committing(commit) => {
-                        commits.push(commit);
+                        commits.push(Asked { commit, at });
                         if may_be_long {
                             // Nothing may be answered before the last piece of a long answer.
                             self.settle(commits, context)?;
@@ -364,17 +372,17 @@ impl Connection {
                     }
                     Begun::Done(outcome) => {
                         self.settle(commits, context)?;
-                        self.answer(outcome, draws_made)?;
+                        self.answer(outcome, at, draws_made, context)?;
                     }
                 }
             }
             Incoming::Refused(reply) => {
                 self.settle(commits, context)?;
-                self.refuse(&reply);
+                self.refuse(&reply, context);
             }
             Incoming::RefusedForGood(reply) => {
                 self.settle(commits, context)?;
-                self.refuse(&reply);
+                self.refuse(&reply, context);
                 self.phase = Phase::Closing;
             }
             Incoming::Foreign => return Err(End::Foreign),
@@ -383,40 +391,50 @@ impl Connection {
     }
 
     /// Waits for what was submitted and answers it, in order.
-    fn settle<S: Store>(&mut self, commits: &mut Vec<Commit>, context: &Context<S>) -> Result<(), End> {
-        for commit in commits.drain(..) {
+    fn settle<S: Store>(&mut self, commits: &mut Vec<Asked>, context: &Context<S>) -> Result<(), End> {
+        for Asked { commit, at } in commits.drain(..) {
             let draws_made = context.remote.draws_made_so_far();
             let outcome = context.service.finish(commit);
-            self.answer(outcome, draws_made)?;
+            self.answer(outcome, at, draws_made, context)?;
         }
         Ok(())
     }
 
-    fn answer(&mut self, outcome: Outcome, draws_made: u64) -> Result<(), End> {
+    /// Answers what was asked at this time.
+    fn answer<S: Store>(
+        &mut self,
+        outcome: Outcome,
+        asked_at: Instant,
+        draws_made: u64,
+        context: &Context<S>,
+    ) -> Result<(), End> {
         match outcome {
-            Outcome::Reply(reply) => self.reply(&reply),
+            Outcome::Reply(reply) => self.reply(&reply, context),
             Outcome::LongReply(reply, more) => {
-                self.reply(&reply);
+                self.reply(&reply, context);
                 self.output.more = Some(more);
             }
             Outcome::Wait(awaited, wait) => {
                 let until = Instant::now() + wait;
                 self.phase = Phase::Waiting { awaited, until, draws_made };
+                return Ok(());
             }
             Outcome::Unknown => return Err(End::UnknownOutcome),
         }
+        context.service.metrics().answer_seconds.observe(seconds_since(asked_at));
         Ok(())
     }
 
-    fn refuse(&mut self, reply: &Reply) {
+    fn refuse<S: Store>(&mut self, reply: &Reply, context: &Context<S>) {
         self.refusals = self.refusals.saturating_add(1);
         if self.refusals <= REFUSALS_LOGGED_MAX {
             service::log_refusal(reply);
         }
-        self.reply(reply);
+        self.reply(reply, context);
     }
 
-    fn reply(&mut self, reply: &Reply) {
+    fn reply<S: Store>(&mut self, reply: &Reply, context: &Context<S>) {
+        context.service.count_reply(reply);
         let dialect = self.decoder.dialect().expect("a request has been decoded");
         encode_reply(dialect, reply, &mut self.output.bytes);
     }
@@ -507,7 +525,7 @@ impl Connection {
                 count: self.decoder.batch_in_progress().unwrap_or(0),
                 result: Err(Reason::Busy),
             };
-            self.refuse(&reply);
+            self.refuse(&reply, context);
             self.decoder.abandon_batch();
             self.input = Vec::new();
             self.phase = Phase::Closing;

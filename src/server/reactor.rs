@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use prometheus_client::metrics::gauge::Gauge;
 use slab::Slab;
 
 use super::connection::{Connection, Next};
@@ -19,6 +20,7 @@ use super::end::End;
 use super::remote::Remote;
 use super::{Context, ServeError, WAKER};
 use crate::event;
+use crate::metrics::{ConnectionState, Metrics};
 use crate::store::Store;
 
 /// Connections accepted before others get their turn.
@@ -48,6 +50,9 @@ pub(super) struct Reactor<S> {
     deadlines: Deadlines,
     waiting: Waiting,
     refusals: Refusals,
+    /// Connections that are with the workers, or on their way there.
+    at_work: usize,
+    gauges: Gauges,
     drain_until: Option<Instant>,
     returns: Sender<Return>,
     returned: Receiver<Return>,
@@ -84,6 +89,23 @@ struct Waiting {
 struct Refusals {
     count: u64,
     logged_at: Option<Instant>,
+}
+
+/// Connections by what they do, as they are shown.
+struct Gauges {
+    parked: Gauge,
+    working: Gauge,
+    waiting: Gauge,
+}
+
+impl Gauges {
+    fn of(metrics: &Metrics) -> Self {
+        Self {
+            parked: metrics.connections_in(ConnectionState::parked),
+            working: metrics.connections_in(ConnectionState::working),
+            waiting: metrics.connections_in(ConnectionState::waiting),
+        }
+    }
 }
 
 /// A connection on its way back from a worker.
@@ -128,6 +150,8 @@ impl<S: Store> Reactor<S> {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             refusals: Refusals::default(),
+            at_work: 0,
+            gauges: Gauges::of(context.service.metrics()),
             drain_until: None,
             returns,
             returned,
@@ -164,10 +188,20 @@ impl<S: Store> Reactor<S> {
             self.answer_waiting(now);
             self.expire(now);
             self.refusals.log_if_due(now);
+            self.show();
             if self.context.remote.stops() && self.drained(now) {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets those who watch the server see what its connections do.
+    fn show(&self) {
+        let waiting = self.waiting.peers.len() + self.waiting.due.len();
+        let parked = self.peers.len().saturating_sub(waiting + self.at_work);
+        self.gauges.parked.set(parked as i64);
+        self.gauges.working.set(self.at_work as i64);
+        self.gauges.waiting.set(waiting as i64);
     }
 
     /// The next moment at which something is due without an event.
@@ -211,7 +245,7 @@ impl<S: Store> Reactor<S> {
 
     fn welcome(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
         if self.peers.len() >= self.context.limits.connections_max {
-            self.refusals.add(now);
+            self.refuse(now);
             return;
         }
         // Answers are small and awaited: they leave at once. A peer that is
@@ -222,12 +256,18 @@ impl<S: Store> Reactor<S> {
         let entry = self.peers.vacant_entry();
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets: one connection too many.
-            self.refusals.add(now);
+            self.refuse(now);
             return;
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         entry.insert(Peer { address, whereabouts: Whereabouts::Parked(Box::new(connection)) });
+        self.context.service.metrics().connections_accepted.inc();
         event!(Info, "accept_connections", Success, ip = address.ip());
+    }
+
+    fn refuse(&mut self, now: Instant) {
+        self.context.service.metrics().connections_refused.inc();
+        self.refusals.add(now);
     }
 
     fn on_ready(&mut self, key: usize, event: &Event) {
@@ -268,6 +308,7 @@ impl<S: Store> Reactor<S> {
             remote: self.context.remote.clone(),
         };
         let context = Arc::clone(&self.context);
+        self.at_work += 1;
         self.context.workers.execute(move || {
             let next = connection.serve(&context);
             lease.give_back(connection, next);
@@ -276,6 +317,7 @@ impl<S: Store> Reactor<S> {
 
     fn take_returned(&mut self, now: Instant) {
         while let Ok(Return { key, connection }) = self.returned.try_recv() {
+            self.at_work -= 1;
             self.waiting.at_work.remove(&key);
             let Some((connection, next)) = connection else {
                 let ip = self.peers[key].address.ip();

@@ -56,7 +56,8 @@ impl Remote {
         self.0.draws_made.load(Ordering::SeqCst)
     }
 
-    pub(super) fn stops(&self) -> bool {
+    /// Whether the server was asked to stop.
+    pub fn stops(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
     }
 

@@ -35,6 +35,7 @@ use self::readers::Readers;
 use self::writer::Writer;
 use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
 use crate::lottery::{AgencyId, Batch, DrawId, UploadId, is_bidirectional_control};
+use crate::metrics::Metrics;
 
 /// What the store needs to know before it opens a database.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct Options {
     pub queue_max: usize,
     /// Who copies the write-ahead log into the database.
     pub checkpoints: Checkpoints,
+    /// What the writer counts into.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Who copies the write-ahead log into the database, and so lets it begin anew.
@@ -74,6 +77,7 @@ impl Options {
             readers: READERS,
             queue_max: WRITE_QUEUE_MAX,
             checkpoints: Checkpoints::default(),
+            metrics: Arc::default(),
         }
     }
 }
@@ -260,6 +264,10 @@ impl Store for SqliteStore {
 
     fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
         self.writer.close_agency(agency, bets)
+    }
+
+    fn probe(&self) -> Result<Ticket<()>, StoreError> {
+        self.writer.probe()
     }
 
     fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {

@@ -153,6 +153,10 @@ impl Store for MemoryStore {
         resolved(closed)
     }
 
+    fn probe(&self) -> Result<Ticket<()>, StoreError> {
+        resolved(())
+    }
+
     fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
         let state = self.state.lock().unwrap();
         Ok(state.uploads.get(&(agency, upload.clone())).map_or(0, |upload| upload.next_row))

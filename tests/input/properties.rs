@@ -112,7 +112,7 @@ pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, inp
 
 /// What a service on a store in memory answers each message.
 pub fn answers(agencies: Option<u32>, delivered: &Delivered) -> Vec<Vec<u8>> {
-    let service = Service::new(MemoryStore::new(agencies, WINNING_NUMBER, || {}));
+    let service = Service::new(MemoryStore::new(agencies, WINNING_NUMBER, || {}), std::sync::Arc::default());
     let answer_of = |message: &Incoming| {
         let mut answer = Vec::new();
         self::answer(&service, delivered.dialect?, message.clone(), &mut answer);

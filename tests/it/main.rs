@@ -7,6 +7,7 @@ mod corpus;
 mod draws;
 #[path = "../input/mod.rs"]
 mod input;
+mod ops;
 mod process;
 mod properties;
 mod server;

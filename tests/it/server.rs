@@ -1059,6 +1059,10 @@ impl Store for Failing {
         Err(self.error)
     }
 
+    fn probe(&self) -> Result<Ticket<()>, StoreError> {
+        Err(self.error)
+    }
+
     fn next_row(&self, _: AgencyId, _: &UploadId) -> Result<u64, StoreError> {
         Err(StoreError::Unavailable)
     }
@@ -1159,6 +1163,10 @@ impl Store for Gated {
 
     fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
         self.store.close_agency(agency, bets)
+    }
+
+    fn probe(&self) -> Result<Ticket<()>, StoreError> {
+        self.store.probe()
     }
 
     fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {

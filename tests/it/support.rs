@@ -99,7 +99,7 @@ impl TestServer {
             ..Options::new(folder.path().join("sorteo.db"))
         };
         let (store, _) = SqliteStore::open(&options, observer).unwrap();
-        let service = Arc::new(Service::new(wrap(store)));
+        let service = Arc::new(Service::new(wrap(store), options.metrics));
         let listening = server.listen().unwrap();
         let (end, ended) = mpsc::channel();
         thread::spawn(move || {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use super::super::{AppendRefusal, Appended, CloseRefusal, Closed, Closing, DoneBy, Standing};
+use super::super::{AppendRefusal, CloseRefusal, Closed, Closing, DoneBy, Standing};
 use super::{Options, newest_standing, now, settings};
 use crate::failpoint::Failpoint;
 use crate::lottery::{AgencyId, Batch, Digest, DrawId, Place};
@@ -65,32 +65,35 @@ fn newest(connection: &Connection, agency: AgencyId) -> rusqlite::Result<Newest>
         })
 }
 
-/// Stores the batches in order, or says why one of them cannot be. The caller
+/// Stores the batches in order and answers how many bets that were, without those
+/// that were stored before; or says why one of the batches cannot be. The caller
 /// undoes the whole on a refusal.
 pub(super) fn append(
     connection: &Connection,
     batches: &[DigestedBatch],
     stored_at: &str,
-) -> rusqlite::Result<Appended> {
+) -> rusqlite::Result<Result<u64, AppendRefusal>> {
+    let mut bets = 0;
     for batch in batches {
-        if let Err(refusal) = append_one(connection, batch, stored_at)? {
-            return Ok(Err(refusal));
+        match append_one(connection, batch, stored_at)? {
+            Ok(stored) => bets += stored,
+            Err(refusal) => return Ok(Err(refusal)),
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(bets))
 }
 
 fn append_one(
     connection: &Connection,
     DigestedBatch { batch, digest }: &DigestedBatch,
     stored_at: &str,
-) -> rusqlite::Result<Appended> {
+) -> rusqlite::Result<Result<u64, AppendRefusal>> {
     let newest = newest(connection, batch.agency)?;
     // First: a batch that is stored already is answered so, even if betting has
     // closed since. The agency that repeats it never got our answer.
     if let Some(place) = &batch.place {
         match stored_at_place(connection, newest.draw, batch.agency, place)? {
-            Some(stored) if stored == *digest => return Ok(Ok(())),
+            Some(stored) if stored == *digest => return Ok(Ok(0)),
             Some(_) => return Ok(Err(AppendRefusal::Conflict)),
             None => {}
         }
@@ -114,7 +117,7 @@ fn append_one(
     if !batch.bets.is_empty() {
         insert(connection, newest.draw, batch, digest, stored_at)?;
     }
-    Ok(Ok(()))
+    Ok(Ok(batch.bets.len() as u64))
 }
 
 fn stored_at_place(
@@ -266,6 +269,15 @@ pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyI
     connection
         .prepare_cached("SELECT coalesce(sum(bet_count), 0) FROM batches WHERE draw_id = $1 AND agency = $2")?
         .query_row(params![draw.0, agency.0], |row| row.get(0))
+}
+
+/// Writes what is there already: a row that stays as it is passes through the log
+/// and the sync like any other.
+pub(super) fn write_nothing_new(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE draws SET bets = bets WHERE id = (SELECT max(id) FROM draws)")?
+        .execute([])
+        .map(drop)
 }
 
 /// The draw: one conditional UPDATE decides, and whoever changed the row writes

@@ -5,15 +5,16 @@
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::super::{Appended, Closed, DoneBy, Resolver, StoreError, Ticket};
+use super::super::{AppendRefusal, Appended, Closed, DoneBy, Resolver, StoreError, Ticket};
 use super::draw::DigestedBatch;
 use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_standing, now};
 use crate::failpoint::Failpoint;
 use crate::lottery::{AgencyId, Batch};
+use crate::metrics::{CheckpointResult, Metrics, seconds_since};
 
 /// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -38,6 +39,7 @@ const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
 enum Command {
     Append(Vec<DigestedBatch>, Resolver<Appended>),
     Close(AgencyId, Option<u64>, Resolver<Closed>),
+    Probe(Resolver<()>),
 }
 
 /// The writing half of the store: its queue and its thread.
@@ -45,6 +47,7 @@ enum Command {
 pub(super) struct Writer {
     queue: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Writer {
@@ -61,6 +64,7 @@ impl Writer {
             observer,
             announcement,
             checkpoints: options.checkpoints,
+            metrics: Arc::clone(&options.metrics),
             pages_since_checkpoint: 0,
             reset_from_pages: WAL_PAGES_MAX,
             truncated: false,
@@ -69,7 +73,7 @@ impl Writer {
             .name("sorteo-writer".into())
             .spawn(move || task.run())
             .expect("a process that starts can start its writer");
-        Self { queue: Some(queue), thread: Some(thread) }
+        Self { queue: Some(queue), thread: Some(thread), metrics: Arc::clone(&options.metrics) }
     }
 
     pub(super) fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
@@ -90,12 +94,23 @@ impl Writer {
         Ok(ticket)
     }
 
+    pub(super) fn probe(&self) -> Result<Ticket<()>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        self.submit(Command::Probe(resolver))?;
+        Ok(ticket)
+    }
+
     fn submit(&self, command: Command) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or(StoreError::Unknown)?;
-        queue.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => StoreError::Busy,
-            // The writer has failed: the process is about to end.
-            TrySendError::Disconnected(_) => StoreError::Unknown,
+        // Before the writer can take it out again.
+        self.metrics.queue_writes.inc();
+        queue.try_send(command).map_err(|error| {
+            self.metrics.queue_writes.dec();
+            match error {
+                TrySendError::Full(_) => StoreError::Busy,
+                // The writer has failed: the process is about to end.
+                TrySendError::Disconnected(_) => StoreError::Unknown,
+            }
         })
     }
 
@@ -125,6 +140,7 @@ struct Task {
     observer: Observer,
     announcement: Announcement,
     checkpoints: Checkpoints,
+    metrics: Arc<Metrics>,
     /// An estimate; what counts is that it never falls behind.
     pages_since_checkpoint: u64,
     /// Pages in the log from which on a reset waits for readers.
@@ -177,6 +193,7 @@ impl Task {
             pages += command.pages();
             group.push(command);
         }
+        self.metrics.queue_writes.dec_by(group.len() as i64);
         group
     }
 
@@ -186,6 +203,7 @@ impl Task {
     /// commit stores nothing, which can be said; one in it leaves the outcome
     /// unknown, and dropping the resolvers says exactly that.
     fn commit(&mut self, group: Vec<Command>) -> Result<(), Fatal> {
+        let began = Instant::now();
         let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
             Err(error) => return refuse_or_fail("BEGIN", &error, group),
@@ -214,7 +232,11 @@ impl Task {
             };
         }
         Failpoint::AfterCommit.pass();
+        self.metrics.commit_seconds.observe(seconds_since(began));
+        self.metrics.commit_writes.observe(group.len() as f64);
+        self.metrics.bets.inc_by(executed.bets);
         if let Some(standing) = executed.drawn {
+            self.metrics.draws_made.inc();
             Failpoint::BeforeAnnouncement.pass();
             (self.observer)(Event::Drawn(standing));
             Failpoint::AfterAnnouncement.pass();
@@ -272,15 +294,23 @@ impl Task {
     /// keeps everything, and the next checkpoint tries again.
     fn checkpoint(&mut self, mode: &str) -> Result<Log, Fatal> {
         Failpoint::BeforeCheckpoint.pass();
+        let began = Instant::now();
         let result = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-            Ok(Log { busy: row.get(0)?, pages: row.get(1)? })
+            Ok(Log { busy: row.get(0)?, pages: row.get(1)?, copied: row.get(2)? })
         });
+        self.metrics.checkpoint_seconds.observe(seconds_since(began));
         Failpoint::AfterCheckpoint.pass();
         match result {
-            Ok(log) => Ok(log),
+            Ok(log) => {
+                let whole = !log.busy && log.copied == log.pages;
+                let result = if whole { CheckpointResult::done } else { CheckpointResult::busy };
+                self.metrics.count_checkpoint(result);
+                Ok(log)
+            }
             Err(error) if is_refusable(&error).is_some() => {
+                self.metrics.count_checkpoint(CheckpointResult::failed);
                 crate::event!(Warn, "checkpoint", Fail, error = error);
-                Ok(Log { busy: true, pages: 0 })
+                Ok(Log { busy: true, pages: 0, copied: 0 })
             }
             Err(error) => Err(fatal("a checkpoint", &error)),
         }
@@ -292,6 +322,8 @@ struct Log {
     /// A reader, or the disk, kept it from ending.
     busy: bool,
     pages: i64,
+    /// Those that are in the database too.
+    copied: i64,
 }
 
 /// A writer that panics must not leave a server behind that answers nobody.
@@ -312,7 +344,7 @@ impl Command {
             Self::Append(batches, _) => {
                 batches.iter().map(|one| BATCH_PAGES + one.batch.bets.len() as u64 / BETS_PER_PAGE).sum()
             }
-            Self::Close(..) => BATCH_PAGES,
+            Self::Close(..) | Self::Probe(_) => BATCH_PAGES,
         }
     }
 }
@@ -320,6 +352,8 @@ impl Command {
 /// What a transaction that is about to be committed did.
 struct Executed {
     outcomes: Vec<Outcome>,
+    /// Bets that were stored; of a batch that was stored before, none.
+    bets: u64,
     drawn: Option<super::Standing>,
 }
 
@@ -327,6 +361,7 @@ struct Executed {
 enum Outcome {
     Appended(Appended),
     Closed(Closed),
+    Probed,
 }
 
 impl Outcome {
@@ -334,6 +369,7 @@ impl Outcome {
         match (self, command) {
             (Self::Appended(outcome), Command::Append(_, resolver)) => resolver.resolve(Ok(outcome)),
             (Self::Closed(outcome), Command::Close(_, _, resolver)) => resolver.resolve(Ok(outcome)),
+            (Self::Probed, Command::Probe(resolver)) => resolver.resolve(Ok(())),
             _ => unreachable!("outcomes are in the order of their commands"),
         }
     }
@@ -341,12 +377,13 @@ impl Outcome {
 
 fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Result<Executed> {
     let stored_at = now();
-    let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), drawn: None };
+    let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), bets: 0, drawn: None };
     for command in group {
         let outcome = match command {
             Command::Append(batches, _) => {
                 let appended = append_all_or_none(transaction, batches, &stored_at)?;
-                Outcome::Appended(appended)
+                executed.bets += appended.unwrap_or(0);
+                Outcome::Appended(appended.map(drop))
             }
             Command::Close(agency, bets, _) => {
                 let (closed, drawn) = draw::close_agency(transaction, *agency, *bets, DoneBy::Agency)?;
@@ -354,6 +391,10 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
                     executed.drawn = Some(newest_standing(transaction)?);
                 }
                 Outcome::Closed(closed)
+            }
+            Command::Probe(_) => {
+                draw::write_nothing_new(transaction)?;
+                Outcome::Probed
             }
         };
         executed.outcomes.push(outcome);
@@ -368,7 +409,7 @@ fn append_all_or_none(
     transaction: &Transaction<'_>,
     batches: &[DigestedBatch],
     stored_at: &str,
-) -> rusqlite::Result<Appended> {
+) -> rusqlite::Result<Result<u64, AppendRefusal>> {
     if let [_] = batches {
         return draw::append(transaction, batches, stored_at);
     }
@@ -391,6 +432,7 @@ fn refuse_or_fail(operation: &str, error: &rusqlite::Error, group: Vec<Command>)
         match command {
             Command::Append(_, resolver) => resolver.resolve(Err(refusal)),
             Command::Close(_, _, resolver) => resolver.resolve(Err(refusal)),
+            Command::Probe(resolver) => resolver.resolve(Err(refusal)),
         }
     }
     Ok(())

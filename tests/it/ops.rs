@@ -1,0 +1,378 @@
+//! The operators' HTTP of the real program: what each path answers, which part is
+//! told not to be ready, and that it counts what happened.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::process::{
+    DEADLINE, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo, wait_for,
+};
+
+/// A server with the operators' HTTP.
+struct Watched {
+    server: Server,
+    ops: SocketAddr,
+}
+
+/// An answer of HTTP.
+#[derive(Debug)]
+struct Answer {
+    code: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Watched {
+    fn start(folder: &Path, args: &[&str]) -> Self {
+        let server = Server::start(folder, &[&["--ops-listen", "127.0.0.1:0"], args].concat());
+        let ops = ops_address(&server.process);
+        Self { server, ops }
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut stream = self.connect();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        Answer::parse(&text)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!(answer.code, 200, "{answer:?}");
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// The samples of `/metrics`, by name and labels.
+    fn samples(&self) -> BTreeMap<String, f64> {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        };
+        answer.body.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.ops).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    fn upload(&self, folder: &Path, agency: &str, file: &str) {
+        let args = ["upload", "--agency", agency, "--file", file, "--no-wait"];
+        run(&mut self.server.command(folder, &args)).succeeded();
+    }
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let mut lines = head.lines();
+        let code = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_owned(), value.to_owned())
+        };
+        Self { code, headers: lines.map(header).collect(), body: body.to_owned() }
+    }
+
+    fn part(&self, part: &str) -> Value {
+        let all: Value = serde_json::from_str(&self.body).unwrap();
+        let parts = all["parts"].as_array().unwrap();
+        parts.iter().find(|one| one["part"] == part).unwrap().clone()
+    }
+}
+
+fn ops_address(process: &Process) -> SocketAddr {
+    wait_for("the operators' address", || {
+        let log = process.log();
+        let line = log.lines().find(|line| line.contains("action: listen_operators"))?;
+        Some(line.rsplit_once("listen: ").unwrap().1.parse().unwrap())
+    })
+}
+
+#[test]
+fn a_draw_can_be_watched_from_its_first_bet_to_its_winners() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "1.csv", &[7574, 1, 2]);
+    bets_file(path, "2.csv", &[7574]);
+    let watched = Watched::start(path, &["--agencies", "2"]);
+    let empty = watched.json("/api/status");
+    assert_eq!(empty["draw"]["state"], "open");
+    assert_eq!(empty["draw"]["expected_inferred"], false);
+    assert_eq!(empty["agencies"], Value::Array(vec![]));
+    watched.upload(path, "1", "1.csv");
+    let filling = watched.json("/api/status");
+    assert_eq!(
+        (&filling["draw"]["bets"], &filling["draw"]["done"], &filling["draw"]["expected"]),
+        (&3.into(), &1.into(), &2.into())
+    );
+    let agency = &filling["agencies"][0];
+    assert_eq!(
+        (&agency["agency"], &agency["bets"], &agency["done_by"]),
+        (&1.into(), &3.into(), &"agency".into())
+    );
+    let early = watched.get("/api/draws/1/results");
+    assert_eq!((early.code, early.body.as_str()), (409, r#"{"error":"draw 1 is not made yet"}"#));
+    watched.upload(path, "2", "2.csv");
+    let made = watched.json("/api/draws/1");
+    assert_eq!((&made["draw"]["state"], &made["draw"]["winners"]), (&"drawn".into(), &2.into()));
+    assert_eq!(made["agencies"][1]["winners"], 1);
+    let results = watched.json("/api/draws/1/results");
+    assert_eq!((&results["total"], &results["next"]), (&2.into(), &Value::Null));
+    assert_eq!(results["winners"][0]["document"], "3000000");
+    let of_two = watched.json("/api/draws/1/results?agency=2&search=PAZ&after=");
+    assert_eq!(of_two["total"], 1);
+    let second = watched.json("/api/draws/1/results?after=1:1");
+    assert_eq!(second["winners"].as_array().unwrap().len(), 1, "what comes behind a place");
+    run(sorteo(path, ["draw", "open"]).args(["--agencies", "9"])).succeeded();
+    let next = watched.json("/api/status");
+    assert_eq!((&next["draw"]["id"], &next["draw"]["expected"]), (&2.into(), &9.into()));
+    assert_eq!((&next["draws"][0]["id"], &next["draws"][1]["state"]), (&2.into(), &"drawn".into()));
+    watched.server.stop();
+}
+
+#[test]
+fn what_cannot_be_answered_is_named() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    for (path, code, words) in [
+        ("/api/draws/7", 404, "there is no draw 7"),
+        ("/api/draws/7/results", 404, "there is no draw 7"),
+        ("/api/draws/x", 400, "the draw is not a number"),
+        ("/api/draws/99999999999999999999", 400, "the draw is not a number"),
+        ("/api/draws/1/results?agency=-1", 400, "agency is not a number from 0 to 4294967295"),
+        ("/api/draws/1/results?after=1", 400, "after is not what a page before told"),
+        ("/api/draws/1/results?serch=a", 400, "unknown field `serch`"),
+        ("/nothing", 404, "there is nothing at this path"),
+    ] {
+        let answer = watched.get(path);
+        assert_eq!(answer.code, code, "{path}: {answer:?}");
+        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_names(told["error"].as_str().unwrap(), &[words]);
+    }
+    let long = format!("/api/draws/1/results?search={}", "a".repeat(121));
+    assert_names(&watched.get(&long).body, &["search is longer than 120 bytes"]);
+    assert_eq!(
+        watched.ask("POST", "/api/status", "Content-Length: 0\r\n").code,
+        405,
+        "nothing can be changed"
+    );
+    assert_eq!(watched.ask("GET", &format!("/{}", "a".repeat(20_000)), "").code, 431);
+    watched.server.stop();
+}
+
+#[test]
+fn every_answer_carries_the_policy_and_files_are_sent_once() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    for path in
+        ["/", "/page.js", "/page.css", "/icon.svg", "/healthz", "/readyz", "/metrics", "/api/status", "/x"]
+    {
+        let answer = watched.get(path);
+        let policy = &answer.headers["content-security-policy"];
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"),
+            "{path}: {policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(answer.headers["referrer-policy"], "no-referrer", "{path}");
+        let tag = answer.headers.get("etag");
+        assert_eq!(answer.headers["cache-control"], if tag.is_some() { "no-cache" } else { "no-store" });
+        if let Some(tag) = tag {
+            let again = watched.ask("GET", path, &format!("If-None-Match: {tag}\r\n"));
+            assert_eq!((again.code, again.body.as_str()), (304, ""), "{path}");
+        }
+    }
+    let page = watched.get("/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let head = watched.ask("HEAD", "/", "");
+    assert_eq!((head.code, head.body.as_str()), (200, ""));
+    watched.server.stop();
+}
+
+#[test]
+fn what_happened_is_counted() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[7574; 150]);
+    let watched = Watched::start(path, &["--agencies", "1", "--max-connections", "3"]);
+    let before = watched.samples();
+    assert_eq!(before[r#"sorteo_batches_total{result="refused"}"#], 0.0, "what never happened is 0");
+    // Asking too early is no refusal.
+    let early = run(&mut watched.server.command(path, &["winners", "--agency", "1"]));
+    assert_names(early.failed(1), &["not_ready"]);
+    watched.upload(path, "1", "bets.csv");
+    // A row that is none, twice, and a bet after the draw.
+    let mut agency = TcpStream::connect(watched.server.address).unwrap();
+    for payload in ["x", "y", "Ana|Paz|1|1999-03-17|1|1"] {
+        write!(agency, "{}\n{payload}", payload.len()).unwrap();
+        let mut answer = [0; b"19\nERROR_INVALID_BATCH".len()];
+        agency.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"19\nERROR_INVALID_BATCH");
+    }
+    let after = wait_for("the connection to be parked", || {
+        let samples = watched.samples();
+        (samples[r#"sorteo_connections{state="parked"}"#] == 1.0).then_some(samples)
+    });
+    for (name, value) in [
+        ("sorteo_bets_total", 150.0),
+        (r#"sorteo_batches_total{result="stored"}"#, 2.0),
+        (r#"sorteo_batches_total{result="refused"}"#, 3.0),
+        (r#"sorteo_batches_total{result="unknown"}"#, 0.0),
+        (r#"sorteo_refusals_total{reason="bad_fields"}"#, 2.0),
+        (r#"sorteo_refusals_total{reason="draw_closed"}"#, 1.0),
+        ("sorteo_draws_made_total", 1.0),
+        ("sorteo_draw", 1.0),
+        ("sorteo_draw_made", 1.0),
+        ("sorteo_draw_bets", 150.0),
+        ("sorteo_draw_winners", 150.0),
+        ("sorteo_draw_agencies_done", 1.0),
+        ("sorteo_draw_agencies_expected", 1.0),
+        ("sorteo_connections_limit", 3.0),
+        ("sorteo_queue_writes", 0.0),
+        ("sorteo_queue_writes_limit", 1024.0),
+        (r#"sorteo_ready{part="writer"}"#, 1.0),
+    ] {
+        assert_eq!(after.get(name), Some(&value), "{name}");
+    }
+    assert!(!after.keys().any(|name| name.contains("not_ready")), "{after:?}");
+    for name in ["sorteo_commit_seconds", "sorteo_commit_writes", "sorteo_answer_seconds"] {
+        let count = format!("{name}_count");
+        assert!(after[&count] > before[&count], "{name}");
+        assert_eq!(after[&count], after[&format!("{name}_bucket{{le=\"+Inf\"}}")], "{name}");
+    }
+    for name in ["sorteo_database_bytes", "sorteo_disk_free_bytes", "process_resident_memory_bytes"] {
+        assert!(after[name] > 0.0, "{name}");
+    }
+    let status = watched.json("/api/status");
+    assert_eq!(status["refused"][0], serde_json::json!({"reason": "bad_fields", "count": 2}), "most first");
+    // More connections than there may be: closed, and counted.
+    let all: Vec<_> = (0..8).map(|_| TcpStream::connect(watched.server.address).unwrap()).collect();
+    wait_for("connections to be refused", || {
+        (watched.samples()["sorteo_connections_refused_total"] == 6.0).then_some(())
+    });
+    drop(all);
+    watched.server.stop();
+}
+
+#[test]
+fn a_server_that_cannot_work_says_which_part_is_not_ready() {
+    let folder = folder();
+    let path = folder.path();
+    let watched = Watched::start(path, &["--disk-free-bytes-min", "1099511627776"]);
+    let no_room = watched.get("/readyz");
+    assert_eq!(no_room.code, 503);
+    assert_eq!(no_room.part("writer")["ready"], true);
+    assert_eq!(no_room.part("disk")["ready"], false);
+    assert_names(no_room.part("disk")["why"].as_str().unwrap(), &["bytes free, 1099511627776 wanted"]);
+    assert_eq!(watched.get("/healthz").body, "ok\n", "it lives all the same");
+    watched.server.stop();
+
+    let watched = Watched::start(path, &["--disk-free-bytes-min", "0"]);
+    assert_eq!(watched.get("/readyz").code, 200);
+    let other = Connection::open(path.join("sorteo.db")).unwrap();
+    other.busy_timeout(DEADLINE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let locked =
+        wait_for("the writer to be missed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
+    assert_names(locked.part("writer")["why"].as_str().unwrap(), &["was not stored within 2 s"]);
+    assert_eq!(locked.part("database")["ready"], false);
+    assert_eq!(watched.samples()[r#"sorteo_ready{part="writer"}"#], 0.0);
+    assert_eq!(watched.json("/api/status")["ready"], false);
+    other.execute_batch("ROLLBACK").unwrap();
+    wait_for("the writer to be back", || (watched.get("/readyz").code == 200).then_some(()));
+
+    // A batch that is half sent keeps a stopping server waiting.
+    let mut half = TcpStream::connect(watched.server.address).unwrap();
+    half.write_all(b"\0\0\0\x09BATCH|1|2").unwrap();
+    wait_for("the connection", || {
+        (watched.samples()["sorteo_connections_accepted_total"] == 1.0).then_some(())
+    });
+    watched.server.process.terminate();
+    let stopping =
+        wait_for("the listener to be closed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
+    assert_eq!(stopping.part("listener")["why"], "the server stops");
+    drop(half);
+    watched.server.process.wait().succeeded();
+}
+
+#[test]
+fn news_come_each_second_and_do_not_hold_up_the_end() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[1; 5]);
+    let watched = Watched::start(path, &["--agencies", "1"]);
+    let mut stream = watched.connect();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut next = || -> Value {
+        let data = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned)).unwrap();
+        serde_json::from_str(&data).unwrap()
+    };
+    assert_eq!(next()["draw"]["bets"], 0, "the first comes at once");
+    watched.upload(path, "1", "bets.csv");
+    let drawn = wait_for("news of the draw", || Some(next()).filter(|news| news["draw"]["state"] == "drawn"));
+    assert_eq!(drawn["draw"]["bets"], 5);
+    let counted = wait_for("the bets of a second", || {
+        let news = next();
+        let bets =
+            news["bets_per_second"].as_array().unwrap().iter().map(|bets| bets.as_u64().unwrap()).sum();
+        Some(bets).filter(|bets: &u64| *bets > 0)
+    });
+    assert_eq!(counted, 5, "each is counted in one second");
+    // Still open: it must end all the same.
+    let finished = watched.server.stop();
+    assert_names(&finished.stderr, &["action: close_operators | result: success"]);
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_before_anything_is_made() {
+    let folder = folder();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", &address];
+    let finished = run_changing_nothing(folder.path(), &mut sorteo(folder.path(), serve));
+    assert_names(finished.failed(1), &[&address, "(ops_listen) cannot be listened on"]);
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "9090"];
+    let finished = run_changing_nothing(folder.path(), &mut sorteo(folder.path(), serve));
+    assert_names(finished.failed(2), &["--ops-listen: `9090` is not an address"]);
+}
+
+#[test]
+fn more_connections_than_there_may_be_wait_and_are_served() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    let mut held: Vec<TcpStream> = (0..256).map(|_| watched.connect()).collect();
+    // All of them are with the server once the last is answered, and kept.
+    for stream in &mut held {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    let mut late = watched.connect();
+    late.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    late.set_nonblocking(true).unwrap();
+    let mut byte = [0; 1];
+    assert!(late.peek(&mut byte).is_err(), "no place yet");
+    held.pop();
+    late.set_nonblocking(false).unwrap();
+    let mut text = String::new();
+    late.read_to_string(&mut text).unwrap();
+    assert_eq!(Answer::parse(&text).body, "ok\n");
+    watched.server.stop();
+}
