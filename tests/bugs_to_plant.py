@@ -54,6 +54,7 @@ READERS = "src/store/sqlite/readers.rs"
 CHECK = "src/store/sqlite/check/bets.rs"
 SERVICE = "src/service.rs"
 PEER = "src/server/connection.rs"
+OPERATOR = "src/store/sqlite/operator.rs"
 
 BUGS = [
     # ---- The writer: one transaction for a group, answers after its commit ------
@@ -94,8 +95,8 @@ BUGS = [
         "Command::Append(_, resolver) => resolver.resolve(Ok(Ok(()))),",
         it("sqlite_store::a_write_that_waits_too_long_for_another_process_is_busy_and_not_stored")),
     Bug("as many writes wait as are sent", "I6", WRITER,
-        "mpsc::sync_channel(queue_max)",
-        "mpsc::sync_channel(queue_max + 1_000_000)",
+        "mpsc::sync_channel(options.queue_max)",
+        "mpsc::sync_channel(options.queue_max + 1_000_000)",
         it("sqlite_store::a_full_queue_is_busy_and_stores_nothing_of_it")),
     Bug("the log is never copied under load", "I6", WRITER,
         "self.pages_since_checkpoint += group.iter().map(Command::pages).sum::<u64>();",
@@ -172,11 +173,11 @@ _ => {
         "bets.is_some_and(|bets| bets > stored)",
         it("store_contract::sqlite::a_wrong_count_closes_nothing")),
     Bug("other rows at a stored place are taken for the same", "I3", DRAW,
-        "Some(stored) if stored == *digest => return Ok(Ok(())),",
-        "Some(_) => return Ok(Ok(())),",
+        "Some(stored) if stored == *digest => return Ok(Ok(0)),",
+        "Some(_) => return Ok(Ok(0)),",
         it("store_contract::sqlite::other_rows_at_a_stored_place_are_a_conflict")),
     Bug("a batch sent again is a conflict", "I3", DRAW,
-        "            Some(stored) if stored == *digest => return Ok(Ok(())),\n",
+        "            Some(stored) if stored == *digest => return Ok(Ok(0)),\n",
         "",
         SIGKILL_UNDER_LOAD
         + it("store_contract::sqlite::a_batch_at_its_place_is_stored_once_however_often_it_is_sent")),
@@ -319,4 +320,30 @@ _ => {
         };
         match answer.as_str() {""",
         it("cli::a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again")),
+
+    # ---- Draws that repeat ------------------------------------------------------
+    Bug("who waits for a draw is told of the next one", "I4", SERVICE,
+        "self.winners_page(awaited.agency, 0, Some(awaited.draw))",
+        "self.winners_page(awaited.agency, 0, None)",
+        it("draws::who_waits_for_a_draw_gets_its_winners_though_the_next_one_opens_first")),
+    Bug("a late question closes an agency in the next draw", "I4", SERVICE,
+        "        self.store.draw_before(agency)\n",
+        "        Ok(None)\n",
+        it("draws::a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_draw")),
+    Bug("the next draw opens while bets are taken", "I4", OPERATOR,
+        "            if !standing.drawn {",
+        "            if standing.bets == u64::MAX {",
+        it("draws::the_next_draw_opens_only_behind_one_that_is_made_and_keeps_what_it_is_not_told")),
+    Bug("a mistyped agency counts as done", "I4", OPERATOR,
+        "            if !is_known && !force {",
+        "            if !is_known && force {",
+        it("draws::an_agency_nobody_knows_is_closed_only_by_force")),
+    Bug("a restarted server changes a draw that an operator opened", "I4", "src/store/sqlite/settings.rs",
+        "action = 'open-draw')\"",
+        "action = 'other')\"",
+        it("draws::a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so")),
+    Bug("an overview counts batches twice", "I4", "src/store/sqlite/overview.rs",
+        "        self.last_batch = last_batch;\n",
+        "",
+        it("draws::an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw")),
 ]
