@@ -270,6 +270,36 @@ fn what_happened_is_counted() {
 }
 
 #[test]
+fn every_metric_is_documented_and_what_is_documented_is_scraped() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    // It is scraped once something was refused.
+    let mut peer = TcpStream::connect(watched.server.address).unwrap();
+    peer.write_all(b"1\nx").unwrap();
+    peer.read_exact(&mut [0; 1]).unwrap();
+    let text = watched.get("/metrics").body;
+    let scraped: BTreeMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect();
+    let mut documented = BTreeMap::new();
+    let rows = include_str!("../../docs/http.md").lines().filter(|line| line.starts_with("| `"));
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let kind = cells[2];
+        if ["counter", "gauge", "histogram"].contains(&kind) {
+            for name in cells[1].split(", ") {
+                let name = name.trim_matches('`').split('{').next().unwrap();
+                documented.insert(name.to_owned(), kind.to_owned());
+            }
+        }
+    }
+    assert_eq!(scraped, documented);
+    watched.server.stop();
+}
+
+#[test]
 fn a_server_that_cannot_work_says_which_part_is_not_ready() {
     let folder = folder();
     let path = folder.path();
