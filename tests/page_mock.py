@@ -1,0 +1,250 @@
+"""The operators' HTTP as the page's test needs it: a server whose draws are whatever the test says.
+
+It answers with the same headers as the program, the Content-Security-Policy above all. The test fills
+`Mock.world` and calls `publish`; it can also let the server die, fall silent, or answer nonsense.
+"""
+
+import http.server
+import json
+import pathlib
+import socketserver
+import threading
+import time
+import urllib.parse
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+                               "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+ASSETS = {"/": ("index.html", "text/html; charset=utf-8"), "/page.css": ("page.css", "text/css; charset=utf-8"),
+          "/page.js": ("page.js", "text/javascript; charset=utf-8"), "/icon.svg": ("icon.svg", "image/svg+xml")}
+PAGE_OF_WINNERS = 500
+OPENED, DRAWN = "2026-11-22T07:00:01.000Z", "2026-11-22T09:30:00.000Z"
+
+
+def agency(number, bets, done=None, at="2026-11-22T07:05:00.000Z", winners=0):
+    """An agency; `done` is who closed it, or None."""
+    return {"agency": number, "bets": bets, "batches": -(-bets // 99), "done": done is not None, "done_by": done,
+            "done_at": at if done else None, "winners": winners}
+
+
+def winner(number_of_agency, document, first="Ana", last="Paz", born="1990-01-31"):
+    return {"agency": number_of_agency, "document": str(document), "first_name": first, "last_name": last,
+            "birthdate": born, "number": 7574}
+
+
+class Draw:
+    """A draw with its agencies and, once it is made, its winners."""
+
+    def __init__(self, number, agencies, winners=None, expected=None, omitted=0):
+        self.number, self.agencies, self.winners, self.omitted = number, agencies, winners, omitted
+        self.inferred, self.expected = expected is None, expected or max((a["agency"] for a in agencies), default=0)
+        for one in agencies if winners is not None else []:
+            one["winners"] = sum(w["agency"] == one["agency"] for w in winners)
+
+    @property
+    def drawn(self):
+        return self.winners is not None
+
+    def brief(self):
+        return {"id": self.number, "state": "drawn" if self.drawn else "open",
+                "bets": sum(a["bets"] for a in self.agencies), "winners": len(self.winners or []),
+                "opened_at": OPENED, "drawn_at": DRAWN if self.drawn else None}
+
+    def whole(self):
+        draw = {**self.brief(), "winning_number": 7574, "expected": self.expected,
+                "expected_inferred": self.inferred, "done": sum(a["done"] for a in self.agencies)}
+        return {"draw": draw, "agencies": self.agencies, "agencies_omitted": self.omitted}
+
+
+class World:
+    """All that the mock tells: the draws, oldest first, and how the server is."""
+
+    def __init__(self, *draws, **rest):
+        self.draws = list(draws)
+        self.per_second, self.refused = [], []
+        self.connections = {"open": 12, "limit": 10000, "refused": 0}
+        self.queue = {"waiting": 0, "limit": 1024}
+        self.ready, self.parts = True, []
+        self.__dict__.update(rest)
+
+    def status(self):
+        return {"version": "0.1.0", "started_at": "2026-11-22T07:00:00.000Z", "now": "2026-11-22T07:10:00.000Z",
+                **self.draws[-1].whole(), "bets_per_second": self.per_second, "refused": self.refused,
+                "connections": self.connections, "queue": self.queue, "ready": self.ready,
+                "draws": [draw.brief() for draw in reversed(self.draws)]}
+
+    def draw(self, number):
+        return next((draw for draw in self.draws if draw.number == number), None)
+
+
+class Mock:
+    """Serves a folder's page and a world on a free port of this machine."""
+
+    def __init__(self, assets, world):
+        self.assets, self.world = pathlib.Path(assets), world
+        self.changed = threading.Condition()
+        self.version = 0
+        # What the tests look at: requests of results, and connections to the events.
+        self.asked, self.listeners = [], 0
+        # Streams are numbered as they open; those up to this number are open and dead.
+        self.opened, self.deaf_until = 0, 0
+        # "talk"; "silent": connected, but no event; "nonsense": no stream of events.
+        self.mood = "talk"
+        # Results are refused while this is set.
+        self.results_fail = False
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self):
+        """Listens, on the same port if it did before."""
+        self.alive = True
+        self.server = Server(("127.0.0.1", self.port), handler_of(self))
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def die(self):
+        """Takes no connection any more, and ends the streams that there are."""
+        self.server.shutdown()
+        self.server.server_close()
+        with self.changed:
+            self.alive = False
+            self.changed.notify_all()
+
+    def publish(self, world=None):
+        """Tells everybody at once."""
+        with self.changed:
+            self.world = world or self.world
+            self.version += 1
+            self.changed.notify_all()
+
+    def set_mood(self, mood):
+        """Also ends the streams that there are, unless it falls silent."""
+        with self.changed:
+            self.mood = mood
+            self.changed.notify_all()
+
+    def stream(self, write):
+        """The events of one connection: one at once, then one a second or when there is news."""
+        with self.changed:
+            self.listeners, self.opened = self.listeners + 1, self.opened + 1
+            place = self.opened
+        try:
+            while self.alive and self.mood != "nonsense":
+                with self.changed:
+                    version, mood, status = self.version, self.mood, self.world.status()
+                if place <= self.deaf_until:
+                    # A comment: the stream is alive below, and its end is noticed.
+                    write(b":\n")
+                elif mood == "talk":
+                    write(b"event: status\nretry: 2000\ndata: " + json.dumps(status).encode() + b"\n\n")
+                with self.changed:
+                    self.changed.wait_for(lambda: not self.alive or self.mood != mood or self.version != version, 1)
+        finally:
+            with self.changed:
+                self.listeners -= 1
+
+    def results(self, number, query):
+        """A page of winners, or an error with its status."""
+        self.asked.append(query)
+        draw = self.world.draw(number)
+        if self.results_fail:
+            return 503, {"error": "the database is busy <b>now</b>"}
+        if draw is None or not draw.drawn:
+            return 409, {"error": f"draw {number} is open"}
+        wanted, search = query.get("agency"), query.get("search", "").lower()
+        found = [w for w in draw.winners if (wanted is None or w["agency"] == int(wanted))
+                 and any(search in w[key].lower() for key in ("document", "first_name", "last_name"))]
+        start = int(query.get("after", "0"))
+        end = start + PAGE_OF_WINNERS
+        return 200, {"draw": number, "total": len(found), "winners": found[start:end],
+                     "next": str(end) if end < len(found) else None}
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+
+def handler_of(mock):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        # One request a connection: a server that dies leaves no other connections open.
+        protocol_version = "HTTP/1.0"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            url = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(url.query))
+            try:
+                self.answer(url.path, query)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+
+        def answer(self, path, query):
+            if path in ASSETS:
+                name, kind = ASSETS[path]
+                return self.send(200, kind, (mock.assets / name).read_bytes())
+            if path == "/api/events":
+                return self.events()
+            if path == "/api/status":
+                return self.json(200, mock.world.status())
+            if path == "/readyz":
+                return self.json(200 if mock.world.ready else 503,
+                                 {"ready": mock.world.ready, "parts": mock.world.parts})
+            match path.strip("/").split("/"):
+                case ["api", "draws", number]:
+                    draw = mock.world.draw(int(number))
+                    return self.json(200, draw.whole()) if draw else self.json(
+                        404, {"error": f"there is no draw {number}"})
+                case ["api", "draws", number, "results"]:
+                    return self.json(*mock.results(int(number), query))
+            return self.json(404, {"error": "there is nothing here"})
+
+        def events(self):
+            if mock.mood == "nonsense":
+                return self.send(502, "text/plain", b"a proxy without a server behind it")
+            self.head(200, "text/event-stream")
+
+            def write(data):
+                self.wfile.write(data)
+                self.wfile.flush()
+            mock.stream(write)
+
+        def json(self, code, value):
+            self.send(code, "application/json", json.dumps(value).encode())
+
+        def send(self, code, kind, body):
+            self.head(code, kind, len(body))
+            self.wfile.write(body)
+
+        def head(self, code, kind, length=None):
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "no-store")
+            for name, value in HEADERS.items():
+                self.send_header(name, value)
+            if length is not None:
+                self.send_header("Content-Length", str(length))
+            self.end_headers()
+
+    return Handler
+
+
+def until(condition, what, deadline_s=20):
+    """Waits for a condition; answers whether it came."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            print(f"        waited in vain: {what}")
+            return False
+        time.sleep(0.03)
+    return True
