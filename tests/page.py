@@ -131,7 +131,9 @@ class Page:
           for (const e of document.querySelectorAll('body *'))
             if (e.checkVisibility() && !e.closest('.unseen, .skip') && e.getBoundingClientRect().right > width + 0.5)
               wide.push(`${e.tagName}#${e.id}.${e.className}`);
-          for (const e of document.querySelectorAll('.scroll')) if (e.scrollWidth > e.clientWidth) wide.push('#' + e.id);
+          for (const e of document.querySelectorAll('.scroll, dd, dt, p, th, td, button, h1, h2'))
+            if (e.checkVisibility() && !e.closest('.unseen') && e.scrollWidth > e.clientWidth + 1)
+              wide.push(`too narrow for its text: ${e.tagName}#${e.id}.${e.className}`);
           return [width, wide.slice(0, 5)]""")
         self.check(f"{where}: fits {width} px without scrolling sideways", wide == [width, []], wide)
 
@@ -628,7 +630,8 @@ def on_paper(page):
     on = {"#draw-heading", "#draw-number", "#draw-drawn", "#results-heading", "#results-count", "#winners"}
     check("paper: the draw's results with their heading, nothing else", {n for n, s in seen.items() if s} == on, seen)
     of = browser.js(f"return {LUMINANCE}(getComputedStyle(document.querySelector('#winners td')).color)")
-    check("paper: dark ink whatever the screen", of < 0.3, of)
+    scheme = browser.js("return getComputedStyle(document.documentElement).colorScheme")
+    check("paper: dark ink on white whatever the screen", of < 0.3 and scheme == "light", (of, scheme))
     cut = browser.js("const e = document.getElementById('results-scroll'); return e.scrollHeight > e.clientHeight + 1")
     check("paper: nothing is left in a scrolled area", not cut)
     browser.look()
