@@ -39,7 +39,7 @@ def filling():
     return World(earlier(), Draw(2, [agency(1, 12345, "agency"), agency(2, 900), agency(5, 40000, "operator")],
                                  expected=5),
                  per_second=[0, 0, 120034, 98000], refused=[{"reason": "bad_number", "count": 3},
-                                                            {"reason": "too_many|use_pages", "count": 1}])
+                                                            {"reason": "use_pages", "count": 1}])
 
 
 def earlier():
