@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod config;
 mod demo;
 mod draw;
 mod generate;
@@ -61,6 +62,11 @@ enum Command {
     Check(check::Args),
     /// Put load on a running server, and measure its answers
     Bench(bench::Args),
+    /// Show or check the settings of serve
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
+    },
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -86,6 +92,9 @@ pub enum Failure {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Several settings are wrong, at least one.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nsorteo: "))]
+    Configs(Vec<ConfigError>),
     /// The database was refused.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -102,11 +111,19 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Agency(_) => 1,
-            Self::Config(ConfigError::Flag { .. } | ConfigError::Missing { .. }) => 2,
-            Self::Config(_) => 78,
+            Self::Config(error) => config_code(error),
+            // What serve would end with: it stops at the first.
+            Self::Configs(errors) => errors.first().map_or(78, config_code),
             Self::Open(OpenError::Held(_)) => 75,
             Self::Open(_) | Self::Database(_) => 74,
         }
+    }
+}
+
+fn config_code(error: &ConfigError) -> u8 {
+    match error {
+        ConfigError::Flag { .. } | ConfigError::Missing { .. } => 2,
+        _ => 78,
     }
 }
 
@@ -152,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Config { command } => config::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sorteo", &mut std::io::stdout());
             Ok(())

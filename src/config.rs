@@ -1,9 +1,12 @@
-//! What can be set, and what it comes to: the settings that flags, environment
-//! and file may give ([`ServeSettings`], [`AgencySettings`]), and the validated
-//! values that a command runs with ([`ServeConfig`], [`AgencyConfig`]). How the
-//! layers are laid over each other is in [`layers`].
+//! What can be set, and what it comes to: the tables of settings
+//! ([`settings`]), where each value is from ([`layers`]: flags, environment and
+//! file), and the validated values that a command runs with ([`ServeConfig`],
+//! [`AgencyConfig`]).
 
+mod file;
+pub mod flags;
 pub mod layers;
+pub mod settings;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -11,98 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::Deserialize;
 
-pub use self::layers::{ConfigError, Environment, Layers, Text, process_environment};
+pub use self::flags::Flags;
+pub use self::layers::{ConfigError, Environment, Holding, Layers, Source, process_environment};
+use crate::logging::Format;
 use crate::lottery::AgencyId;
 use crate::server::Limits;
 use crate::store::sqlite;
 use crate::wire::WireLimits;
 
-/// Defines one layer of settings: what clap reads from flags, serde from the
-/// file, and [`Layers`] from the environment.
-macro_rules! settings {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $placeholder:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
-        #[serde(deny_unknown_fields)]
-        pub struct $name {
-            $($(#[$field_doc])*
-            #[arg(long, value_name = $placeholder)]
-            #[serde(default)]
-            pub $field: Option<Text>,)*
-        }
-
-        impl $name {
-            /// Every key with the value this layer gives it.
-            pub(super) fn entries(&self) -> Vec<(&'static str, Option<&Text>)> {
-                vec![$((stringify!($field), self.$field.as_ref())),*]
-            }
-        }
-    };
-}
-
-settings! {
-    /// What `sorteo serve` can be told.
-    ServeSettings {
-        /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:12345]
-        listen: "HOST:PORT",
-        /// Database file, made if it is missing [default: sorteo.db]
-        database: "FILE",
-        /// Agencies that must be done before the draw; without it all of 1 to the highest seen
-        agencies: "N",
-        /// Number that wins [default: 7574]
-        winning_number: "N",
-        /// Threads that carry out requests, 1 to 1024 [default: 64]
-        workers: "N",
-        /// Most connections at once, 1 to 1000000 [default: 10000]
-        max_connections: "N",
-        /// Connections that read the database, 1 to 64 [default: 4]
-        readers: "N",
-        /// Writes that may wait before more are answered busy, 1 to 65536 [default: 1024]
-        queue: "N",
-        /// Most bets in one framed batch, 1 to 100000 [default: 10000]
-        batch_bets_max: "N",
-        /// Largest counted payload in bytes, 64 to 67108864 [default: 1048576]
-        payload_bytes_max: "BYTES",
-        /// Bytes that half-received large requests may hold together, 0 to 17179869184 [default: 268435456]
-        buffer_bytes_max: "BYTES",
-        /// Bytes of answers that may wait for one peer, 8200 to 67108864 [default: 65536]
-        output_bytes_max: "BYTES",
-        /// Seconds for a request to arrive whole, 1 to 3600 [default: 30]
-        request_timeout: "SECONDS",
-        /// Seconds a connection may be idle, 1 to 86400 [default: 900]
-        idle_timeout: "SECONDS",
-        /// Seconds to finish what is in flight when stopping, 1 to 3600 [default: 8]
-        drain_timeout: "SECONDS",
-        /// Address of the operators' HTTP; none without it. Who reaches it reads everything
-        ops_listen: "HOST:PORT",
-        /// Free bytes of disk below which the server says it is not ready, 0 to 1099511627776 [default: 134217728]
-        disk_free_bytes_min: "BYTES",
-        /// Who copies the write-ahead log into the database: server, or external (a replicator) [default: server]
-        checkpoints: "WHO",
-        /// Least important log level: error, warning, info or debug [default: info]
-        log_level: "LEVEL",
-    }
-}
-
-settings! {
-    /// What the agency's commands can be told.
-    AgencySettings {
-        /// The server's address [default: 127.0.0.1:12345]
-        server: "HOST:PORT",
-        /// The agency's number
-        agency: "N",
-        /// CSV file of bets: first name, last name, document, birthdate, number; no header
-        file: "FILE",
-        /// Most bets in one batch, 1 to 10000; a batch is never over 8 KiB [default: 99]
-        batch: "N",
-        /// Seconds to go on trying while the server cannot be reached, 1 to 86400 [default: 600]
-        give_up_after: "SECONDS",
-        /// Least important log level: error, warning, info or debug [default: info]
-        log_level: "LEVEL",
-    }
-}
+/// The flags of `sorteo serve`.
+pub type ServeSettings = Flags<flags::Serve>;
+/// The flags of `sorteo upload`.
+pub type AgencySettings = Flags<flags::Agency>;
 
 /// What a server runs with.
 #[derive(Clone, Debug)]
@@ -119,78 +43,80 @@ pub struct ServeConfig {
     pub disk_free_bytes_min: u64,
     /// The least important level that is logged.
     pub log_level: LevelFilter,
+    /// The form of the log's lines.
+    pub log_format: Format,
 }
-
-/// Free disk that a server should have: twice what the write-ahead log may grow to.
-const DISK_FREE_BYTES_MIN: u64 = 128 << 20;
 
 impl ServeConfig {
     /// Reads every setting once; the first that cannot hold is the error.
     pub fn lower(layers: &Layers) -> Result<Self, ConfigError> {
-        let default = Limits::default();
-        let count = |number: Option<u64>, default: usize| number.map_or(default, |number| number as usize);
-        let wire = WireLimits {
-            batch_bets_max: layers
-                .number("batch_bets_max", 1..=100_000)?
-                .unwrap_or(default.wire.batch_bets_max),
-            payload_bytes_max: layers
-                .number("payload_bytes_max", 64..=64 << 20)?
-                .unwrap_or(default.wire.payload_bytes_max),
-        };
         let limits = Limits {
-            workers: count(layers.number("workers", 1..=1024)?, default.workers),
-            connections_max: count(layers.number("max_connections", 1..=1_000_000)?, default.connections_max),
-            request_timeout: layers.seconds("request_timeout", 1..=3600)?.unwrap_or(default.request_timeout),
-            idle_timeout: layers.seconds("idle_timeout", 1..=86_400)?.unwrap_or(default.idle_timeout),
-            drain_timeout: layers.seconds("drain_timeout", 1..=3600)?.unwrap_or(default.drain_timeout),
-            output_bytes_max: count(
-                layers.number("output_bytes_max", 8200..=64 << 20)?,
-                default.output_bytes_max,
-            ),
-            buffer_bytes_max: count(
-                layers.number("buffer_bytes_max", 0..=16 << 30)?,
-                default.buffer_bytes_max,
-            ),
-            wire,
+            workers: layers.count("workers")?,
+            connections_max: layers.count("max_connections")?,
+            request_timeout: layers.seconds("request_timeout")?,
+            idle_timeout: layers.seconds("idle_timeout")?,
+            drain_timeout: layers.seconds("drain_timeout")?,
+            output_bytes_max: layers.count("output_bytes_max")?,
+            buffer_bytes_max: layers.count("buffer_bytes_max")?,
+            wire: WireLimits {
+                batch_bets_max: layers.number("batch_bets_max")?,
+                payload_bytes_max: layers.number("payload_bytes_max")?,
+            },
         };
-        let database = layers.get("database", database_path)?.unwrap_or_else(|| PathBuf::from("sorteo.db"));
-        let to_u32 = |number: u64| u32::try_from(number).expect("the range says so");
-        let u32_max = u64::from(u32::MAX);
         let store = sqlite::Options {
-            database,
-            agencies: layers.number("agencies", 1..=u32_max)?.map(to_u32),
-            winning_number: layers.number("winning_number", 0..=u32_max)?.map(to_u32),
-            readers: layers.number("readers", 1..=64)?.map_or(sqlite::READERS, to_u32),
-            queue_max: count(layers.number("queue", 1..=65_536)?, sqlite::WRITE_QUEUE_MAX),
-            checkpoints: layers.get("checkpoints", checkpoints)?.unwrap_or_default(),
+            database: PathBuf::from(required(layers.text("database")?)),
+            agencies: layers.number_if_set("agencies")?.map(to_u32),
+            winning_number: layers.number_if_set("winning_number")?.map(to_u32),
+            readers: to_u32(layers.number("readers")?),
+            queue_max: layers.count("queue")?,
+            checkpoints: required(layers.read_text("checkpoints", checkpoints)?),
             metrics: Arc::default(),
         };
-        let listen = layers.get("listen", socket_address)?;
-        let disk_free_bytes_min = layers.number("disk_free_bytes_min", 0..=1 << 40)?;
         Ok(Self {
-            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
+            listen: required(layers.read_text("listen", socket_address)?),
             store,
             limits,
-            ops_listen: layers.get("ops_listen", socket_address)?,
-            disk_free_bytes_min: disk_free_bytes_min.unwrap_or(DISK_FREE_BYTES_MIN),
+            ops_listen: layers.read_text("ops_listen", socket_address)?,
+            disk_free_bytes_min: layers.number("disk_free_bytes_min")?,
             log_level: layers.log_level()?,
+            log_format: layers.log_format()?,
         })
+    }
+
+    /// What the system does not allow, and the server runs with all the same;
+    /// `files` is how many it may have open, 0 where that is not known.
+    pub fn warnings(&self, files: u64) -> Vec<String> {
+        let needed = self.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+        let few = || format!("the system allows {files} open files, max_connections needs {needed}");
+        (files > 0 && files < needed).then(few).into_iter().collect()
     }
 }
 
-/// The seeds' port.
-const DEFAULT_PORT: u16 = 12345;
+/// Files beside the connections: database, log, lock, readers, sockets of ours.
+const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    let wrong = || format!("`{text}` is not an address: write HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}");
-    text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(wrong)
+/// What the table has a default for is always there.
+fn required<T>(value: Option<T>) -> T {
+    value.expect("the table has a default")
 }
 
-fn checkpoints(text: &str) -> Result<sqlite::Checkpoints, String> {
-    match text {
+fn to_u32(number: u64) -> u32 {
+    u32::try_from(number).expect("the table's range says so")
+}
+
+/// Looks a name up: the table tells whether it is an address, not whose.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let nowhere =
+        |error: &str| format!("`{text}` is no address of this network ({error}): give another HOST");
+    let mut addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
+    addresses.next().ok_or_else(|| nowhere("the name has none"))
+}
+
+fn checkpoints(word: &str) -> Result<sqlite::Checkpoints, String> {
+    match word {
         "server" => Ok(sqlite::Checkpoints::Server),
         "external" => Ok(sqlite::Checkpoints::External),
-        _ => Err(format!("`{text}` is nobody who makes checkpoints: use server or external")),
+        _ => Err(format!("`{word}` is in the table and means nothing here")),
     }
 }
 
@@ -227,28 +153,21 @@ pub struct AgencyConfig {
     pub give_up_after: Duration,
     /// The least important level that is logged.
     pub log_level: LevelFilter,
+    /// The form of the log's lines.
+    pub log_format: Format,
 }
 
 impl AgencyConfig {
     /// Reads every setting once; the first that cannot hold is the error.
     pub fn lower(layers: &Layers) -> Result<Self, ConfigError> {
-        let server = layers.get("server", |text| match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
-            _ => {
-                Err(format!("`{text}` is not an address: write HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}"))
-            }
-        })?;
-        let agency = layers.get("agency", |text| {
-            text.parse::<AgencyId>()
-                .map_err(|_| format!("`{text}` is not a whole number from 0 to {}", u32::MAX))
-        })?;
         Ok(Self {
-            server: server.unwrap_or_else(|| format!("127.0.0.1:{DEFAULT_PORT}")),
-            agency,
-            file: layers.text("file").map(PathBuf::from),
-            batch: layers.number("batch", 1..=10_000)?.unwrap_or(99) as usize,
-            give_up_after: layers.seconds("give_up_after", 1..=86_400)?.unwrap_or(Duration::from_secs(600)),
+            server: required(layers.text("server")?),
+            agency: layers.number_if_set("agency")?.map(|number| AgencyId(to_u32(number))),
+            file: layers.text("file")?.map(PathBuf::from),
+            batch: layers.count("batch")?,
+            give_up_after: layers.seconds("give_up_after")?,
             log_level: layers.log_level()?,
+            log_format: layers.log_format()?,
         })
     }
 
@@ -260,6 +179,7 @@ impl AgencyConfig {
 
 #[cfg(test)]
 mod tests {
+    use super::settings::DEFAULT_ADDRESS;
     use super::*;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -267,7 +187,7 @@ mod tests {
     }
 
     fn flags(agencies: Option<&str>) -> ServeSettings {
-        ServeSettings { agencies: agencies.map(|text| Text(text.to_owned())), ..Default::default() }
+        ServeSettings::new(agencies.map(|text| ("agencies", text.to_owned())))
     }
 
     fn serve(
@@ -324,16 +244,18 @@ mod tests {
         );
         assert_eq!(
             error(None, Some("agencies = 5\nworkers = -1"), &[]),
-            "/sorteo.toml: workers: `-1` is not a whole number from 1 to 1024"
+            "/sorteo.toml: line 2: workers: `-1` is not a whole number from 1 to 1024"
         );
-        assert!(
-            error(None, Some("agencies = 5\nagences = 5"), &[])
-                .starts_with("/sorteo.toml: line 2: unknown field `agences`")
+        assert_eq!(
+            error(None, Some("agencies = 5\nagences = 5"), &[]),
+            "/sorteo.toml: line 2: `agences` is not a setting: did you mean `agencies`?"
         );
         assert!(error(None, Some("agencies 5"), &[]).starts_with("/sorteo.toml: line 1: "));
-        assert!(
-            error(None, None, &[("SORTEO_AGENCES", "5")]).starts_with("SORTEO_AGENCES is not a variable")
+        assert_eq!(
+            error(None, None, &[("SORTEO_AGENCES", "5")]),
+            "SORTEO_AGENCES is not a variable of sorteo: did you mean SORTEO_AGENCIES?"
         );
+        assert!(error(None, None, &[("SORTEO_XYZZY", "5")]).contains("known are SORTEO_AGENCIES, "));
         assert!(
             error(None, None, &[("SORTEO_DATABASE", "postgres://x/y")])
                 .contains("`postgres://` is not a database")
@@ -351,7 +273,7 @@ mod tests {
             ("CLI_BATCH_MAXAMOUNT", "50"),
             ("CLI_LOG_LEVEL", "WARNING"),
         ]);
-        let layers = Layers::of_agency(&AgencySettings::default(), &variables).unwrap();
+        let layers = Layers::of_agency(&AgencySettings::new([]), &variables).unwrap();
         let config = AgencyConfig::lower(&layers).unwrap();
         assert_eq!(config.agency, Some(AgencyId(3)));
         assert_eq!(config.server, "server:12345");
@@ -360,36 +282,67 @@ mod tests {
     }
 
     #[test]
-    fn the_help_tells_the_defaults_that_hold() {
+    fn what_nobody_sets_is_what_the_parts_themselves_have() {
         let config = serve(&flags(None), None, &[]).unwrap();
-        let limits = Limits::default();
-        assert_eq!(config.limits.workers, limits.workers);
-        assert_eq!(config.listen.to_string(), "127.0.0.1:12345");
-        let help = <ServeSettings as clap::Args>::augment_args(clap::Command::new("serve"))
-            .render_help()
-            .to_string();
-        // Help is wrapped to the terminal: read it as one line.
-        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let defaults = [
-            ("--listen", config.listen.to_string()),
-            ("--database", config.store.database.display().to_string()),
-            ("--winning-number", crate::lottery::DEFAULT_WINNING_NUMBER.to_string()),
-            ("--workers", limits.workers.to_string()),
-            ("--max-connections", limits.connections_max.to_string()),
-            ("--readers", sqlite::READERS.to_string()),
-            ("--queue", sqlite::WRITE_QUEUE_MAX.to_string()),
-            ("--batch-bets-max", limits.wire.batch_bets_max.to_string()),
-            ("--payload-bytes-max", limits.wire.payload_bytes_max.to_string()),
-            ("--buffer-bytes-max", limits.buffer_bytes_max.to_string()),
-            ("--output-bytes-max", limits.output_bytes_max.to_string()),
-            ("--request-timeout", limits.request_timeout.as_secs().to_string()),
-            ("--idle-timeout", limits.idle_timeout.as_secs().to_string()),
-            ("--drain-timeout", limits.drain_timeout.as_secs().to_string()),
-            ("--disk-free-bytes-min", config.disk_free_bytes_min.to_string()),
-        ];
-        for (flag, default) in defaults {
-            let line = help.split(" --").find(|part| part.starts_with(&format!("{} ", &flag[2..]))).unwrap();
-            assert!(line.contains(&format!("[default: {default}]")), "{flag}: {line}");
+        assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+        assert_eq!(format!("{:?}", config.store), format!("{:?}", sqlite::Options::new("sorteo.db")));
+        assert_eq!((config.listen.to_string(), config.ops_listen), (DEFAULT_ADDRESS.to_owned(), None));
+        assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, Format::Text));
+    }
+
+    #[test]
+    fn every_setting_reaches_what_the_server_runs_with() {
+        let plain = format!("{:?}", serve(&flags(None), None, &[]).unwrap());
+        for setting in settings::SERVE {
+            // A value that is not the default.
+            let other = match setting.values {
+                settings::Values::Number(_, min, _) if setting.default_text() != Some(min.to_string()) => {
+                    min.to_string()
+                }
+                settings::Values::Number(_, _, max) => max.to_string(),
+                settings::Values::Address => "127.0.0.1:1".to_owned(),
+                settings::Values::Database | settings::Values::File => "other".to_owned(),
+                settings::Values::Level | settings::Values::Word(..) => {
+                    let other = |word: &&&str| Some(**word) != setting.default_text().as_deref();
+                    (*setting.words().iter().find(other).unwrap()).to_owned()
+                }
+            };
+            let changed = serve(&flags(None), None, &[(&setting.variable(), &other)]).unwrap();
+            assert_ne!(format!("{changed:?}"), plain, "{} = {other}", setting.key);
         }
+    }
+
+    #[test]
+    fn every_word_of_the_tables_is_understood() {
+        for setting in settings::SERVE {
+            for word in setting.words() {
+                serve(&flags(None), None, &[(&setting.variable(), word)]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_cannot_hold_is_told_together() {
+        let variables =
+            environment(&[("SORTEO_WORKERS", "0"), ("SORTEO_QUEUE", "x"), ("SORTEO_AGENCES", "1")]);
+        let (layers, problems) = Layers::gather_serve(&flags(Some("0")), None, &variables);
+        let all: Vec<String> = problems.iter().chain(&layers.problems()).map(ToString::to_string).collect();
+        assert_eq!(all.len(), 4, "{all:?}");
+        for (problem, start) in
+            all.iter().zip(["SORTEO_AGENCES ", "--agencies: ", "SORTEO_WORKERS: ", "SORTEO_QUEUE: "])
+        {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn few_open_files_are_warned_of() {
+        let config = serve(&flags(None), None, &[]).unwrap();
+        assert_eq!(config.warnings(10_064), [""; 0]);
+        assert_eq!(config.warnings(0), [""; 0], "nobody knows");
+        assert_eq!(
+            config.warnings(10_063),
+            ["the system allows 10063 open files, max_connections needs 10064"]
+        );
     }
 }

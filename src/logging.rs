@@ -1,6 +1,8 @@
-//! The log: one event, one line, in the format that both seeds' tools grep.
+//! The log: one event, one line, in the format that both seeds' tools grep, or,
+//! where the operator asks for it, as an object of JSON.
 //!
 //! `2026-11-21 20:31:05 INFO     action: … | result: … | key: value`
+//! `{"time":"2026-11-21T20:31:05.123Z","level":"INFO","action":…,"result":…,"key":…}`
 //!
 //! The actions' names are a contract, in Spanish where the seeds had them (see
 //! `docs/protocol.md`, "Log lines"). Events are logged with [`event!`](crate::event), which
@@ -14,7 +16,7 @@ use std::io::Write as _;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
-use crate::lottery::is_bidirectional_control;
+use crate::lottery::{decimal, is_bidirectional_control};
 
 /// How an event went: the only three words in `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,19 +56,40 @@ macro_rules! event {
     };
 }
 
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the seeds' tools read it.
+    #[default]
+    Text,
+    /// One object of JSON.
+    Json,
+}
+
 /// Starts logging to standard error from `level` on. Later calls change nothing.
-pub fn init(level: LevelFilter) {
+pub fn init(level: LevelFilter, format: Format) {
     let started = env_logger::Builder::new()
-        .filter(Some("sorteo"), level)
-        .format(|out, record| {
-            let mut line = second_now();
-            line.push_str(&format_event(record));
+        // All that is ours: what is logged is decided by the level of `log` alone,
+        // which can be changed while others log.
+        .filter(Some("sorteo"), LevelFilter::Trace)
+        .format(move |out, record| {
+            let mut line = match format {
+                Format::Text => second_now() + &format_event(record),
+                Format::Json => format_json(record, &millisecond(jiff::Timestamp::now())),
+            };
             line.push('\n');
             out.write_all(line.as_bytes())
         })
         .try_init();
     // In one process, as in `demo`, whoever starts first decides.
-    let _ = started;
+    if started.is_ok() {
+        set_level(level);
+    }
+}
+
+/// Logs from this level on, from now on.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// The local time to the second, as a line begins. Formatting it costs more than
@@ -85,16 +108,20 @@ fn second_now() -> String {
     })
 }
 
-/// The line of an event, from its level on.
-fn format_event(record: &Record<'_>) -> String {
-    // The names and the width are those of Python's `logging`.
-    let level = match record.level() {
+/// The names of Python's `logging`.
+fn level_name(level: Level) -> &'static str {
+    match level {
         Level::Error => "ERROR",
         Level::Warn => "WARNING",
         Level::Info => "INFO",
         Level::Debug | Level::Trace => "DEBUG",
-    };
-    let mut line = Line(format!("{level:<8} "), true);
+    }
+}
+
+/// The line of an event, from its level on.
+fn format_event(record: &Record<'_>) -> String {
+    // The width is that of Python's `logging` too.
+    let mut line = Line(format!("{:<8} ", level_name(record.level())), true);
     // Writing to a string cannot fail, and the visitor has no other error.
     let _ = record.key_values().visit(&mut line);
     line.0
@@ -127,6 +154,62 @@ fn escape_into(line: &mut String, value: &str) {
             }
             c => line.push(c),
         }
+    }
+}
+
+/// UTC to the millisecond.
+fn millisecond(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// The keys whose values are numbers in JSON. Events give their values as text;
+/// that a key is in this list, and not how its value looks, makes it a number, so
+/// that a document which happens to be all digits stays the text that it is.
+const NUMBERS: &[&str] = &[
+    "agencia",
+    "bets",
+    "cant_ganadores",
+    "cantidad",
+    "done",
+    "draw",
+    "expected",
+    "max_connections",
+    "numero",
+    "refused",
+    "winners",
+    "winning_number",
+    "workers",
+];
+
+/// An event as one object of JSON.
+fn format_json(record: &Record<'_>, time: &str) -> String {
+    let mut object = Object(String::from("{"));
+    object.put("time", serde_json::Value::from(time));
+    object.put("level", serde_json::Value::from(level_name(record.level())));
+    // The visitor has no error.
+    let _ = record.key_values().visit(&mut object);
+    object.0.push('}');
+    object.0
+}
+
+/// An object in the making: its keys stay in the event's order.
+struct Object(String);
+
+impl Object {
+    fn put(&mut self, key: &str, value: serde_json::Value) {
+        let comma = if self.0.len() > 1 { "," } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{comma}{}:{value}", serde_json::Value::from(key));
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for Object {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let text = value.to_string();
+        let number = NUMBERS.contains(&key.as_str()).then(|| decimal::<u64>(&text)).flatten();
+        let value = number.map_or_else(|| serde_json::Value::from(text), serde_json::Value::from);
+        self.put(key.as_str(), value);
+        Ok(())
     }
 }
 
@@ -167,6 +250,21 @@ mod tests {
             line,
             "INFO     action: x | dni: 1 \\u{7c} result: success\\u{a}2026 INFO\\u{d}\\u{9}\\u{0}\\u{7f}\\u{85}\\u{202e}\\u{2028}\\\\ñ"
         );
+    }
+
+    #[test]
+    fn a_line_of_json_is_one_object_whatever_it_holds() {
+        let hostile = "1 | \"result\": \n\0\u{85}\u{202e}\\ñ";
+        let pairs =
+            [("action", "x"), ("result", "fail"), ("dni", "0123"), ("numero", "7574"), ("error", hostile)];
+        let pairs = pairs.as_slice();
+        let record = Record::builder().level(Level::Warn).key_values(&pairs).build();
+        let line = format_json(&record, &millisecond("2026-11-22T07:00:00.1239Z".parse().unwrap()));
+        assert!(!line.contains('\n'), "{line}");
+        let start = r#"{"time":"2026-11-22T07:00:00.123Z","level":"WARNING","action":"x","result":"fail","dni":"0123","numero":7574,"error":"#;
+        assert!(line.starts_with(start), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["error"], hostile);
     }
 
     #[test]

@@ -59,7 +59,7 @@ struct Done {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    logging::init(LevelFilter::Warn);
+    logging::init(LevelFilter::Warn, logging::Format::Text);
     let folder = fresh_folder(args.dir.as_deref())?;
     let database = folder.join("sorteo.db");
     say!("Made-up bets of {AGENCIES} agencies: {}", folder.display())?;

@@ -203,7 +203,7 @@ fn close_agency(
     let ClosedAgency { bets, standing, drawn_now } = closed;
     if drawn_now {
         // Told by whoever makes a draw, and by nobody else.
-        logging::init(LevelFilter::Info);
+        logging::init(LevelFilter::Info, logging::Format::default());
         log_draw(&standing);
     }
     if json {

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 
 use super::{Failure, say};
 use crate::agency::{AgencyError, Client, Patience};
-use crate::config::{AgencyConfig, AgencySettings, Layers, process_environment};
+use crate::config::flags::{AgencyQuestion, Question};
+use crate::config::{AgencyConfig, Flags, Layers, process_environment};
 use crate::lottery::DrawId;
 
 /// How long a question is retried: a person, or a health check, waits.
@@ -14,12 +15,8 @@ const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WinnersArgs {
-    /// The server's address [default: 127.0.0.1:12345]
-    #[arg(long, value_name = "HOST:PORT")]
-    server: Option<crate::config::Text>,
-    /// The agency's number
-    #[arg(long, value_name = "N")]
-    agency: Option<crate::config::Text>,
+    #[command(flatten)]
+    settings: Flags<AgencyQuestion>,
     /// An earlier draw; without it, the newest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
@@ -27,21 +24,15 @@ pub(super) struct WinnersArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
-    /// The server's address [default: 127.0.0.1:12345]
-    #[arg(long, value_name = "HOST:PORT")]
-    server: Option<crate::config::Text>,
+    #[command(flatten)]
+    settings: Flags<Question>,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
-    let settings = AgencySettings {
-        server: args.server.clone(),
-        agency: args.agency.clone(),
-        ..AgencySettings::default()
-    };
-    let config = read(&settings)?;
+    let config = read(&args.settings)?;
     let agency = config.require_agency()?;
     match client(&config).winners(agency, args.draw.map(DrawId))? {
         Some(documents) => {
@@ -55,8 +46,7 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let settings = AgencySettings { server: args.server.clone(), ..AgencySettings::default() };
-    let status = client(&read(&settings)?).status()?;
+    let status = client(&read(&args.settings)?).status()?;
     if args.json {
         say!("{}", serde_json::to_string(&status).context("the status has no JSON form")?)?;
     } else {
@@ -72,7 +62,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(settings: &AgencySettings) -> Result<AgencyConfig, Failure> {
+fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {
     Ok(AgencyConfig::lower(&Layers::of_agency(settings, &process_environment()?)?)?)
 }
 

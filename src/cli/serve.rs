@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
-use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::config::Sources;
 use super::{Failure, log_draw, require_folder_of};
-use crate::config::{Layers, ServeConfig, ServeSettings, process_environment};
+use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, Running, Watched};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
@@ -27,26 +28,31 @@ const SECOND_SIGNAL_EXIT: i32 = 143;
 #[command(after_help = "\
 Every setting is also a variable of the environment (SORTEO_LISTEN, …) and a key
 of the file that --config names (listen = \"…\"). A flag beats a variable, a
-variable beats the file. The seeds' names SERVER_PORT, LOGGING_LEVEL,
-CLIENT_AMOUNT and TOTAL_AGENCIES work too.")]
+variable beats the file; `sorteo config show` tells what holds. The seeds' names
+SERVER_PORT, LOGGING_LEVEL, CLIENT_AMOUNT and TOTAL_AGENCIES work too.
+
+SIGTERM and SIGINT stop the server in good order, a second one at once; SIGHUP
+reads the log level again from the file.
+
+Examples:
+  sorteo serve --agencies 5
+  sorteo serve --config sorteo.toml --log-format json
+  SORTEO_LISTEN=0.0.0.0:12345 sorteo serve --database /var/lib/sorteo/sorteo.db")]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: ServeSettings,
-    /// Read settings from this TOML file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    sources: Sources,
     /// Write the address to this file once the server listens
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     ready_file: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let layers = Layers::of_serve(&args.settings, args.config.as_deref(), &process_environment()?)?;
-    let config = ServeConfig::lower(&layers)?;
+    let environment = process_environment()?;
+    let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     if let Some(path) = &args.ready_file {
         require_folder_of(path)?;
     }
-    logging::init(config.log_level);
+    logging::init(config.log_level, config.log_format);
     log_panics();
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
     // The address first: where it is taken, no database is made.
@@ -56,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let ops = config.ops_listen.map(bind_ops).transpose()?;
     log_config(&config, address, files);
     let remote = server.remote();
-    stop_on_signals(&remote).context("signals cannot be handled")?;
+    heed_signals(&remote, args.sources.clone(), environment).context("signals cannot be handled")?;
     let (store, recovery) = SqliteStore::open(&config.store, observer(&remote))?;
     log_recovery(&recovery);
     log_settings_not_taken(&config, &recovery.standing);
@@ -134,13 +140,19 @@ fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Fail
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT stops the server, a second one ends the process.
-fn stop_on_signals(remote: &Remote) -> std::io::Result<()> {
-    let mut signals = Signals::new(TERM_SIGNALS)?;
+/// The first SIGTERM or SIGINT stops the server, a second one ends the process;
+/// SIGHUP reads the log level again.
+fn heed_signals(remote: &Remote, sources: Sources, environment: Environment) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let remote = remote.clone();
     thread::Builder::new().name("sorteo-signals".into()).spawn(move || {
-        for (count, _) in signals.forever().enumerate() {
-            if count > 0 {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reload_log_level(&sources, &environment);
+                continue;
+            }
+            if std::mem::replace(&mut stopping, true) {
                 event!(Warn, "shutdown", Fail, error = "a second signal: ending at once");
                 std::process::exit(SECOND_SIGNAL_EXIT);
             }
@@ -151,15 +163,31 @@ fn stop_on_signals(remote: &Remote) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Takes the log level from the file as it is now; flags and variables still win.
+/// A file that a next start would refuse changes nothing.
+fn reload_log_level(sources: &Sources, environment: &Environment) {
+    let level = || {
+        let layers = sources.layers(environment)?;
+        // All settings, not only this one: here is where a mistake is noticed.
+        layers.problems().into_iter().next().map_or_else(|| layers.log_level(), Err)
+    };
+    match level() {
+        Ok(level) => {
+            // The line is seen whether more is logged from now on, or less.
+            logging::set_level(level.max(log::max_level()));
+            event!(Info, "config", Success, log_level = level);
+            logging::set_level(level);
+        }
+        Err(error) => event!(Error, "config", Fail, error = error),
+    }
+}
+
 /// A panic is a bug of ours: one line in the log, like everything else.
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         event!(Error, "panic", Fail, error = info);
     }));
 }
-
-/// Files beside the connections: database, log, lock, readers, sockets of ours.
-const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
 fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
     let agencies = config.store.agencies.map_or("inferred".to_owned(), |agencies| agencies.to_string());
@@ -175,14 +203,8 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
         max_connections = limits.connections_max,
         log_level = config.log_level,
     );
-    let needed = limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
-    if files > 0 && files < needed {
-        event!(
-            Warn,
-            "config",
-            Fail,
-            error = format!("the system allows {files} open files, max_connections needs {needed}"),
-        );
+    for warning in config.warnings(files) {
+        event!(Warn, "config", Fail, error = warning);
     }
 }
 

@@ -58,12 +58,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let patience = Patience { server: config.server.clone(), give_up_after: config.give_up_after };
     let Some(path) = &config.file else {
-        logging::init(config.log_level);
+        logging::init(config.log_level, config.log_format);
         return send_one_bet(&patience, agency, &environment);
     };
     let bar = Bar::new(std::io::stderr().is_terminal());
     // Lines for every batch would tear the bar: there, only what went wrong is told.
-    logging::init(if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level });
+    let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
+    logging::init(level, config.log_format);
     match send_file(args, &config, agency, path, &patience, &bar) {
         Ok(()) => {
             event!(Info, "loop_finished", Success);

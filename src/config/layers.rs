@@ -1,101 +1,63 @@
 //! Where each setting is from: a flag, else a variable of the environment, else
 //! the configuration file, else the default.
 //!
-//! Each layer is the same struct of optional texts; [`Layers`] lays them over
-//! each other and reads each setting once, so that a wrong value is reported with
-//! the place it is from. An unknown key or `SORTEO_` variable is an error: a
-//! typing mistake in a limit must not pass for a limit.
+//! [`Layers`] lays them over each other and reads each setting once, so that a
+//! wrong value is reported with the place it is from. An unknown key or `SORTEO_`
+//! variable is an error: a typing mistake in a limit must not pass for a limit.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::Deserialize;
 
-use super::{AgencySettings, ServeSettings};
+use super::file;
+use super::flags::Flags;
+use super::settings::{
+    AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX, Value,
+    nearest,
+};
 use crate::failpoint;
-use crate::logging;
-use crate::lottery::decimal;
-
-/// A setting as it was written, in whichever layer.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(from = "Scalar")]
-pub struct Text(pub(super) String);
-
-/// A TOML value that one setting may be.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
-    Number(i64),
-}
-
-impl From<Scalar> for Text {
-    fn from(scalar: Scalar) -> Self {
-        match scalar {
-            Scalar::Text(text) => Self(text),
-            Scalar::Number(number) => Self(number.to_string()),
-        }
-    }
-}
-
-impl FromStr for Text {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-/// A variable of the environment: its name, the key it sets, how it is read.
-struct Variable {
-    name: &'static str,
-    key: &'static str,
-    read: fn(&str) -> String,
-}
-
-/// The seeds' own names, which work as aliases of ours. Ours win; of two
-/// aliases the one that comes first here.
-const SERVE_ALIASES: &[Variable] = &[
-    Variable { name: "SERVER_PORT", key: "listen", read: |port| format!("0.0.0.0:{port}") },
-    Variable { name: "CLIENT_AMOUNT", key: "agencies", read: str::to_owned },
-    Variable { name: "TOTAL_AGENCIES", key: "agencies", read: str::to_owned },
-    Variable { name: "LOGGING_LEVEL", key: "log_level", read: str::to_owned },
-];
-const AGENCY_ALIASES: &[Variable] = &[
-    Variable { name: "CLI_ID", key: "agency", read: str::to_owned },
-    Variable { name: "CLI_SERVER_ADDRESS", key: "server", read: str::to_owned },
-    Variable { name: "CLI_BATCH_MAXAMOUNT", key: "batch", read: str::to_owned },
-    Variable { name: "CLI_LOG_LEVEL", key: "log_level", read: str::to_owned },
-];
-
-/// The variable that names the configuration file.
-const CONFIG_VARIABLE: &str = "SORTEO_CONFIG";
-/// What every variable of ours begins with.
-const VARIABLE_PREFIX: &str = "SORTEO_";
+use crate::logging::{self, Format};
 
 /// Where a setting is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The command line.
-    Flag,
+    /// The command line: this flag.
+    Flag(String),
     /// This variable of the environment.
     Variable(String),
     /// This configuration file.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Nobody set it.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::File { path, line } => write!(f, "file {}, line {line}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
 }
 
 /// A setting that cannot hold.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A flag's value is wrong: wrong usage.
-    #[error("--{}: {problem}", key.replace('_', "-"))]
+    #[error("{flag}: {problem}")]
     Flag {
-        /// The setting.
-        key: String,
+        /// The flag.
+        flag: String,
         /// What is wrong with its value.
         problem: String,
     },
@@ -108,12 +70,12 @@ pub enum ConfigError {
         problem: String,
     },
     /// There is no such variable.
-    #[error("{name} is not a variable of sorteo; known are {known}")]
+    #[error("{name} is not a variable of sorteo: {hint}")]
     UnknownVariable {
         /// The unknown name.
         name: String,
-        /// All names there are.
-        known: String,
+        /// The name that was probably meant, or all there are.
+        hint: String,
     },
     /// The configuration file cannot be read.
     #[error("{}: {problem}", path.display())]
@@ -132,8 +94,22 @@ pub enum ConfigError {
 }
 
 /// All layers of one command's settings, the strongest value for each key.
-#[derive(Debug, Default)]
-pub struct Layers(BTreeMap<&'static str, (String, Source)>);
+#[derive(Debug)]
+pub struct Layers {
+    settings: &'static [Setting],
+    given: BTreeMap<&'static str, (String, Source)>,
+}
+
+/// A setting as it holds.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// Its value; none where it is not set and has no default.
+    pub value: Option<Value>,
+    /// Where that is from.
+    pub source: Source,
+}
 
 /// The environment's variables, as a test may make them up.
 pub type Environment = BTreeMap<String, String>;
@@ -156,149 +132,207 @@ pub fn process_environment() -> Result<Environment, ConfigError> {
 }
 
 fn is_read(name: &str) -> bool {
-    let is_alias = |aliases: &[Variable]| aliases.iter().any(|alias| alias.name == name);
+    let is_alias = |aliases: &[Alias]| aliases.iter().any(|alias| alias.name == name);
     name.starts_with(VARIABLE_PREFIX) || is_alias(SERVE_ALIASES) || is_alias(AGENCY_ALIASES)
 }
 
 impl Layers {
     /// Lays the server's settings over each other.
-    pub fn of_serve(
-        flags: &ServeSettings,
+    pub fn of_serve<T>(
+        flags: &Flags<T>,
         config: Option<&Path>,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        refuse_unknown_variables(environment)?;
+        let (layers, problems) = Self::gather_serve(flags, config, environment);
+        first(problems).map(|()| layers)
+    }
+
+    /// Lays the server's settings over each other; answers also what else than a
+    /// value is wrong: names that nobody knows, a file that cannot be read.
+    pub fn gather_serve<T>(
+        flags: &Flags<T>,
+        config: Option<&Path>,
+        environment: &Environment,
+    ) -> (Self, Vec<ConfigError>) {
+        let mut problems = unknown_variables(environment);
         let config = config.map(Path::to_owned).or_else(|| {
             let named = environment.get(CONFIG_VARIABLE).filter(|value| !value.is_empty());
             named.map(PathBuf::from)
         });
-        let mut layers = Self::default();
+        let mut layers = Self { settings: SERVE, given: BTreeMap::new() };
         if let Some(path) = config {
-            let file = read_file(&path)?;
-            layers.lay(file.entries(), &Source::File(path));
+            let (entries, wrong) = file::read(&path);
+            problems.extend(wrong);
+            for file::Entry { key, text, line } in entries {
+                layers.given.insert(key, (text, Source::File { path: path.clone(), line }));
+            }
         }
-        layers.lay_environment(&keys_of(flags.entries()), SERVE_ALIASES, environment);
-        layers.lay(flags.entries(), &Source::Flag);
-        Ok(layers)
+        layers.lay_environment(SERVE_ALIASES, environment);
+        layers.lay_flags(flags);
+        (layers, problems)
     }
 
     /// Lays an agency's settings over each other; agencies have no file.
-    pub fn of_agency(flags: &AgencySettings, environment: &Environment) -> Result<Self, ConfigError> {
-        refuse_unknown_variables(environment)?;
-        let mut layers = Self::default();
-        layers.lay_environment(&keys_of(flags.entries()), AGENCY_ALIASES, environment);
-        layers.lay(flags.entries(), &Source::Flag);
+    pub fn of_agency<T>(flags: &Flags<T>, environment: &Environment) -> Result<Self, ConfigError> {
+        first(unknown_variables(environment))?;
+        let mut layers = Self { settings: AGENCY, given: BTreeMap::new() };
+        layers.lay_environment(AGENCY_ALIASES, environment);
+        layers.lay_flags(flags);
         Ok(layers)
     }
 
-    fn lay(&mut self, entries: Vec<(&'static str, Option<&Text>)>, source: &Source) {
-        for (key, value) in entries {
-            if let Some(Text(value)) = value {
-                self.0.insert(key, (value.clone(), source.clone()));
-            }
+    fn lay_flags<T>(&mut self, flags: &Flags<T>) {
+        for (key, text) in flags.entries() {
+            let flag = self.setting(key).flag();
+            self.given.insert(key, (text.to_owned(), Source::Flag(flag)));
         }
     }
 
     /// An empty variable is none: compose files hand on what is not set that way.
-    fn lay_environment(&mut self, keys: &[&'static str], aliases: &[Variable], environment: &Environment) {
+    fn lay_environment(&mut self, aliases: &[Alias], environment: &Environment) {
         let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        for Variable { name, key, read } in aliases.iter().rev() {
+        for Alias { name, key, read } in aliases.iter().rev() {
             if let Some(value) = set(name) {
-                self.0.insert(key, (read(value), Source::Variable((*name).to_owned())));
+                self.given.insert(key, (read(value), Source::Variable((*name).to_owned())));
             }
         }
-        for key in keys {
-            let name = variable_of(key);
+        for setting in self.settings {
+            let name = setting.variable();
             if let Some(value) = set(&name) {
-                self.0.insert(key, (value.clone(), Source::Variable(name)));
+                self.given.insert(setting.key, (value.clone(), Source::Variable(name)));
             }
         }
     }
 
-    /// Reads one setting, or answers nothing where no layer gives it.
-    pub(super) fn get<T>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some((value, source)) = self.0.get(key) else {
-            return Ok(None);
+    fn setting(&self, key: &str) -> &'static Setting {
+        let named = self.settings.iter().find(|setting| setting.key == key);
+        named.unwrap_or_else(|| panic!("the table has no setting {key}"))
+    }
+
+    /// Every setting as it holds, in the table's order; the first that cannot
+    /// hold is the error.
+    pub fn holding(&self) -> Result<Vec<Holding>, ConfigError> {
+        self.settings.iter().map(|setting| self.hold(setting)).collect()
+    }
+
+    /// What is wrong with each setting that cannot hold.
+    pub fn problems(&self) -> Vec<ConfigError> {
+        self.settings.iter().filter_map(|setting| self.hold(setting).err()).collect()
+    }
+
+    fn hold(&self, setting: &'static Setting) -> Result<Holding, ConfigError> {
+        let (text, source) = match self.given.get(setting.key) {
+            Some((text, source)) => (Some(text.clone()), source.clone()),
+            None => (setting.default_text(), Source::Default),
         };
-        read(value).map(Some).map_err(|problem| match source {
-            Source::Flag => ConfigError::Flag { key: key.to_owned(), problem },
-            Source::Variable(name) => ConfigError::Value { place: name.clone(), problem },
-            Source::File(path) => ConfigError::Value { place: format!("{}: {key}", path.display()), problem },
-        })
+        let value = text.map(|text| setting.read(&text)).transpose();
+        match value {
+            Ok(value) => Ok(Holding { setting, value, source }),
+            Err(problem) => Err(Self::wrong(setting, source, problem)),
+        }
     }
 
-    pub(super) fn number(
+    fn wrong(setting: &Setting, source: Source, problem: String) -> ConfigError {
+        let place = match source {
+            Source::Flag(flag) => return ConfigError::Flag { flag, problem },
+            Source::Variable(name) => name,
+            Source::File { path, line } => format!("{}: line {line}: {}", path.display(), setting.key),
+            Source::Default => format!("the default of {}", setting.key),
+        };
+        ConfigError::Value { place, problem }
+    }
+
+    fn value(&self, key: &str) -> Result<Option<Value>, ConfigError> {
+        Ok(self.hold(self.setting(key))?.value)
+    }
+
+    /// Reads a text further than the table can tell; nothing where it is not set.
+    pub(super) fn read_text<T>(
         &self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, ConfigError> {
-        self.get(key, |text| match decimal(text) {
-            Some(number) if range.contains(&number) => Ok(number),
-            _ => Err(format!("`{text}` is not a whole number from {} to {}", range.start(), range.end())),
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.value(key)? else { return Ok(None) };
+        let source = self.given.get(key).map_or(Source::Default, |(_, source)| source.clone());
+        let read =
+            read(&value.to_string()).map_err(|problem| Self::wrong(self.setting(key), source, problem));
+        read.map(Some)
+    }
+
+    /// A text, if it is set or has a default.
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        self.read_text(key, |text| Ok(text.to_owned()))
+    }
+
+    /// A number, if it is set or has a default.
+    pub(super) fn number_if_set(&self, key: &str) -> Result<Option<u64>, ConfigError> {
+        Ok(self.value(key)?.map(|value| match value {
+            Value::Number(number) => number,
+            Value::Text(_) => panic!("{key} is not a number in the table"),
+        }))
+    }
+
+    /// A number that has a default.
+    pub(super) fn number(&self, key: &str) -> Result<u64, ConfigError> {
+        Ok(self.number_if_set(key)?.unwrap_or_else(|| panic!("{key} has no default in the table")))
+    }
+
+    /// A number of things in memory.
+    pub(super) fn count(&self, key: &str) -> Result<usize, ConfigError> {
+        // No range of a count goes beyond what this machine can address.
+        Ok(self.number(key)? as usize)
+    }
+
+    /// A number of seconds.
+    pub(super) fn seconds(&self, key: &str) -> Result<Duration, ConfigError> {
+        Ok(Duration::from_secs(self.number(key)?))
+    }
+
+    /// The least important level that is logged.
+    pub fn log_level(&self) -> Result<LevelFilter, ConfigError> {
+        let level = self.text("log_level")?.and_then(|text| logging::parse_level(&text));
+        Ok(level.expect("the table lets only levels through"))
+    }
+
+    /// The form of the log's lines.
+    pub(super) fn log_format(&self) -> Result<Format, ConfigError> {
+        Ok(match self.text("log_format")?.as_deref() {
+            Some("json") => Format::Json,
+            _ => Format::Text,
         })
-    }
-
-    pub(super) fn seconds(
-        &self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<Duration>, ConfigError> {
-        Ok(self.number(key, range)?.map(Duration::from_secs))
-    }
-
-    pub(super) fn log_level(&self) -> Result<LevelFilter, ConfigError> {
-        let level = self.get("log_level", |text| {
-            let unknown = || format!("`{text}` is not a log level: use error, warning, info or debug");
-            logging::parse_level(text).ok_or_else(unknown)
-        })?;
-        Ok(level.unwrap_or(LevelFilter::Info))
-    }
-
-    pub(super) fn text(&self, key: &'static str) -> Option<String> {
-        self.0.get(key).map(|(value, _)| value.clone())
     }
 }
 
-fn keys_of(entries: Vec<(&'static str, Option<&Text>)>) -> Vec<&'static str> {
-    entries.into_iter().map(|(key, _)| key).collect()
-}
-
-fn variable_of(key: &str) -> String {
-    format!("{VARIABLE_PREFIX}{}", key.to_uppercase())
+fn first(problems: Vec<ConfigError>) -> Result<(), ConfigError> {
+    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// A variable that begins like ours and is none is a mistake, whichever command runs.
-fn refuse_unknown_variables(environment: &Environment) -> Result<(), ConfigError> {
-    let mut known: Vec<String> = keys_of(ServeSettings::default().entries())
-        .into_iter()
-        .chain(keys_of(AgencySettings::default().entries()))
-        .map(variable_of)
-        .collect();
+fn unknown_variables(environment: &Environment) -> Vec<ConfigError> {
+    let mut known: Vec<String> = SERVE.iter().chain(AGENCY).map(Setting::variable).collect();
     known.push(CONFIG_VARIABLE.to_owned());
     known.sort();
     known.dedup();
+    let mut problems = Vec::new();
     if let Some(value) = environment.get(failpoint::VARIABLE).filter(|_| failpoint::COMPILED_IN) {
         known.push(failpoint::VARIABLE.to_owned());
         let place = failpoint::VARIABLE.to_owned();
-        failpoint::parse(value).map_err(|problem| ConfigError::Value { place, problem })?;
+        problems.extend(failpoint::parse(value).err().map(|problem| ConfigError::Value { place, problem }));
     }
-    let ours = |name: &&String| name.starts_with(VARIABLE_PREFIX);
-    match environment.keys().filter(ours).find(|name| !known.contains(name)) {
-        None => Ok(()),
-        Some(name) => Err(ConfigError::UnknownVariable { name: name.clone(), known: known.join(", ") }),
-    }
+    let ours = environment.keys().filter(|name| name.starts_with(VARIABLE_PREFIX));
+    let unknown = ours.filter(|name| !known.contains(name));
+    problems.extend(
+        unknown.map(|name| ConfigError::UnknownVariable { name: name.clone(), hint: hint(name, &known) }),
+    );
+    problems
 }
 
-fn read_file(path: &Path) -> Result<ServeSettings, ConfigError> {
-    let fail = |problem: String| ConfigError::File { path: path.to_owned(), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    // TOML's own report spans lines; one line with the place says as much.
-    toml::from_str(&text).map_err(|error| {
-        let before = error.span().map_or("", |span| &text[..span.start]);
-        fail(format!("line {}: {}", before.matches('\n').count() + 1, error.message().replace('\n', " ")))
-    })
+/// The variable that was probably meant, or all there are. The prefix says nothing.
+fn hint(name: &str, known: &[String]) -> String {
+    let own = |name: &str| name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default().to_owned();
+    let names: Vec<String> = known.iter().map(|name| own(name)).collect();
+    match nearest(&own(name), names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {VARIABLE_PREFIX}{near}?"),
+        None => format!("known are {}", known.join(", ")),
+    }
 }

@@ -11,6 +11,7 @@ mod ops;
 mod process;
 mod properties;
 mod server;
+mod settings;
 mod sqlite_store;
 mod store_contract;
 mod support;

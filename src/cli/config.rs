@@ -1,0 +1,148 @@
+//! `sorteo config`: what `serve` would run with, and whether it would.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::{Failure, say};
+use crate::config::{
+    ConfigError, Environment, Holding, Layers, ServeConfig, ServeSettings, Source, process_environment,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Print every setting of serve: its value, and where that is from
+    #[command(after_help = "\
+Takes every flag of serve, and reads the same variables and the same file.
+
+Examples:
+  sorteo config show --config sorteo.toml
+  sorteo config show --json | jq .workers")]
+    Show(ShowArgs),
+    /// Say whether serve would take its settings, and all that is wrong with them
+    #[command(after_help = "\
+Takes every flag of serve, and reads the same variables and the same file. Exits
+with 0 and `fine`, with 2 where a flag is wrong, with 78 where a variable or the
+file is. Opens no database and no port.
+
+Examples:
+  sorteo config check --config sorteo.toml
+  sorteo config check --config new.toml && systemctl restart sorteo")]
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    sources: Sources,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// Where the settings of `serve` are from, beside the environment.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Sources {
+    #[command(flatten)]
+    flags: ServeSettings,
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    config: Option<PathBuf>,
+}
+
+impl Sources {
+    pub(super) fn layers(&self, environment: &Environment) -> Result<Layers, ConfigError> {
+        Layers::of_serve(&self.flags, self.config.as_deref(), environment)
+    }
+}
+
+pub(super) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Show(args) => show(args),
+        Command::Check(args) => check(&args.sources),
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<(), Failure> {
+    let layers = args.sources.layers(&process_environment()?)?;
+    let holding = layers.holding()?;
+    if args.json {
+        return Ok(say!("{}", json(&holding).context("the settings have no JSON form")?)?);
+    }
+    let shown: Vec<[String; 3]> = holding.iter().map(line).collect();
+    let width = |column: usize| shown.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let (keys, values) = (width(0), width(1));
+    for [key, value, source] in &shown {
+        say!("{key:keys$}  {value:values$}  {source}")?;
+    }
+    Ok(())
+}
+
+/// Key, value and source as a person reads them.
+fn line(holding: &Holding) -> [String; 3] {
+    let value = holding.value.as_ref().map_or("-".to_owned(), |value| one_line(&value.to_string()));
+    let source = match (&holding.value, &holding.source) {
+        (None, _) => format!("default: {}", holding.setting.default_told()),
+        (Some(_), source) => one_line(&source.to_string()),
+    };
+    [holding.setting.key.to_owned(), value, source]
+}
+
+/// A path may hold anything; a setting stays on its line.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() })
+        .collect()
+}
+
+/// An object of objects, in the table's order.
+fn json(holding: &[Holding]) -> serde_json::Result<String> {
+    #[derive(serde::Serialize)]
+    struct Held<'a> {
+        value: &'a Option<crate::config::settings::Value>,
+        source: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        line: Option<usize>,
+    }
+    let members: Result<Vec<String>, _> = holding
+        .iter()
+        .map(|held| {
+            let (source, name, line) = match &held.source {
+                Source::Flag(flag) => ("flag", Some(flag.clone()), None),
+                Source::Variable(name) => ("variable", Some(name.clone()), None),
+                Source::File { path, line } => ("file", Some(path.display().to_string()), Some(*line)),
+                Source::Default => ("default", None, None),
+            };
+            let value = serde_json::to_string(&Held { value: &held.value, source, name, line })?;
+            Ok(format!("\"{}\":{value}", held.setting.key))
+        })
+        .collect();
+    Ok(format!("{{{}}}", members?.join(",")))
+}
+
+fn check(sources: &Sources) -> Result<(), Failure> {
+    let environment = process_environment()?;
+    let (layers, mut problems) =
+        Layers::gather_serve(&sources.flags, sources.config.as_deref(), &environment);
+    problems.extend(layers.problems());
+    if !problems.is_empty() {
+        return Err(Failure::Configs(problems));
+    }
+    let config = ServeConfig::lower(&layers)?;
+    // As serve does: the soft limit is raised to the hard one.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    for warning in config.warnings(files) {
+        // Nobody may be listening; serve logs it too.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    Ok(say!("fine")?)
+}

@@ -1,0 +1,135 @@
+//! Settings as flags: clap's side of the tables.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, ArgMatches, Command, ValueHint};
+
+use super::settings::{AGENCY, AGENCY_ID, Default, SERVE, SERVER, Setting, Values};
+
+/// Which settings a command has as flags.
+pub trait Table: Clone + std::fmt::Debug {
+    /// Those.
+    const SETTINGS: &'static [Setting];
+}
+
+/// What a server can be told.
+#[derive(Clone, Copy, Debug)]
+pub enum Serve {}
+/// What an uploading agency can be told.
+#[derive(Clone, Copy, Debug)]
+pub enum Agency {}
+/// What a question to a server can be told.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {}
+/// What an agency's question to a server can be told.
+#[derive(Clone, Copy, Debug)]
+pub enum AgencyQuestion {}
+
+impl Table for Serve {
+    const SETTINGS: &'static [Setting] = SERVE;
+}
+impl Table for Agency {
+    const SETTINGS: &'static [Setting] = AGENCY;
+}
+impl Table for Question {
+    const SETTINGS: &'static [Setting] = &[SERVER];
+}
+impl Table for AgencyQuestion {
+    const SETTINGS: &'static [Setting] = &[SERVER, AGENCY_ID];
+}
+
+/// The flags that were typed, as they were typed.
+#[derive(Clone, Debug)]
+pub struct Flags<T>(BTreeMap<&'static str, String>, PhantomData<T>);
+
+impl<T> Flags<T> {
+    /// No flags, or those that a test makes up.
+    pub fn new(typed: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(typed.into_iter().collect(), PhantomData)
+    }
+
+    /// Each flag's key and text.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(key, text)| (*key, text.as_str()))
+    }
+}
+
+impl<T: Table> clap::Args for Flags<T> {
+    fn augment_args(command: Command) -> Command {
+        command.args(T::SETTINGS.iter().map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<T: Table> clap::FromArgMatches for Flags<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let typed = |key| matches.get_one::<String>(key).cloned();
+        Ok(Self::new(T::SETTINGS.iter().filter_map(|setting| Some((setting.key, typed(setting.key)?)))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.append(&mut Self::from_arg_matches(matches)?.0);
+        Ok(())
+    }
+}
+
+fn argument(setting: &Setting) -> Arg {
+    let (short, long) = help(setting);
+    let hint = match setting.values {
+        Values::Database | Values::File => ValueHint::FilePath,
+        Values::Address => ValueHint::Hostname,
+        _ => ValueHint::Other,
+    };
+    let argument = Arg::new(setting.key).long(setting.long()).value_name(setting.placeholder());
+    let argument = argument.help(short).long_help(long).value_hint(hint);
+    let argument = argument.value_parser(AsTyped(setting.words())).hide_possible_values(true);
+    match setting.group.heading() {
+        Some(heading) => argument.help_heading(heading),
+        None => argument,
+    }
+}
+
+/// What `-h` and `--help` say.
+fn help(setting: &Setting) -> (String, String) {
+    let mut meaning = setting.meaning.to_owned();
+    if let Some(range) = setting.range() {
+        // A list of words is behind a colon, a range of numbers reads on.
+        meaning += if setting.words().is_empty() { ", " } else { ": " };
+        meaning += &range;
+    }
+    let default = match setting.default {
+        Default::Required => String::new(),
+        _ => format!(" [default: {}]", setting.default_told()),
+    };
+    let (short, variable) = (format!("{meaning}{default}"), setting.variable());
+    let long = format!("{short} [variable: {variable}]");
+    (short, long)
+}
+
+/// Takes any text: whatever is wrong with it is told as in the other layers. Only
+/// completions are told which words there are.
+#[derive(Clone, Copy, Debug)]
+struct AsTyped(&'static [&'static str]);
+
+impl TypedValueParser for AsTyped {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = || self.0.iter().map(PossibleValue::new);
+        (!self.0.is_empty()).then(|| Box::new(words()) as Box<_>)
+    }
+}
