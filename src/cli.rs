@@ -9,6 +9,8 @@ mod config;
 mod demo;
 mod draw;
 mod generate;
+mod help;
+mod man;
 mod queries;
 mod serve;
 mod upload;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::agency::AgencyError;
 use crate::config::{ConfigError, database_path};
@@ -27,18 +29,42 @@ use crate::store::Standing;
 use crate::store::sqlite::OpenError;
 
 /// The central server of a lottery, and all that goes with it.
+///
+/// Agencies upload bets and say when they are done; the draw happens once, when all
+/// are; then each agency reads its own winners. `sorteo COMMAND --help` tells more of
+/// a command, `sorteo man` prints the manual.
 #[derive(Debug, Parser)]
-#[command(name = "sorteo", version, arg_required_else_help = true)]
-#[command(after_help = "\
-A whole draw on this machine:  sorteo demo
-A server and an agency:        sorteo serve --agencies 1
-                               sorteo upload --agency 1 --file agency-1.csv
-
-Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the database failed or was
-refused, 75 another server holds it, 78 wrong configuration.")]
+#[command(name = "sorteo", version, arg_required_else_help = true, after_help = after_help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// What the program exits with. A shell adds 128 where a signal ended it; 143 is
+/// also what a server exits with that a second SIGTERM ended at once.
+const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "done"),
+    (1, "failed"),
+    (2, "wrong usage"),
+    (74, "the database failed or was refused"),
+    (75, "another server holds it"),
+    (78, "wrong configuration"),
+    (143, "a second signal ended the server at once"),
+];
+
+fn after_help() -> String {
+    let codes: String = EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:<5}{meaning}\n")).collect();
+    format!(
+        "\
+Examples:
+  sorteo demo                                     A whole draw on this machine
+  sorteo serve --agencies 1                       A server,
+  sorteo upload --agency 1 --file agency-1.csv    and its only agency
+
+Exit codes:
+{}",
+        codes.trim_end()
+    )
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,7 +93,14 @@ enum Command {
         #[command(subcommand)]
         command: config::Command,
     },
+    /// Print the manual, or write its pages
+    Man(man::Args),
     /// Print completions for a shell
+    #[command(after_help = "\
+Examples:
+  sorteo completions bash > /etc/bash_completion.d/sorteo
+  sorteo completions zsh > /usr/local/share/zsh/site-functions/_sorteo
+  sorteo completions fish > ~/.config/fish/completions/sorteo.fish")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -145,20 +178,37 @@ fn log_draw(standing: &Standing) {
     event!(Info, "sorteo", Success, draw = standing.draw, bets = standing.bets, winners = standing.winners);
 }
 
+/// Prints a result as one line of JSON.
+fn say_json(result: &impl serde::Serialize) -> Result<(), Failure> {
+    Ok(say!("{}", serde_json::to_string(result).context("the result has no JSON form")?)?)
+}
+
 /// Finds out before the work, not after it, that there is no folder for a file.
 fn require_folder_of(path: &Path) -> Result<(), Failure> {
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Failure::Failed(
-            anyhow::anyhow!("{} cannot be written: there is no folder {}", path.display(), folder.display()),
-        )),
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Failure::Failed(anyhow::anyhow!(
+                "{} cannot be written: there is no folder {}: make it first",
+                path.display(),
+                folder.display()
+            )))
+        }
         _ => Ok(()),
     }
+}
+
+/// Written at once: clap itself would panic where nobody reads.
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut help::command(), "sorteo", &mut text);
+    Ok(std::io::stdout().write_all(&text).context("the completions cannot be printed")?)
 }
 
 /// Runs what was typed; answers what to exit with.
 pub fn main() -> ExitCode {
     // A usage error prints what is wrong and exits with 2; `--help` with 0.
-    let Cli { command } = Cli::parse();
+    let matches = help::command().get_matches();
+    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Upload(args) => upload::run(&args),
@@ -170,10 +220,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config { command } => config::run(&command),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sorteo", &mut std::io::stdout());
-            Ok(())
-        }
+        Command::Man(args) => man::run(&args),
+        Command::Completions { shell } => completions(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -93,20 +93,35 @@ const LAST_NAMES: [&str; 32] = [
     "Zambrano",
 ];
 
+/// Told how many bets are written so far.
+pub type Progress<'a> = dyn FnMut(u64) + 'a;
+
+/// Bets between two reports: some milliseconds.
+const PROGRESS_EVERY: u64 = 4096;
+
 /// Writes `agency-1.csv` to `agency-N.csv` into the folder; answers their paths.
 ///
 /// A file that is there already is left alone if it holds just what would be
 /// written, and is an error if it holds anything else: nothing is overwritten.
-pub fn write_files(folder: &Path, agencies: u32, bets: u64, seed: u64) -> io::Result<Vec<PathBuf>> {
+/// `progress` is told now and then how many bets of all files are written.
+pub fn write_files(
+    folder: &Path,
+    agencies: u32,
+    bets: u64,
+    seed: u64,
+    progress: &mut Progress<'_>,
+) -> io::Result<Vec<PathBuf>> {
     fs::create_dir_all(folder)?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let shares = shares(agencies, bets);
+    let mut written = 0;
     (1..)
         .zip(shares)
         .map(|(agency, bets): (u32, u64)| {
             let path = folder.join(format!("agency-{agency}.csv"));
             let unfinished = NamedTempFile::with_prefix_in(".agency-", folder)?;
-            write_file(unfinished.as_file(), bets, &mut random)?;
+            write_file(unfinished.as_file(), bets, &mut random, &mut |bets| progress(written + bets))?;
+            written += bets;
             put_in_place(unfinished, &path)?;
             Ok(path)
         })
@@ -160,12 +175,22 @@ fn shares(agencies: u32, bets: u64) -> Vec<u64> {
         .collect()
 }
 
-fn write_file(file: &File, bets: u64, random: &mut ChaCha8Rng) -> io::Result<()> {
+fn write_file(
+    file: &File,
+    bets: u64,
+    random: &mut ChaCha8Rng,
+    progress: &mut Progress<'_>,
+) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(file);
-    for _ in 0..bets {
+    for bet in 0..bets {
+        if bet % PROGRESS_EVERY == 0 {
+            progress(bet);
+        }
         csv.write_record(random_bet(random))?;
     }
-    csv.flush()
+    csv.flush()?;
+    progress(bets);
+    Ok(())
 }
 
 /// The five fields of one made-up bet.
@@ -205,7 +230,7 @@ mod tests {
     fn the_same_seed_writes_the_same_files_and_nothing_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let content = |name: &str, seed| {
-            let paths = write_files(&folder.path().join(name), 2, 50, seed).unwrap();
+            let paths = write_files(&folder.path().join(name), 2, 50, seed, &mut |_| {}).unwrap();
             paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>()
         };
         let first = content("a", 1);
@@ -213,9 +238,19 @@ mod tests {
         assert_eq!(first, content("b", 1));
         assert_ne!(first, content("c", 2));
         assert_eq!(first, content("a", 1), "the same again is fine");
-        let other = write_files(&folder.path().join("a"), 2, 50, 2).unwrap_err();
+        let other = write_files(&folder.path().join("a"), 2, 50, 2, &mut |_| {}).unwrap_err();
         assert_eq!(other.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(folder.path().join("a/agency-1.csv")).unwrap(), first[0]);
         assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 2, "no leftovers");
+    }
+
+    #[test]
+    fn progress_counts_the_bets_of_all_files_and_ends_with_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut told = Vec::new();
+        write_files(folder.path(), 2, 3 * PROGRESS_EVERY, 1, &mut |bets| told.push(bets)).unwrap();
+        assert!(told.is_sorted(), "{told:?}");
+        assert_eq!(told.last(), Some(&(3 * PROGRESS_EVERY)));
+        assert!(told.len() > 4, "{told:?}");
     }
 }

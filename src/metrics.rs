@@ -6,6 +6,7 @@
 //! asks (sizes of files, the draw), is added by [`ops`](crate::ops).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,7 +18,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// Everything that is counted. Cheap to count into, from any thread.
-#[derive(Debug)]
 pub struct Metrics {
     /// Bets that this process stored.
     pub bets: Counter,
@@ -121,6 +121,13 @@ fn seconds() -> Histogram {
 /// Buckets for writes in a commit: from 1, doubling, to the 256 that there may be.
 fn writes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 9))
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A scrape tells them in a form that can be read.
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
 }
 
 impl Default for Metrics {

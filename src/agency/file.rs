@@ -25,7 +25,7 @@ const HEADER_BYTES_MAX: usize = framed::LENGTH_BYTES + "BATCH|".len() + 10 + 1 +
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}: give the file of the agency's bets in --file", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -7,15 +7,19 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::upload::{DialectName, write_rate};
-use super::{Failure, say};
+use super::{Failure, say, say_json};
 use crate::bench::{Plan, Report, Until, run as run_plan};
 use crate::wire::Dialect;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The bets are stored like any others: give it a server with a database to throw
-away. With --rate, latency counts from the moment at which a batch should have been
-sent, so that a stall of the server is seen in every batch that it delayed.")]
+away. With --rate, latency counts from the moment at which a batch should have
+been sent, so that a stall of the server is seen in every batch that it delayed.
+
+Examples:
+  sorteo bench --connections 64 --duration 30
+  sorteo bench --rate 100000 --json")]
 pub(super) struct Args {
     /// The server's address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345")]
@@ -73,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .with_context(|| format!("the run against {} failed", args.server))?;
     line.finish_and_clear();
     if args.json {
-        say!("{}", serde_json::to_string(&report).context("the report has no JSON form")?)?;
+        say_json(&report)?;
     } else {
         show(&report)?;
     }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::upload::bar;
-use super::{Failure, say};
+use super::{Failure, say, say_json};
 use crate::config::database_path;
 use crate::store::sqlite::check::{Report, Step, check};
 
@@ -17,21 +18,53 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Verifies SQLite's integrity and the schema, then that the tables agree: bets
-against batches, digests against rows, winners against bets, done agencies against
-the draw. One line a finding; exits with 0 only if there is none, with 1 if there
-are, with 74 if the file cannot be opened as a database. It writes nothing to the
-database; where no server runs, SQLite leaves its FILE-shm and FILE-wal beside it.")]
+against batches, digests against rows, winners against bets, done agencies
+against the draw. One line a finding; exits with 0 only if there is none, with 1
+if there are, with 74 if the file cannot be opened as a database. It writes
+nothing to the database; where no server runs, SQLite leaves its FILE-shm and
+FILE-wal beside it.
+
+Examples:
+  sorteo check --database sorteo.db
+  sorteo check --database sorteo.db --json | jq .findings")]
 pub(super) struct Args {
     /// The database file
     #[arg(long, value_name = "FILE", value_parser = database_path)]
     database: PathBuf,
+    /// Print one line of JSON, with the findings too
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, for a program.
+#[derive(Serialize)]
+struct Told<'a> {
+    database: &'a Path,
+    fine: bool,
+    draws: u64,
+    batches: u64,
+    bets: u64,
+    winners: u64,
+    findings: &'a [String],
+    /// Findings beyond those.
+    more: u64,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let shown = Shown::new(std::io::stderr().is_terminal());
-    let report = check(&args.database, &mut |step| shown.step(step));
-    shown.0.finish_and_clear();
-    let report = report?;
+    let report = check_shown(&args.database)?;
+    if args.json {
+        say_json(&Told {
+            database: &args.database,
+            fine: report.found_all() == 0,
+            draws: report.draws,
+            batches: report.batches,
+            bets: report.bets,
+            winners: report.winners,
+            findings: &report.findings,
+            more: report.more,
+        })?;
+        return conclude(&report, &args.database);
+    }
     for finding in &report.findings {
         say!("{finding}")?;
     }
@@ -50,10 +83,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks quietly; the first finding is the error.
+/// Checks without a word of the result; the first finding is the error.
 pub(super) fn verify(database: &Path) -> Result<(), Failure> {
-    let report = check(database, &mut |_| {})?;
-    conclude(&report, database)
+    conclude(&check_shown(database)?, database)
+}
+
+/// Checks, and shows on a terminal how far it is.
+fn check_shown(database: &Path) -> Result<Report, Failure> {
+    let shown = Shown::new(std::io::stderr().is_terminal());
+    let report = check(database, &mut |step| shown.step(step));
+    shown.0.finish_and_clear();
+    Ok(report?)
 }
 
 fn conclude(report: &Report, database: &Path) -> Result<(), Failure> {

@@ -15,10 +15,12 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{MultiProgress, ProgressBar};
 use log::LevelFilter;
+use serde::Serialize;
 
+use super::generate::write_files;
 use super::serve::observer;
 use super::upload::{DialectName, bar};
-use super::{Failure, check, say};
+use super::{Failure, check, say, say_json};
 use crate::agency::upload::Upload;
 use crate::agency::{Patience, counted};
 use crate::lottery::{AgencyId, DEFAULT_WINNING_NUMBER};
@@ -37,6 +39,13 @@ const BATCH: usize = 99;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Two of the agencies speak the counted dialect. What comes out is held against
+what was sent, and the database is checked; it stays, to be looked at.
+
+Examples:
+  sorteo demo
+  sorteo demo --dir demo --bets 1000000 --seed 7")]
 pub(super) struct Args {
     /// Folder for the database and the agencies' files [default: a new one among the temporary files]
     #[arg(long, value_name = "FOLDER")]
@@ -47,13 +56,28 @@ pub(super) struct Args {
     /// The same seed makes the same bets
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Print nothing but the result, as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came out, for a program.
+#[derive(Serialize)]
+struct Told<'a> {
+    database: &'a Path,
+    bets: u64,
+    /// From the first bet to the last winner.
+    seconds: f64,
+    agencies: &'a [Done],
 }
 
 /// What one agency did.
+#[derive(Serialize)]
 struct Done {
     agency: u32,
     dialect: &'static str,
     bets: u64,
+    #[serde(skip)]
     expected: Vec<String>,
     winners: Vec<String>,
 }
@@ -62,11 +86,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::init(LevelFilter::Warn, logging::Format::Text);
     let folder = fresh_folder(args.dir.as_deref())?;
     let database = folder.join("sorteo.db");
-    say!("Made-up bets of {AGENCIES} agencies: {}", folder.display())?;
-    let files = generate::write_files(&folder, AGENCIES, args.bets, args.seed)
-        .with_context(|| format!("bets cannot be written to {}", folder.display()))?;
+    let tell = |line: String| if args.json { Ok(()) } else { say!("{line}") };
+    tell(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
+    let files = write_files(&folder, AGENCIES, args.bets, args.seed)?;
     let (address, remote, server) = start_server(&database)?;
-    say!("A server on {address}, and {AGENCIES} agencies that send all at once:")?;
+    tell(format!("A server on {address}, and {AGENCIES} agencies that send all at once:"))?;
     let started = Instant::now();
     let agencies = run_agencies(address, &files);
     let took = started.elapsed();
@@ -74,9 +98,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let stopped = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
     let agencies = agencies?;
     stopped.context("the server failed")?;
-    show(&agencies, took)?;
+    if !args.json {
+        show(&agencies, took)?;
+    }
     hold_against_what_was_sent(&agencies)?;
     check::verify(&database)?;
+    if args.json {
+        let bets = agencies.iter().map(|done| done.bets).sum();
+        return say_json(&Told {
+            database: &database,
+            bets,
+            seconds: took.as_secs_f64(),
+            agencies: &agencies,
+        });
+    }
     say!("Every bet is stored once, the draw was made once, and all winners are right.\n")?;
     say!("Look at it:")?;
     say!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display())?;

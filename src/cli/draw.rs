@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use comfy_table::{CellAlignment, Table, presets};
 use log::LevelFilter;
 
-use super::{DatabaseArg, Failure, log_draw, say};
+use super::{DatabaseArg, Failure, log_draw, say, say_json};
 use crate::logging;
 use crate::lottery::{AgencyId, DrawId};
 use crate::store::sqlite::operator::{ClosedAgency, Operator, OperatorError, Terms};
@@ -21,10 +21,11 @@ const DRAWS_LISTED_MAX: usize = 10_000;
 pub(super) enum Command {
     /// Open the next draw, once the newest is made
     #[command(after_help = "\
-What is not told is as in the draw before. Everything stays by draw: the winners of
-earlier ones can still be read. A draw that was opened so keeps these numbers,
+What is not told is as in the draw before. Everything stays by draw: the winners
+of earlier ones can still be read. A draw opened so keeps these numbers,
 whatever --agencies and --winning-number a server is started with later.
 
+Examples:
   sorteo draw open --database lottery.db
   sorteo draw open --agencies 6 --winning-number 4242")]
     Open {
@@ -42,6 +43,7 @@ whatever --agencies and --winning-number a server is started with later.
     },
     /// List the draws, newest first
     #[command(after_help = "\
+Examples:
   sorteo draw list --database lottery.db
   sorteo draw list --json | jq '.[] | select(.state == \"drawn\") | .id'")]
     List {
@@ -53,6 +55,7 @@ whatever --agencies and --winning-number a server is started with later.
     },
     /// Show a draw and its agencies
     #[command(after_help = "\
+Examples:
   sorteo draw show              the newest draw
   sorteo draw show 1 --json     draw 1, for a script")]
     Show {
@@ -68,10 +71,11 @@ whatever --agencies and --winning-number a server is started with later.
     /// Say for an agency that stays silent that it is done
     #[command(after_help = "\
 The bets that it sent take part in the draw; what it sends later is refused with
-`agency_done`. If it was the last one, this makes the draw. The reason is kept in
-the table `audit`. It cannot be undone.
+`agency_done`. If it was the last one, this makes the draw. The reason is kept
+in the table `audit`. It cannot be undone.
 
-  sorteo draw close-agency 4 --reason 'line down since noon, agreed by telephone'")]
+Examples:
+  sorteo draw close-agency 4 --reason 'line down, agreed by telephone'")]
     CloseAgency {
         /// The agency's number
         #[arg(value_name = "ID")]
@@ -249,9 +253,4 @@ fn table(headings: &[&str]) -> Table {
         }
     }
     table
-}
-
-fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    say!("{}", serde_json::to_string(value).context("the answer has no JSON form")?)?;
-    Ok(())
 }

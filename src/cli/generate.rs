@@ -1,13 +1,24 @@
 //! `sorteo generate`: made-up files of bets.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use indicatif::ProgressBar;
+use serde::Serialize;
 
-use super::{Failure, say};
+use super::upload::bar;
+use super::{Failure, say, say_json};
 use crate::generate;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Files that are there already are left as they are if they hold just what would
+be written, and are an error if they hold anything else.
+
+Examples:
+  sorteo generate --dir data
+  sorteo generate --dir data --agencies 2 --bets 40000 --seed 7")]
 pub(super) struct Args {
     /// Folder for agency-1.csv to agency-N.csv, made if it is missing
     #[arg(long, value_name = "FOLDER")]
@@ -21,11 +32,35 @@ pub(super) struct Args {
     /// The same seed writes the same files
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was written, for a program.
+#[derive(Serialize)]
+struct Written<'a> {
+    bets: u64,
+    agencies: u32,
+    seed: u64,
+    files: &'a [PathBuf],
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let paths = generate::write_files(&args.dir, args.agencies, args.bets, args.seed)
-        .with_context(|| format!("bets cannot be written to {}", args.dir.display()))?;
-    say!("{} bets of {} agencies in {}", args.bets, paths.len(), args.dir.display())?;
+    let files = write_files(&args.dir, args.agencies, args.bets, args.seed)?;
+    if args.json {
+        let written = Written { bets: args.bets, agencies: args.agencies, seed: args.seed, files: &files };
+        return say_json(&written);
+    }
+    say!("{} bets of {} agencies in {}", args.bets, files.len(), args.dir.display())?;
     Ok(())
+}
+
+/// Writes the files, and shows on a terminal how far it is.
+pub(super) fn write_files(dir: &Path, agencies: u32, bets: u64, seed: u64) -> Result<Vec<PathBuf>, Failure> {
+    let shown = if std::io::stderr().is_terminal() { bar("bets written") } else { ProgressBar::hidden() };
+    shown.set_length(bets);
+    let written = generate::write_files(dir, agencies, bets, seed, &mut |bets| shown.set_position(bets));
+    shown.finish_and_clear();
+    Ok(written.with_context(|| format!("bets cannot be written to {}", dir.display()))?)
 }

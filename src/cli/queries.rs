@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use serde::Serialize;
 
-use super::{Failure, say};
+use super::{Failure, say, say_json};
 use crate::agency::{AgencyError, Client, Patience};
 use crate::config::flags::{AgencyQuestion, Question};
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
@@ -14,15 +14,41 @@ use crate::lottery::DrawId;
 const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Fails with not_ready until the draw is made. The seeds' variables CLI_ID and
+CLI_SERVER_ADDRESS work too.
+
+Examples:
+  sorteo winners --agency 1
+  sorteo winners --agency 1 --draw 2 --json")]
 pub(super) struct WinnersArgs {
     #[command(flatten)]
     settings: Flags<AgencyQuestion>,
     /// An earlier draw; without it, the newest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An agency's winners, for a program.
+#[derive(Serialize)]
+struct Winners {
+    agency: u32,
+    /// The draw that was asked for, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw: Option<i64>,
+    documents: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 1 where no server answers: it serves as a health check.
+
+Examples:
+  sorteo status
+  sorteo status --server lottery:12345 --json")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     settings: Flags<Question>,
@@ -35,6 +61,7 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
     let config = read(&args.settings)?;
     let agency = config.require_agency()?;
     match client(&config).winners(agency, args.draw.map(DrawId))? {
+        Some(documents) if args.json => say_json(&Winners { agency: agency.0, draw: args.draw, documents }),
         Some(documents) => {
             for document in documents {
                 say!("{document}")?;
@@ -48,7 +75,7 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     let status = client(&read(&args.settings)?).status()?;
     if args.json {
-        say!("{}", serde_json::to_string(&status).context("the status has no JSON form")?)?;
+        say_json(&status)?;
     } else {
         say!(
             "draw {}: {}, {} of {} agencies done, {} bets",

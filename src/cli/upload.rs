@@ -20,11 +20,16 @@ use crate::{event, logging};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The upload is named after what the file holds: sent twice, it is stored once. It
-goes on by itself where it stopped, whichever side went away. The seeds' variables
-CLI_ID, CLI_SERVER_ADDRESS, CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL work too; without
-a file, NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO are sent as one bet.
+goes on by itself where it stopped, whichever side went away. The seeds'
+variables CLI_ID, CLI_SERVER_ADDRESS, CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL work
+too; without a file, NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO are sent
+as one bet.
 
-Exits with 0 only if every bet was acknowledged and the winners were received.")]
+Exits with 0 only if every bet was acknowledged and the winners were received.
+
+Examples:
+  sorteo upload --agency 1 --file agency-1.csv --winners-out winners-1.txt
+  sorteo upload --server lottery:12345 --agency 1 --file agency-1.csv --no-wait")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: AgencySettings,

@@ -27,7 +27,10 @@ pub(super) fn read(path: &Path) -> (Vec<Entry>, Vec<ConfigError>) {
             let (entries, problems) = parse(&text);
             (entries, problems.into_iter().map(fail).collect())
         }
-        Err(error) => (Vec::new(), vec![fail(format!("the configuration cannot be read: {error}"))]),
+        Err(error) => (
+            Vec::new(),
+            vec![fail(format!("the configuration cannot be read: {error}: give a TOML file in --config"))],
+        ),
     }
 }
 

@@ -146,9 +146,7 @@ impl Setting {
                 None => Err(format!("`{text}` is not a log level: use {}", listed(LEVELS))),
             },
             Values::Word(_, words) if words.contains(&text) => as_text(text),
-            Values::Word(_, words) => {
-                Err(format!("`{text}` is not known for {}: use {}", self.key, listed(words)))
-            }
+            Values::Word(_, words) => Err(format!("`{text}` is none of its values: use {}", listed(words))),
         }
     }
 

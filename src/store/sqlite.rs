@@ -124,7 +124,7 @@ pub enum OpenError {
     #[error("{} is not a file: give a database file in --database", .0.display())]
     NotAFile(PathBuf),
     /// The file does not exist, where it had to.
-    #[error("there is no database {}", .0.display())]
+    #[error("there is no database {}: give the file of one in --database", .0.display())]
     NoDatabase(PathBuf),
     /// The file or its folder cannot be read and written.
     #[error("{} cannot be written ({source}): the server needs to create files in that folder", .path.display())]

@@ -8,6 +8,7 @@ mod draws;
 #[path = "../input/mod.rs"]
 mod input;
 mod ops;
+mod pages;
 mod process;
 mod properties;
 mod server;
@@ -15,6 +16,7 @@ mod settings;
 mod sqlite_store;
 mod store_contract;
 mod support;
+mod usage;
 mod wire_counted;
 mod wire_framed;
 mod wire_properties;

@@ -232,7 +232,7 @@ fn config_check_tells_all_that_is_wrong_and_exits_as_serve_would() {
         sorteo: SORTEO_AGENCIES: `five` is not a whole number from 1 to 4294967295
         sorteo: bad.toml: line 1: workers: `0` is not a whole number from 1 to 1024
         sorteo: --readers: `65` is not a whole number from 1 to 64
-        sorteo: --log-format: `yaml` is not known for log_format: use text or json
+        sorteo: --log-format: `yaml` is none of its values: use text or json
     "#]]
     .assert_eq(&wrong.stderr);
     // Whatever serve would stop at decides.

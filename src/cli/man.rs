@@ -1,0 +1,196 @@
+//! `sorteo man`: the manual pages, made from the same grammar as the help.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::{EXIT_CODES, Failure, help, say};
+use crate::config::settings::{
+    AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sorteo man | man -l -
+  sorteo man --dir /usr/local/share/man/man1")]
+pub(super) struct Args {
+    /// Write the pages of all subcommands to this folder, made if it is missing
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    // Its pages would say nothing that these do not.
+    let mut command = help::command().disable_help_subcommand(true);
+    command.build();
+    match &args.dir {
+        None => {
+            let page = main_page(&command).context("the page cannot be made")?;
+            std::io::stdout().write_all(&page).context("the page cannot be printed")?;
+        }
+        Some(folder) => {
+            let pages = pages(&command, None).context("the pages cannot be made")?;
+            write(folder, &pages).with_context(|| format!("{} cannot be written to", folder.display()))?;
+            say!("{} pages in {}", pages.len(), folder.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// A page's file name, and its text.
+type Page = (String, Vec<u8>);
+
+fn write(folder: &Path, pages: &[Page]) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    pages.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
+}
+
+/// The page of a command, then those of all below it.
+fn pages(command: &clap::Command, above: Option<&str>) -> std::io::Result<Vec<Page>> {
+    let name = match above {
+        Some(above) => format!("{above}-{}", command.get_name()),
+        None => command.get_name().to_owned(),
+    };
+    let page = if above.is_none() { main_page(command)? } else { page_of(command, &name)? };
+    let mut all = vec![(format!("{name}.1"), page)];
+    for below in command.get_subcommands() {
+        all.append(&mut pages(below, Some(&name))?);
+    }
+    Ok(all)
+}
+
+/// What every page begins with.
+fn begin(command: &clap::Command, name: &str) -> std::io::Result<(Man, Vec<u8>)> {
+    // The day of the build would make each build another. (No date at all would let
+    // the version slip into its place.)
+    let version = format!("sorteo {}", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command.clone().name(name.to_owned()))
+        .title(name.to_uppercase())
+        .date(" ")
+        .source(version)
+        .manual("sorteo manual");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    Ok((man, page))
+}
+
+fn page_of(command: &clap::Command, name: &str) -> std::io::Result<Vec<u8>> {
+    let (man, mut page) = begin(command, name)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (notes, examples) = after.split_once("Examples:\n").unwrap_or((&after, ""));
+    section("NOTES", &paragraphs(notes), &mut page)?;
+    section("EXAMPLES", &verbatim(examples), &mut page)?;
+    section("SEE ALSO", Roff::new().text([bold("sorteo"), roman("(1)")]), &mut page)?;
+    Ok(page)
+}
+
+fn main_page(command: &clap::Command) -> std::io::Result<Vec<u8>> {
+    let (man, mut page) = begin(command, command.get_name())?;
+    man.render_subcommands_section(&mut page)?;
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (_, examples) = after.split_once("Examples:\n").unwrap_or_default();
+    let examples = examples.split("\n\n").next().unwrap_or_default();
+    section("EXAMPLES", &verbatim(examples), &mut page)?;
+    let codes = EXIT_CODES.iter().map(|(code, meaning)| (code.to_string(), (*meaning).to_owned()));
+    section("EXIT STATUS", &list(codes), &mut page)?;
+    section("ENVIRONMENT", &list(environment()), &mut page)?;
+    section(
+        "FILES",
+        &list(FILES.iter().map(|(name, what)| ((*name).to_owned(), (*what).to_owned()))),
+        &mut page,
+    )?;
+    Ok(page)
+}
+
+/// What a server keeps, as `--database` names it.
+const FILES: &[(&str, &str)] = &[
+    ("sorteo.db", "The database of a server that is told no other."),
+    (
+        "sorteo.db-wal, sorteo.db-shm",
+        "What the database's latest writes are in while a server runs, or after it was killed. They belong to the database: never delete or copy one without the other.",
+    ),
+    (
+        "sorteo.db.lock",
+        "Held by the server that runs on the database. It may stay: the lock goes with its process.",
+    ),
+    ("sorteo.toml", "Settings of a server, where --config names it. sorteo.example.toml has them all."),
+];
+
+/// Every variable that is read, with what it sets.
+fn environment() -> Vec<(String, String)> {
+    let ours = |settings: &'static [Setting], command: &'static str| {
+        settings.iter().map(move |setting| (setting.variable(), format!("{} of {command}.", setting.flag())))
+    };
+    let aliases = |aliases: &'static [Alias], command: &'static str| {
+        aliases.iter().map(move |alias| {
+            let (ours, prefix) = (alias.key.to_uppercase(), VARIABLE_PREFIX);
+            (alias.name.to_owned(), format!("Of {command}, where {prefix}{ours} is not set."))
+        })
+    };
+    let mut all = vec![(CONFIG_VARIABLE.to_owned(), "--config of serve.".to_owned())];
+    all.extend(ours(SERVE, "serve"));
+    for (name, what) in ours(AGENCY, "upload") {
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = known.replace("of serve.", "of serve and upload."),
+            None => all.push((name, what)),
+        }
+    }
+    all.extend(aliases(SERVE_ALIASES, "serve"));
+    all.extend(aliases(AGENCY_ALIASES, "upload"));
+    all.push(("NO_COLOR".to_owned(), "Anything: no colours, on a terminal either.".to_owned()));
+    all
+}
+
+/// A section, unless there is nothing in it.
+fn section(heading: &str, body: &Roff, page: &mut Vec<u8>) -> std::io::Result<()> {
+    if *body == Roff::new() {
+        return Ok(());
+    }
+    Roff::new().control("SH", [heading]).to_writer(page)?;
+    body.to_writer(page)
+}
+
+fn list(entries: impl IntoIterator<Item = (String, String)>) -> Roff {
+    let mut roff = Roff::new();
+    for (name, what) in entries {
+        roff.control("TP", []).text([bold(name)]).text([roman(what)]);
+    }
+    roff
+}
+
+fn paragraphs(text: &str) -> Roff {
+    let mut roff = Roff::new();
+    for (count, paragraph) in text.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).enumerate() {
+        if count > 0 {
+            roff.control("PP", []);
+        }
+        roff.text([roman(paragraph)]);
+    }
+    roff
+}
+
+/// Lines as they are.
+fn verbatim(text: &str) -> Roff {
+    let mut roff = Roff::new();
+    if text.is_empty() {
+        return roff;
+    }
+    roff.control("nf", []);
+    for line in text.lines() {
+        roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+    }
+    roff.control("fi", []);
+    roff
+}

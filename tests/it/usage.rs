@@ -1,0 +1,256 @@
+//! What is typed wrong, and all that the program says to it: the whole message,
+//! so that whoever changes one reads it. UPDATE_EXPECT=1 writes them anew.
+
+use std::fs;
+
+use expect_test::expect;
+
+use crate::process::{folder, run_changing_nothing, sorteo};
+
+/// A variable that is set, and what is typed.
+type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    (&[], &["srve"]),
+    (&[], &["config", "chek"]),
+    (&[], &["serve", "--agences", "5"]),
+    (&[], &["serve", "--agencies"]),
+    (&[], &["serve", "5"]),
+    (&[], &["serve", "--agencies", "0"]),
+    (&[], &["serve", "--listen", "127.0.0.1:99999"]),
+    (&[], &["serve", "--listen", "localhost"]),
+    (&[], &["serve", "--log-level", "loud"]),
+    (&[], &["serve", "--log-format", "yaml"]),
+    (&[], &["serve", "--database", "postgres://user@host/db"]),
+    (&[], &["serve", "--listen", "127.0.0.1:0", "--database", "folder"]),
+    (&[], &["serve", "--ready-file", "nowhere/ready"]),
+    (&[], &["serve", "--config", "missing.toml"]),
+    (&[], &["serve", "--config", "folder"]),
+    (&[], &["serve", "--config", "broken.toml"]),
+    (&[], &["serve", "--config", "unknown.toml"]),
+    (&[], &["serve", "--config", "range.toml"]),
+    (&[("SORTEO_AGENCES", "5")], &["serve"]),
+    (&[("SORTEO_MAX_CONNECTIONS", "many")], &["serve"]),
+    (&[("SERVER_PORT", "70000")], &["serve"]),
+    (&[], &["check", "--database", "missing.db"]),
+    (&[], &["check", "--database", "folder"]),
+    (&[], &["upload", "--agency", "one", "--file", "a.csv"]),
+    (&[], &["upload", "--file", "a.csv"]),
+    (&[], &["upload", "--agency", "1"]),
+    (&[], &["upload", "--agency", "1", "--file", "missing.csv"]),
+    (&[], &["upload", "--agency", "1", "--no-wait", "--winners-out", "w"]),
+    (&[], &["upload", "--agency", "1", "--dialect", "framd"]),
+    (&[], &["winners", "--agency", "1", "--draw", "0"]),
+    (&[], &["bench", "--duration", "5", "--bets", "5"]),
+    (&[], &["generate"]),
+    (&[], &["completions", "bsh"]),
+];
+
+#[test]
+fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    for (name, text) in [
+        ("broken.toml", "workers = 8\nagencies 5\n"),
+        ("unknown.toml", "workers = 8\n\nmax_conections = 5\n"),
+        ("range.toml", "# mine\nworkers = 2000\n"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let mut told = String::new();
+    for (variables, args) in CASES {
+        let mut command = sorteo(folder.path(), *args);
+        command.envs(variables.iter().copied());
+        let finished = run_changing_nothing(folder.path(), &mut command);
+        assert_eq!(finished.stdout, "", "{args:?}");
+        let set: String = variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        // Log lines have the time of day; what they say is tested elsewhere.
+        let said = finished.stderr.lines().filter(|line| !line.contains(" action: "));
+        let said: String = said.map(|line| format!("{line}\n")).collect();
+        told += &format!("$ {set}sorteo {}\n{said}[{}]\n\n", args.join(" "), finished.code.unwrap());
+    }
+    expect![[r#"
+        $ sorteo srve
+        error: unrecognized subcommand 'srve'
+
+          tip: a similar subcommand exists: 'serve'
+
+        Usage: sorteo <COMMAND>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo config chek
+        error: unrecognized subcommand 'chek'
+
+          tip: a similar subcommand exists: 'check'
+
+        Usage: sorteo config <COMMAND>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo serve --agences 5
+        error: unexpected argument '--agences' found
+
+          tip: a similar argument exists: '--agencies'
+
+        Usage: sorteo serve --agencies <N>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo serve --agencies
+        error: a value is required for '--agencies <N>' but none was supplied
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo serve 5
+        error: unexpected argument '5' found
+
+        Usage: sorteo serve [OPTIONS]
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo serve --agencies 0
+        sorteo: --agencies: `0` is not a whole number from 1 to 4294967295
+        [2]
+
+        $ sorteo serve --listen 127.0.0.1:99999
+        sorteo: --listen: `127.0.0.1:99999` is not an address: a port is a number from 0 to 65535, not 99999
+        [2]
+
+        $ sorteo serve --listen localhost
+        sorteo: --listen: `localhost` is not an address: write HOST:PORT, such as 127.0.0.1:12345
+        [2]
+
+        $ sorteo serve --log-level loud
+        sorteo: --log-level: `loud` is not a log level: use error, warning, info or debug
+        [2]
+
+        $ sorteo serve --log-format yaml
+        sorteo: --log-format: `yaml` is none of its values: use text or json
+        [2]
+
+        $ sorteo serve --database postgres://user@host/db
+        sorteo: --database: `postgres://` is not a database this program knows: give a file, or sqlite:FILE
+        [2]
+
+        $ sorteo serve --listen 127.0.0.1:0 --database folder
+        sorteo: folder is not a file: give a database file in --database
+        [74]
+
+        $ sorteo serve --ready-file nowhere/ready
+        sorteo: nowhere/ready cannot be written: there is no folder nowhere: make it first
+        [1]
+
+        $ sorteo serve --config missing.toml
+        sorteo: missing.toml: the configuration cannot be read: No such file or directory (os error 2): give a TOML file in --config
+        [78]
+
+        $ sorteo serve --config folder
+        sorteo: folder: the configuration cannot be read: Is a directory (os error 21): give a TOML file in --config
+        [78]
+
+        $ sorteo serve --config broken.toml
+        sorteo: broken.toml: line 2: key with no value, expected `=`
+        [78]
+
+        $ sorteo serve --config unknown.toml
+        sorteo: unknown.toml: line 3: `max_conections` is not a setting: did you mean `max_connections`?
+        [78]
+
+        $ sorteo serve --config range.toml
+        sorteo: range.toml: line 2: workers: `2000` is not a whole number from 1 to 1024
+        [78]
+
+        $ SORTEO_AGENCES=5 sorteo serve
+        sorteo: SORTEO_AGENCES is not a variable of sorteo: did you mean SORTEO_AGENCIES?
+        [78]
+
+        $ SORTEO_MAX_CONNECTIONS=many sorteo serve
+        sorteo: SORTEO_MAX_CONNECTIONS: `many` is not a whole number from 1 to 1000000
+        [78]
+
+        $ SERVER_PORT=70000 sorteo serve
+        sorteo: SERVER_PORT: `0.0.0.0:70000` is not an address: a port is a number from 0 to 65535, not 70000
+        [78]
+
+        $ sorteo check --database missing.db
+        sorteo: there is no database missing.db: give the file of one in --database
+        [74]
+
+        $ sorteo check --database folder
+        sorteo: folder is not a file: give a database file in --database
+        [74]
+
+        $ sorteo upload --agency one --file a.csv
+        sorteo: --agency: `one` is not a whole number from 0 to 4294967295
+        [2]
+
+        $ sorteo upload --file a.csv
+        sorteo: no agency is given: use --agency or SORTEO_AGENCY
+        [2]
+
+        $ sorteo upload --agency 1
+        sorteo: no file is given: use --file or SORTEO_FILE
+        [2]
+
+        $ sorteo upload --agency 1 --file missing.csv
+        sorteo: missing.csv: No such file or directory (os error 2): give the file of the agency's bets in --file
+        [1]
+
+        $ sorteo upload --agency 1 --no-wait --winners-out w
+        error: the argument '--no-wait' cannot be used with '--winners-out <FILE>'
+
+        Usage: sorteo upload --agency <N> --no-wait
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo upload --agency 1 --dialect framd
+        error: invalid value 'framd' for '--dialect <DIALECT>'
+          [possible values: framed, counted]
+
+          tip: a similar value exists: 'framed'
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo winners --agency 1 --draw 0
+        error: invalid value '0' for '--draw <N>': 0 is not in 1..9223372036854775807
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo bench --duration 5 --bets 5
+        error: the argument '--duration <SECONDS>' cannot be used with '--bets <N>'
+
+        Usage: sorteo bench --duration <SECONDS>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo generate
+        error: the following required arguments were not provided:
+          --dir <FOLDER>
+
+        Usage: sorteo generate --dir <FOLDER>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo completions bsh
+        error: invalid value 'bsh' for '<SHELL>'
+          [possible values: bash, elvish, fish, powershell, zsh]
+
+          tip: a similar value exists: 'bash'
+
+        For more information, try '--help'.
+        [2]
+
+    "#]]
+    .assert_eq(&told);
+}
