@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_configuration_names_the_keys_of_numbers() {
+        let page = include_str!("../docs/configuration.md");
+        let (_, named) = page.split_once("a number if its key is one of ").unwrap();
+        let (named, _) = named.split_once('.').unwrap();
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, NUMBERS);
+    }
+
+    #[test]
     fn levels_are_known_by_both_languages_names() {
         assert_eq!(parse_level("WARNING"), Some(LevelFilter::Warn));
         assert_eq!(parse_level("critical"), Some(LevelFilter::Error));
