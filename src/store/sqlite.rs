@@ -13,6 +13,7 @@
 pub mod check;
 mod connection;
 mod draw;
+mod filesystem;
 mod header;
 mod lock;
 pub mod operator;
@@ -126,6 +127,15 @@ pub enum OpenError {
     /// The file does not exist, where it had to.
     #[error("there is no database {}: give the file of one in --database", .0.display())]
     NoDatabase(PathBuf),
+    /// The file is on a file system that SQLite's log does not work on.
+    #[error("{} is on a network file system ({file_system}), where SQLite can lose commits: it needs memory and \
+             locks that all processes share. Give a --database on a disk of this machine", .path.display())]
+    NetworkFileSystem {
+        /// The database.
+        path: PathBuf,
+        /// What the file system is called.
+        file_system: String,
+    },
     /// The file or its folder cannot be read and written.
     #[error("{} cannot be written ({source}): the server needs to create files in that folder", .path.display())]
     NotWritable {
@@ -218,6 +228,7 @@ impl SqliteStore {
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
         let path = &options.database;
         connection::require_safe_sqlite()?;
+        filesystem::refuse_network(path)?;
         header::refuse_foreign_file(path)?;
         let lock = LockFile::take(path)?;
         let created = !path.exists();

@@ -26,6 +26,7 @@ mod history;
 mod injection;
 mod loop_disk;
 mod network;
+mod network_disk;
 mod observed;
 mod other_host;
 mod overload;
@@ -93,6 +94,8 @@ faults! {
     failing_io::no_room_in_the_database needs injection::missing;
     failing_io::unreadable_database needs injection::missing;
     failing_io::unreadable_log needs injection::missing;
+    network_disk::refused needs network_disk::missing;
+    network_disk::unless_it_may_be_local needs network_disk::missing;
     // The network cuts, drips, stalls and vanishes.
     cuts::cut_at_every_byte;
     network::a_bad_line;
