@@ -6,7 +6,8 @@
 #   1. The image builds, runs as a user other than root, turns healthy by its own
 #      health check, and stops with exit code 0 on `docker stop`.
 #   2. The compose file's `up` is a whole draw: every agency ends with exit code 0
-#      and its winners. A second `up` on the same volumes changes nothing.
+#      and its winners, within the limits that the file sets. A second `up` on the
+#      same volumes changes nothing.
 #   3. The server may be killed (SIGKILL) in the middle of the upload. Started
 #      again on its volume, it has every bet that it had acknowledged, the
 #      agencies go on by themselves, and the draw is complete, right and made
@@ -40,7 +41,7 @@ readonly tries=${TRIES:-5}
 
 # The compose file reads these. Port 0 takes a free one, so that the test runs
 # beside a server that is up.
-export BETS=${BETS:-78697} IMAGE=${IMAGE:-sorteo:test} HOST_PORT=0
+export BETS=${BETS:-78697} IMAGE=${IMAGE:-sorteo:test} HOST_PORT=0 OPS_PORT=0
 
 # The limits of the waits, in seconds. They are far above what is needed.
 readonly healthy_max=60
@@ -301,12 +302,35 @@ test_image() {
     server=
 }
 
+# limits CONTAINER: its bytes of memory, processes and billionths of processors.
+limits() {
+    docker container inspect \
+        --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.NanoCpus}}' "$1"
+}
+
+# published CONTAINER: the host's addresses at which its ports can be reached.
+published() {
+    docker container inspect --format \
+        '{{range $port, $hosts := .NetworkSettings.Ports}}{{range $hosts}}{{$port}} {{.HostIp}}{{println}}{{end}}{{end}}' \
+        "$1" | sed '/^$/d' | sort | paste --serial --delimiters=,
+}
+
+check_compose_limits() {
+    check "the server is limited" equal "2147483648 1152 1000000000" "$(limits "$server")"
+    check "an agency is limited" equal "268435456 64 500000000" "$(limits "$(container agency-1)")"
+    check "the server's ports are published on loopback only" \
+        equal "12345/tcp 127.0.0.1,9090/tcp 127.0.0.1" "$(published "$server")"
+    check "the server may open a file for each connection" equal "16384 16384" \
+        "$(docker container exec "$server" awk '/^Max open files/ { print $4, $5 }' /proc/1/limits)"
+}
+
 test_whole_draw() {
     say "-- a whole draw"
     need "compose up starts everything in its order" \
         quiet compose up --detach
     server=$(container server)
     need "all agencies end" within "$draw_max" all_agencies_exited
+    check_compose_limits
     check "the data are generated without an error" equal 0 "$(exit_code "$(container generate)")"
     expect_from_files
     # With no winner at all, the comparisons below would show nothing.
