@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # Run by systemd.sh inside the system that it boots, by that system's systemd. Shows:
-#   1. The server runs in its sandbox, as its user, with the limits of the unit.
+#   1. The server runs in its sandbox, as its user, with the limits of the unit, and
+#      operators can look at it.
 #   2. A whole draw goes through it, and the operator's commands work beside it.
 #   3. Killed, it is started again and has every bet.
 #   4. A reload reads the log level again, and the server goes on.
@@ -67,6 +68,14 @@ was_logged() { (($(logged "$1") > 0)); }
 of_process() { sed -n "s/^$1:[[:space:]]*//p" "/proc/$(property MainPID)/status"; }
 as_its_user() { quiet runuser -u sorteo -- "$@"; }
 
+# asked PATH: what the operators' port answers, without a program that asks.
+asked() {
+    exec 3<>/dev/tcp/127.0.0.1/9090 || return 1
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
+    cat <&3
+    exec 3>&-
+}
+
 # The unit asks for more; a system that allows less gives what it has.
 may_open_all() {
     local soft hard
@@ -84,6 +93,10 @@ test_sandbox() {
     check "it may open as many files as it is configured to" may_open_all
     check "its files are its own" equal "600 sorteo" "$(stat --format '%a %U' "$database")"
     check "its folder is its own" equal "700 sorteo" "$(stat --format '%a %U' "${database%/*}")"
+    check "operators are told that it is ready" quiet grep --quiet '"ready":true,"parts"' <(asked /readyz)
+    # What it looks up in /proc, of which it sees only its own part.
+    check "operators are told what it uses" equal 4 \
+        "$(asked /metrics | grep --count --extended-regexp '^process_[a-z_]+ [1-9]')"
     check "it warns of nothing" equal "0 0" "$(logged ' WARNING ') $(logged ' ERROR ')"
 }
 

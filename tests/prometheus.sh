@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+#
+# Tests what contrib has for Prometheus and Grafana, with Prometheus's own promtool.
+#
+#     tests/prometheus.sh [--scrape FILE]
+#
+# What it shows:
+#   1. promtool takes the alerts and the sample configuration, and each alert fires
+#      when it must, and not when it must not (alerts_test.yml).
+#   2. Each alert has its test, a summary, a description, and a section in
+#      docs/operating.md.
+#   3. Every expression of the dashboard parses, and alerts and dashboard name no
+#      metric and no label that the table of metrics in docs/operating.md has not.
+#   4. With a scrape of a real server (`curl --output FILE http://…/metrics`): what
+#      that table lists, and nothing else, is in it, and promtool finds nothing wrong
+#      with it. A refusal is counted only once there was one: let the server refuse
+#      something before.
+#
+# Where there is no promtool it takes the one of Debian's package prometheus, without
+# installing it: that would start a server. Needs python3.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+scrape=
+case ${1:-} in
+    '') ;;
+    --scrape) scrape=$(realpath "${2:?a file is missing}") ;;
+    *) echo "usage: tests/prometheus.sh [--scrape FILE]" >&2; exit 2 ;;
+esac
+
+failed=0
+
+# check DESCRIPTION COMMAND…: shows what the command says only when it fails.
+check() {
+    local description=$1
+    shift
+    if "$@" >"$work/output" 2>&1; then
+        printf 'ok      %s\n' "$description"
+    else
+        failed=$((failed + 1))
+        sed 's/^/        /' "$work/output"
+        printf 'FAILED  %s\n' "$description"
+    fi
+}
+
+find_promtool() {
+    ! command -v promtool >/dev/null || { promtool=promtool; return; }
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    cd "$work"
+    apt-get download -qq prometheus 2>/dev/null ||
+        { "${sudo[@]}" apt-get update -qq && apt-get download -qq prometheus; }
+    dpkg-deb --extract prometheus_*.deb package
+    promtool=$work/package/usr/bin/promtool
+}
+
+lists() { python3 "$root/tests/prometheus/names.py" "$root" "$@"; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+find_promtool
+cd "$root/contrib/prometheus"
+check "the alerts are rules" "$promtool" check rules alerts.yml
+check "the sample is a configuration" "$promtool" check config prometheus.yml
+check "each alert fires when it must" "$promtool" test rules alerts_test.yml
+check "each alert has its test, its words and its section" lists alerts
+lists expressions >"$work/dashboard.yml"
+check "the dashboard's expressions parse" "$promtool" check rules "$work/dashboard.yml"
+check "alerts and dashboard name only metrics that there are" lists metrics
+if [ -n "$scrape" ]; then
+    check "the scrape is what is documented" lists scrape "$scrape"
+    check "promtool finds nothing wrong with the scrape" "$promtool" check metrics <"$scrape"
+fi
+printf 'prometheus: %d failed\n' "$failed"
+[ "$failed" -eq 0 ]
