@@ -3,15 +3,20 @@
 //! Here is only the grammar; each subcommand has its file below, which reads
 //! its settings, calls the library, and shows what came of it.
 
+mod backup;
 mod bench;
 mod check;
 mod config;
+mod copying;
 mod demo;
 mod draw;
+mod export;
 mod generate;
 mod help;
+mod import;
 mod man;
 mod queries;
+mod restore;
 mod serve;
 mod upload;
 
@@ -25,8 +30,10 @@ use clap::{FromArgMatches as _, Parser, Subcommand};
 use crate::agency::AgencyError;
 use crate::config::{ConfigError, database_path};
 use crate::event;
+use crate::import::ImportError;
 use crate::store::Standing;
-use crate::store::sqlite::OpenError;
+use crate::store::sqlite::{CopyError, OpenError};
+use crate::unfinished::UnfinishedError;
 
 /// The central server of a lottery, and all that goes with it.
 ///
@@ -86,6 +93,14 @@ enum Command {
     Generate(generate::Args),
     /// Verify a database: its integrity, and that its tables agree
     Check(check::Args),
+    /// Save a database to a file, verified, beside a running server
+    Backup(backup::Args),
+    /// Put a backup in a database's place, and keep what was there
+    Restore(restore::Args),
+    /// Write out results or bets as CSV or JSON lines
+    Export(export::Args),
+    /// Store a seed's bets.csv, the bets of all agencies
+    Import(import::Args),
     /// Put load on a running server, and measure its answers
     Bench(bench::Args),
     /// Show or check the settings of serve
@@ -134,6 +149,12 @@ pub enum Failure {
     /// The database failed while it was in use.
     #[error("the database failed: {0}: start the server again, agencies will send what was not acknowledged")]
     Database(String),
+    /// A database was not saved or restored.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A file of bets was not imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// An agency's call failed.
     #[error(transparent)]
     Agency(#[from] AgencyError),
@@ -147,8 +168,14 @@ impl Failure {
             Self::Config(error) => config_code(error),
             // What serve would end with: it stops at the first.
             Self::Configs(errors) => errors.first().map_or(78, config_code),
-            Self::Open(OpenError::Held(_)) => 75,
-            Self::Open(_) | Self::Database(_) => 74,
+            Self::Open(OpenError::Held(_)) | Self::Copy(CopyError::Open(OpenError::Held(_))) => 75,
+            Self::Copy(
+                CopyError::SameFile(..)
+                | CopyError::LogInTheWay { .. }
+                | CopyError::File(UnfinishedError::Exists(_) | UnfinishedError::NotAFile(_)),
+            ) => 1,
+            Self::Open(_) | Self::Database(_) | Self::Copy(_) | Self::Import(ImportError::Store(_)) => 74,
+            Self::Import(_) => 1,
         }
     }
 }
@@ -218,6 +245,10 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config { command } => config::run(&command),
         Command::Man(args) => man::run(&args),

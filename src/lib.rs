@@ -14,10 +14,12 @@
 //! | [`service`] | all policy: a request and a store make a reply |
 //! | [`server`] | sockets: the reactor, the workers, one peer's connection |
 //! | [`agency`] | the client: send, resume, retry, ask |
+//! | [`import`] | a file of bets of all agencies, into a store |
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
 //! | [`metrics`], [`ops`] | what a server counts, and the HTTP for who watches it |
 //! | [`config`] | what an operator can set, and where each setting is from |
+//! | [`unfinished`] | a file that has its name only once it is whole |
 //! | [`failpoint`] | where a debug build can be told to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
@@ -35,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod failpoint;
 pub mod generate;
+pub mod import;
 pub mod logging;
 pub mod lottery;
 pub mod metrics;
@@ -42,4 +45,5 @@ pub mod ops;
 pub mod server;
 pub mod service;
 pub mod store;
+pub mod unfinished;
 pub mod wire;

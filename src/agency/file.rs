@@ -54,8 +54,7 @@ pub enum FileError {
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// Length and time of the last change, to notice another change early.
-    version: (u64, SystemTime),
+    version: Version,
     /// Rows, which are bets.
     pub rows: u64,
     /// Named after the SHA-256 of the rows: the same bets are the same upload.
@@ -76,7 +75,10 @@ pub fn scan(path: &Path) -> Result<Scan, FileError> {
     }
 }
 
-fn version_of(path: &Path) -> Result<(u64, SystemTime), FileError> {
+/// Length and time of the last change, to notice another change early.
+pub(crate) type Version = (u64, SystemTime);
+
+pub(crate) fn version_of(path: &Path) -> Result<Version, FileError> {
     std::fs::metadata(path)
         .and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
         .map_err(|source| FileError::Io { path: path.to_owned(), source })
@@ -149,13 +151,7 @@ struct Rows {
 
 impl Rows {
     fn open(path: &Path) -> Result<Self, FileError> {
-        let io = |source| FileError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            // It is read twice, which a pipe or a terminal cannot be.
-            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-        }
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
+        let reader = csv_reader(open_regular(path)?);
         Ok(Self {
             path: path.to_owned(),
             reader,
@@ -182,56 +178,19 @@ impl Rows {
             return Ok(false);
         }
         self.peeked = false;
-        let mut fields = [""; 5];
-        if self.record.len() != fields.len() {
-            let problem = format!(
-                "{} columns where there are {}: {}",
-                self.record.len(),
-                fields.len(),
-                COLUMNS.join(", ")
-            );
-            return Err(self.row_error(problem));
-        }
-        for (index, slot) in fields.iter_mut().enumerate() {
-            *slot = std::str::from_utf8(&self.record[index]).map_err(|_| {
-                self.row_error(format!("column {} ({}): not UTF-8", index + 1, COLUMNS[index]))
-            })?;
-        }
-        bets.push(fields).map_err(|error| self.row_error(self.problem(error, fields)))?;
+        push_row(&self.record, [], self.count == 0, bets).map_err(|problem| self.row_error(problem))?;
         let last = bets.iter().last().expect("just pushed");
         self.digest.add(last);
         self.count += 1;
         Ok(true)
     }
 
-    /// What is wrong with a row, in the words of the file.
-    fn problem(&self, error: BetError, fields: [&str; 5]) -> String {
-        let (column, rule) = match error {
-            BetError::FirstName => (0, "1 to 120 bytes without `|` or control characters"),
-            BetError::LastName => (1, "1 to 120 bytes without `|` or control characters"),
-            BetError::Document => (2, "1 to 32 bytes without `|`, `,` or control characters"),
-            BetError::Birthdate => (3, "a date as YYYY-MM-DD"),
-            _ => (4, "a whole number from 0 to 4294967295"),
-        };
-        let value: String = fields[column].chars().take(40).flat_map(char::escape_debug).collect();
-        let header =
-            self.count == 0 && !fields[2..].iter().any(|field| field.bytes().any(|b| b.is_ascii_digit()));
-        let hint = if header { "; this looks like a header: remove it" } else { "" };
-        format!("column {} ({}): `{value}` is not {rule}{hint}", column + 1, COLUMNS[column])
-    }
-
     fn row_error(&self, problem: String) -> FileError {
-        let line = self.record.position().map_or(0, csv::Position::line);
-        FileError::Row { path: self.path.clone(), line, problem }
+        row_error(&self.path, &self.record, problem)
     }
 
     fn csv_error(&self, error: csv::Error) -> FileError {
-        let message = error.to_string();
-        let source = match error.into_kind() {
-            csv::ErrorKind::Io(source) => source,
-            _ => io::Error::other(message),
-        };
-        FileError::Io { path: self.path.clone(), source }
+        csv_error(&self.path, error)
     }
 
     /// The name of an upload of the rows read so far.
@@ -239,4 +198,82 @@ impl Rows {
         let hex: String = self.digest.clone().finish().0.iter().map(|byte| format!("{byte:02x}")).collect();
         UploadId::new(&hex).expect("64 hexadecimal digits are an upload id")
     }
+}
+
+/// Opens a file that is read twice, which a pipe or a terminal cannot be.
+pub(crate) fn open_regular(path: &Path) -> Result<File, FileError> {
+    let io = |source| FileError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    match file.metadata().map_err(io)?.is_file() {
+        true => Ok(file),
+        false => Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))),
+    }
+}
+
+/// Reads rows as they come; how many columns they have is looked at afterwards.
+pub(crate) fn csv_reader<R: io::Read>(file: R) -> csv::Reader<R> {
+    csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file)
+}
+
+/// Moves a row into `bets`, and answers the fields before the bet's own, which are
+/// called `before`. Otherwise says which column is wrong, and how.
+pub(crate) fn push_row<'a, const N: usize>(
+    record: &'a ByteRecord,
+    before: [&'static str; N],
+    first: bool,
+    bets: &mut Bets,
+) -> Result<[&'a str; N], String> {
+    let columns: Vec<&str> = before.into_iter().chain(COLUMNS).collect();
+    if record.len() != columns.len() {
+        let found = record.len();
+        return Err(format!("{found} columns where there are {}: {}", columns.len(), columns.join(", ")));
+    }
+    let field = |index: usize| {
+        std::str::from_utf8(&record[index])
+            .map_err(|_| format!("column {} ({}): not UTF-8", index + 1, columns[index]))
+    };
+    let mut ahead = [""; N];
+    for (index, slot) in ahead.iter_mut().enumerate() {
+        *slot = field(index)?;
+    }
+    let mut fields = [""; 5];
+    for (index, slot) in fields.iter_mut().enumerate() {
+        *slot = field(N + index)?;
+    }
+    bets.push(fields).map_err(|error| bet_problem(error, fields, N, first))?;
+    Ok(ahead)
+}
+
+/// What is wrong with a bet that comes behind `before` columns.
+fn bet_problem(error: BetError, fields: [&str; 5], before: usize, first: bool) -> String {
+    let (column, rule) = match error {
+        BetError::FirstName => (0, "1 to 120 bytes without `|` or control characters"),
+        BetError::LastName => (1, "1 to 120 bytes without `|` or control characters"),
+        BetError::Document => (2, "1 to 32 bytes without `|`, `,` or control characters"),
+        BetError::Birthdate => (3, "a date as YYYY-MM-DD"),
+        _ => (4, "a whole number from 0 to 4294967295"),
+    };
+    let header = first && !fields[2..].iter().any(|field| field.bytes().any(|b| b.is_ascii_digit()));
+    let hint = if header { "; this looks like a header: remove it" } else { "" };
+    column_problem(before + column, COLUMNS[column], fields[column], rule) + hint
+}
+
+/// What a column holds, and what it should.
+pub(crate) fn column_problem(index: usize, name: &str, value: &str, rule: &str) -> String {
+    let value: String = value.chars().take(40).flat_map(char::escape_debug).collect();
+    format!("column {} ({name}): `{value}` is not {rule}", index + 1)
+}
+
+pub(crate) fn row_error(path: &Path, record: &ByteRecord, problem: String) -> FileError {
+    let line = record.position().map_or(0, csv::Position::line);
+    FileError::Row { path: path.to_owned(), line, problem }
+}
+
+pub(crate) fn csv_error(path: &Path, error: csv::Error) -> FileError {
+    let message = error.to_string();
+    let source = match error.into_kind() {
+        csv::ErrorKind::Io(source) => source,
+        _ => io::Error::other(message),
+    };
+    FileError::Io { path: path.to_owned(), source }
 }

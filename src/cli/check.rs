@@ -65,12 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         })?;
         return conclude(&report, &args.database);
     }
-    for finding in &report.findings {
-        say!("{finding}")?;
-    }
-    if report.more > 0 {
-        say!("and {} more", report.more)?;
-    }
+    tell_findings(&report)?;
     conclude(&report, &args.database)?;
     say!(
         "{}: fine: {} draws, {} batches, {} bets, {} winners",
@@ -80,6 +75,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         report.bets,
         report.winners
     )?;
+    Ok(())
+}
+
+/// One line a finding.
+pub(super) fn tell_findings(report: &Report) -> anyhow::Result<()> {
+    for finding in &report.findings {
+        say!("{finding}")?;
+    }
+    if report.more > 0 {
+        say!("and {} more", report.more)?;
+    }
     Ok(())
 }
 
@@ -109,14 +115,14 @@ fn conclude(report: &Report, database: &Path) -> Result<(), Failure> {
 
 /// What a terminal shows: a spinner while the length of the work is not known,
 /// then a bar.
-struct Shown(ProgressBar);
+pub(super) struct Shown(pub(super) ProgressBar);
 
 impl Shown {
-    fn new(terminal: bool) -> Self {
+    pub(super) fn new(terminal: bool) -> Self {
         Self(if terminal { bar("bets checked") } else { ProgressBar::hidden() })
     }
 
-    fn step(&self, step: Step) {
+    pub(super) fn step(&self, step: Step) {
         match step {
             Step::Integrity => self.spin("reading the whole file"),
             Step::Tables => self.spin("holding the tables against each other"),
@@ -129,7 +135,7 @@ impl Shown {
         }
     }
 
-    fn spin(&self, what: &str) {
+    pub(super) fn spin(&self, what: &str) {
         let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed");
         self.0.set_style(style);
         self.0.set_message(what.to_owned());

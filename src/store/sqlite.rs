@@ -7,18 +7,23 @@
 //! every rule is checked inside the write transaction, so that a second process
 //! on the same file changes nothing.
 //!
-//! [`SqliteStore::open`] is the only way in for the server. Beside it, [`check`] and
-//! [`overview`] look at a database, and [`operator`] is how a person changes it.
+//! [`SqliteStore::open`] is the only way in for the server. Beside it, [`check`],
+//! [`overview`], [`backup`] and [`export`] read a database, and [`operator`] is how a
+//! person changes it; [`restore`] puts another in its place.
 
+pub mod backup;
 pub mod check;
 mod connection;
+mod copy;
 mod draw;
+pub mod export;
 mod filesystem;
 mod header;
 mod lock;
 pub mod operator;
 pub mod overview;
 mod readers;
+pub mod restore;
 mod schema;
 mod settings;
 mod startup;
@@ -31,6 +36,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::Connection;
 
+pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep};
 use self::lock::LockFile;
 use self::readers::Readers;
 use self::writer::Writer;
@@ -147,6 +153,10 @@ pub enum OpenError {
     /// Another server holds the database.
     #[error("another server holds {}: stop it first, or give another --database", .0.display())]
     Held(PathBuf),
+    /// A restore is under way, or its process died.
+    #[error("a restore of {path} is under way or was interrupted: start the server, which finishes it, \
+             or run `sorteo restore` again", path = .0.display())]
+    Restoring(PathBuf),
     /// The file is no SQLite database.
     #[error("{} is not a SQLite database: it was left as it is, give another --database", .0.display())]
     NotSqlite(PathBuf),
@@ -229,6 +239,7 @@ impl SqliteStore {
         let path = &options.database;
         connection::require_safe_sqlite()?;
         filesystem::refuse_network(path)?;
+        restore::finish_interrupted(path)?;
         header::refuse_foreign_file(path)?;
         let lock = LockFile::take(path)?;
         let created = !path.exists();

@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod conversations;
 mod corpus;
+mod data;
 mod draws;
 #[path = "../input/mod.rs"]
 mod input;

@@ -61,7 +61,15 @@ pub type Progress<'a> = dyn FnMut(Step) + 'a;
 
 /// Verifies the database.
 pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
-    let mut connection = connection::open_reader(path)?;
+    check_open(connection::open_reader(path)?, path, progress)
+}
+
+/// Verifies the database of a connection, and tells of it as `path`.
+pub(super) fn check_open(
+    mut connection: Connection,
+    path: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<Report, OpenError> {
     let fail = |source| sqlite_error(path, "checking", source);
     // One snapshot for all questions, whatever a server writes meanwhile.
     let snapshot = connection.transaction().map_err(fail)?;

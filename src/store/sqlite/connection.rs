@@ -4,7 +4,7 @@
 //! file: one that misses them is silently weaker. So every connection passes
 //! through [`configure`], and a test reads the settings back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
 use super::header::{self, refuse_foreign_file};
-use super::{OpenError, sqlite_error, startup};
+use super::{OpenError, restore, sqlite_error, startup};
+pub(super) use crate::unfinished::folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;
@@ -48,14 +49,6 @@ pub(super) fn require_safe_sqlite() -> Result<(), OpenError> {
     match rusqlite::version_number() {
         safe if safe >= SAFE_SQLITE => Ok(()),
         _ => Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned())),
-    }
-}
-
-/// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 
@@ -129,6 +122,7 @@ pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
 }
 
 fn open_existing(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+    restore::refuse_interrupted(path)?;
     if !path.exists() {
         return Err(OpenError::NoDatabase(path.to_owned()));
     }

@@ -62,7 +62,7 @@ fn log_of(path: &Path) -> PathBuf {
 }
 
 /// A file that SQLite keeps beside a database.
-fn companion(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -15,6 +15,11 @@ pub(super) struct LockFile {
 }
 
 impl LockFile {
+    /// Takes `DATABASE.lock` if there is one. Where there is none, nobody holds it.
+    pub(super) fn take_if_there(database: &Path) -> Result<Option<Self>, OpenError> {
+        if path_of(database).exists() { Self::take(database).map(Some) } else { Ok(None) }
+    }
+
     /// Takes `DATABASE.lock`, made if it is missing, or says who is in the way.
     ///
     /// The file is never removed: removing a lock file races with its next taker.

@@ -1,0 +1,183 @@
+//! `sorteo export`: writes out results or bets for other programs.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use super::copying::tidy_on_signals;
+use super::{Failure, say};
+use crate::config::database_path;
+use crate::lottery::{AgencyId, DrawId};
+use crate::store::sqlite::export::{Export, ExportError, ExportedBet, Subject};
+use crate::unfinished::Unfinished;
+
+/// The columns of the CSV, in the order of [`record`].
+const COLUMNS: [&str; 8] =
+    ["draw", "bet", "agency", "first_name", "last_name", "document", "birthdate", "number"];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The CSV has a header. A name, document or birthdate that a spreadsheet would take for
+a formula (it begins with = + - @, a tab or a carriage return) gets an apostrophe in
+front; the JSON lines hold what is stored, to the letter. Works beside a running
+server; of an open draw, the bets come that are stored when it begins.")]
+pub(super) struct Args {
+    /// The winning bets of a draw, or all its bets
+    subject: SubjectName,
+    /// The database file
+    #[arg(long, value_name = "FILE", value_parser = database_path)]
+    database: PathBuf,
+    /// Which draw [default: the newest; for results, the newest that is made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    draw: Option<i64>,
+    /// Only this agency's
+    #[arg(long, value_name = "N")]
+    agency: Option<u32>,
+    /// How to write them
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Write to this file, whole or not at all, instead of printing
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Replace the file if it exists
+    #[arg(long, requires = "out")]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SubjectName {
+    Results,
+    Bets,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let subject = match args.subject {
+        SubjectName::Results => Subject::Results,
+        SubjectName::Bets => Subject::Bets,
+    };
+    let export = Export::open(&args.database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))
+        .map_err(failure)?;
+    match &args.out {
+        Some(path) => write_file(export, args.format, path, args.force),
+        None => {
+            write(export, args.format, io::stdout().lock(), "the export cannot be printed")?;
+            Ok(())
+        }
+    }
+}
+
+fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Result<(), Failure> {
+    tidy_on_signals(path)?;
+    let draw = export.draw();
+    let file = Unfinished::beside(path, replace).map_err(anyhow::Error::from)?;
+    let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
+    file.finish().map_err(anyhow::Error::from)?;
+    say!("{}: {rows} bets of draw {draw}", path.display())?;
+    Ok(())
+}
+
+/// Writes all rows; answers how many they were.
+fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Result<u64, Failure> {
+    let mut sink = Sink::new(format, out).with_context(|| what.to_owned())?;
+    let mut count = 0;
+    loop {
+        let rows = export.next_rows().map_err(failure)?;
+        if rows.is_empty() {
+            break;
+        }
+        rows.iter().try_for_each(|row| sink.write(row)).with_context(|| what.to_owned())?;
+        count += rows.len() as u64;
+    }
+    sink.flush().with_context(|| what.to_owned())?;
+    Ok(count)
+}
+
+fn failure(error: ExportError) -> Failure {
+    match error {
+        ExportError::Open(error) => Failure::Open(error),
+        other => Failure::Failed(other.into()),
+    }
+}
+
+/// Where rows go, in one of the formats.
+enum Sink<W: Write> {
+    Csv(Box<csv::Writer<W>>),
+    Jsonl(BufWriter<W>),
+}
+
+impl<W: Write> Sink<W> {
+    fn new(format: Format, out: W) -> io::Result<Self> {
+        Ok(match format {
+            Format::Csv => {
+                let mut writer = csv::Writer::from_writer(out);
+                writer.write_record(COLUMNS)?;
+                Self::Csv(Box::new(writer))
+            }
+            Format::Jsonl => Self::Jsonl(BufWriter::new(out)),
+        })
+    }
+
+    fn write(&mut self, row: &ExportedBet) -> io::Result<()> {
+        match self {
+            Self::Csv(writer) => Ok(writer.write_record(record(row).iter().map(|field| field.as_bytes()))?),
+            Self::Jsonl(writer) => {
+                serde_json::to_writer(&mut *writer, row)?;
+                writer.write_all(b"\n")
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Csv(writer) => writer.flush(),
+            Self::Jsonl(writer) => writer.flush(),
+        }
+    }
+}
+
+fn record(row: &ExportedBet) -> [Cow<'_, str>; 8] {
+    let number = |number: i64| Cow::Owned(number.to_string());
+    [
+        number(row.draw),
+        number(row.bet),
+        number(row.agency.into()),
+        no_formula(&row.first_name),
+        no_formula(&row.last_name),
+        no_formula(&row.document),
+        no_formula(&row.birthdate),
+        number(row.number.into()),
+    ]
+}
+
+/// A bettor chooses his name: it must not become a formula in the spreadsheet of
+/// whoever looks at it.
+fn no_formula(text: &str) -> Cow<'_, str> {
+    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        true => Cow::Owned(format!("'{text}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_takes_for_a_formula_gets_an_apostrophe() {
+        for formula in ["=1+1", "+54", "-1", "@SUM(A1)", "\t=1", "\r=1", "="] {
+            assert_eq!(no_formula(formula), format!("'{formula}"));
+        }
+        for harmless in ["", "Ana", "O'Hara", "1-2", " =1", "'=1", "ñ"] {
+            assert_eq!(no_formula(harmless), harmless);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A backup: a verified copy of the database, taken beside a running server,
+//! which is a database like any other.
+
+use std::fs;
+use std::path::Path;
+
+use super::check::Report;
+use super::copy::{CopyError, Progress, copy_verified, refuse_same_file};
+use super::lock::LockFile;
+use super::{connection, header};
+use crate::unfinished::{Unfinished, UnfinishedError};
+
+/// What was saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// What the check of the copy counted.
+    pub report: Report,
+    /// How large the copy is.
+    pub bytes: u64,
+}
+
+/// Saves the database as it is now to another file, which is there whole and
+/// verified, or not at all. Whoever may read the database may read its backup.
+pub fn backup(
+    database: &Path,
+    destination: &Path,
+    replace: bool,
+    progress: &mut Progress<'_>,
+) -> Result<Saved, CopyError> {
+    let source = connection::open_reader(database)?;
+    refuse_same_file(database, destination)?;
+    let file = Unfinished::beside(destination, replace)?;
+    refuse_log(destination)?;
+    // What is replaced may be the database of another server.
+    let _lock = LockFile::take_if_there(destination)?;
+    let report = copy_verified(source, database, &file, destination, progress)?;
+    let io = |source| UnfinishedError::Io { path: destination.to_owned(), source };
+    let permissions = fs::metadata(database).map_err(io)?.permissions();
+    file.file().set_permissions(permissions).map_err(io)?;
+    let bytes = file.file().metadata().map_err(io)?.len();
+    file.finish()?;
+    Ok(Saved { report, bytes })
+}
+
+/// A log beside the backup would be copied into it by whoever opens it next.
+fn refuse_log(destination: &Path) -> Result<(), CopyError> {
+    for suffix in ["-wal", "-journal"] {
+        let log = header::companion(destination, suffix);
+        if fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
+            return Err(CopyError::LogInTheWay { path: destination.to_owned(), log });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! A whole copy of a database, verified: what a backup and a restore have in
+//! common.
+//!
+//! All pages are copied in one step, which is one snapshot. In small steps, each
+//! of a snapshot of its own, SQLite begins anew whenever somebody has written in
+//! between, and beside a busy server never ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::check::{self, Report};
+use super::{OpenError, connection, sqlite_error};
+use crate::unfinished::{Unfinished, UnfinishedError};
+
+/// Every page that there is, for `sqlite3_backup_step`.
+const ALL_PAGES: i32 = -1;
+
+/// Why a database was not copied. The source is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The source was refused, or another server holds the target.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The copy could not be written, or may not be where it was asked for.
+    #[error(transparent)]
+    File(#[from] UnfinishedError),
+    /// Source and target are one file.
+    #[error("{} and {} are the same file: give another", .0.display(), .1.display())]
+    SameFile(PathBuf, PathBuf),
+    /// Beside the target lies a log, which SQLite would take for the copy's own.
+    #[error("{} is a log that would be taken for the copy's own: a database is or was at {}, give another name",
+            log.display(), path.display())]
+    LogInTheWay {
+        /// The target.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
+    /// The check of the copy found something.
+    #[error("{}: {} findings, the first: {}; nothing was changed",
+            path.display(), report.found_all(), report.findings.first().map_or("", String::as_str))]
+    NotFine {
+        /// The source.
+        path: PathBuf,
+        /// All that was found.
+        report: Box<Report>,
+    },
+    /// The copy cannot be given to the user who has the database now.
+    #[error("{} belongs to another user, to whom its successor cannot be given ({source}): \
+             run this as that user, or as root", path.display())]
+    Owner {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The copying failed.
+    #[error("copying {} to {} failed: {source}; nothing was left there", from.display(), to.display())]
+    Copying {
+        /// The source.
+        from: PathBuf,
+        /// The target.
+        to: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All pages are copied.
+    Copying,
+    /// The copy is verified.
+    Checking(check::Step),
+}
+
+/// Told of every step.
+pub type Progress<'a> = dyn FnMut(Step) + 'a;
+
+/// Copies the database as it is now into a file that is empty, and verifies the
+/// copy. `to` is what the file will be called.
+pub(super) fn copy_verified(
+    source: Connection,
+    from: &Path,
+    file: &Unfinished,
+    to: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<Report, CopyError> {
+    progress(Step::Copying);
+    copy(&source, file.path()).map_err(|source| copy_error(from, to, source))?;
+    // From here on the copy is read: the source's log is no longer held.
+    drop(source);
+    let report = verify(file.path(), from, progress)?;
+    match report.findings.is_empty() {
+        true => Ok(report),
+        false => Err(CopyError::NotFine { path: from.to_owned(), report: Box::new(report) }),
+    }
+}
+
+fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
+    let mut copy = open(to)?;
+    // A copy that is not finished is thrown away: it needs neither a journal nor
+    // syncs, before the one that the whole file gets.
+    set(&copy, "journal_mode", "off")?;
+    copy.pragma_update(None, "synchronous", "off")?;
+    let backup = Backup::new(source, &mut copy)?;
+    match backup.step(ALL_PAGES)? {
+        StepResult::Done => {}
+        _ => {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                None,
+            ));
+        }
+    }
+    drop(backup);
+    // A file that needs no log beside it: it can be looked at without leaving
+    // one, and moved as one file. A server that opens it goes back to a log.
+    set(&copy, "locking_mode", "exclusive")?;
+    set(&copy, "journal_mode", "delete")?;
+    copy.close().map_err(|(_, error)| error)
+}
+
+/// Opens a file that is there, to write to it.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+}
+
+/// Sets what answers with what now holds, and takes no other answer.
+fn set(connection: &Connection, pragma: &str, value: &str) -> rusqlite::Result<()> {
+    let holds: String = connection.pragma_update_and_check(None, pragma, value, |row| row.get(0))?;
+    if holds == value { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+}
+
+fn copy_error(from: &Path, to: &Path, source: rusqlite::Error) -> CopyError {
+    let ours =
+        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    match ours {
+        true => sqlite_error(from, "copying", source).into(),
+        false => CopyError::Copying { from: from.to_owned(), to: to.to_owned(), source },
+    }
+}
+
+/// Checks the copy; what is wrong is told of its source, which has it too.
+fn verify(copy: &Path, of: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
+    let open = || {
+        let mut connection = Connection::open_with_flags(copy, connection::READER_FLAGS)?;
+        connection::configure(&mut connection)?;
+        Ok(connection)
+    };
+    let connection = open().map_err(|source| sqlite_error(of, "opening the copy", source))?;
+    check::check_open(connection, of, &mut |step| progress(Step::Checking(step)))
+}
+
+/// Refuses to copy a database onto itself, whatever the two paths look like.
+pub(super) fn refuse_same_file(one: &Path, other: &Path) -> Result<(), CopyError> {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(first), Ok(second)) if first == second => {
+            Err(CopyError::SameFile(one.to_owned(), other.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
