@@ -18,6 +18,7 @@ mod copy;
 mod draw;
 pub mod export;
 mod filesystem;
+mod found_log;
 mod header;
 mod lock;
 pub mod operator;
@@ -248,7 +249,11 @@ impl SqliteStore {
         let (standing, drawn_now) = draw::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
-        sync_what_was_found(&writing).map_err(|source| sqlite_error(path, "syncing its log", source))?;
+        match options.checkpoints {
+            Checkpoints::Server => sync_what_was_found(&writing)
+                .map_err(|source| sqlite_error(path, "syncing its log", source))?,
+            Checkpoints::External => found_log::write_again(&writing, path)?,
+        }
         connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {

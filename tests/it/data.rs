@@ -578,3 +578,26 @@ fn an_import_is_refused_where_bets_are_no_longer_taken() {
     assert_eq!(again.succeeded(), "bets.csv: 0 bets of 1 agencies stored in draw 1; 1 were stored before\n");
     assert_eq!(snapshot(path).len(), before);
 }
+
+// ---- A replicator -------------------------------------------------------------
+
+/// A replicator that was away must find in the log all that it has not seen.
+#[test]
+fn a_server_that_leaves_the_log_to_a_replicator_goes_on_with_it_when_it_starts_again() {
+    let folder = folder();
+    let external = ["--checkpoints", "external"];
+    let log = folder.path().join("sorteo.db-wal");
+    let mut found = Vec::new();
+    for document in 1..=3 {
+        let mut server = Server::start(folder.path(), &external);
+        assert_eq!(ask(&server, &format!("BET|1|Ana|Paz|{document}|1999-03-17|1")), "ACK|OK");
+        match document {
+            1 => server.process.kill(),
+            _ => drop(server.stop()),
+        }
+        let now = fs::read(&log).unwrap();
+        assert!(now.len() > found.len(), "{} bytes after {}", now.len(), found.len());
+        assert!(now.starts_with(&found), "life {document} wrote over what was there");
+        found = now;
+    }
+}

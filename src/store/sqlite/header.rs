@@ -57,7 +57,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The write-ahead log that belongs to a database.
-fn log_of(path: &Path) -> PathBuf {
+pub(super) fn log_of(path: &Path) -> PathBuf {
     companion(path, "-wal")
 }
 
