@@ -601,3 +601,21 @@ fn a_server_that_leaves_the_log_to_a_replicator_goes_on_with_it_when_it_starts_a
         found = now;
     }
 }
+
+#[test]
+fn the_tables_of_a_replicator_are_no_finding_and_others_are() {
+    let folder = drawn_database(10, 10);
+    let database = folder.path().join("sorteo.db");
+    sql(
+        &database,
+        "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
+         CREATE TABLE _litestream_lock (id INTEGER); INSERT INTO _litestream_seq VALUES (1, 1)",
+    );
+    check(folder.path(), "sorteo.db");
+    run(&mut sorteo(folder.path(), BACKUP)).succeeded();
+    run(&mut sorteo(folder.path(), RESTORE)).succeeded();
+    Server::start(folder.path(), &[]).stop();
+    sql(&database, "CREATE TABLE _litestream_other (id INTEGER)");
+    let found = run(&mut sorteo(folder.path(), ["check", "--database", "sorteo.db"]));
+    assert!(found.stdout.contains("schema: the table _litestream_other is not one of ours"), "{found:#?}");
+}

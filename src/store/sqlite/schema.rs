@@ -71,10 +71,15 @@ pub(super) fn differences(connection: &Connection) -> rusqlite::Result<Vec<Diffe
 }
 
 /// Everything by type and name: the table it belongs to, and its SQL. What
-/// `ANALYZE` makes is left out.
+/// `ANALYZE` makes is left out, and the two tables that Litestream makes in what it
+/// replicates: one it writes to when the log is empty, one it locks.
 fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, [String; 2]>> {
     connection
-        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")?
+        .prepare(
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema
+              WHERE name NOT LIKE 'sqlite_stat%'
+                AND NOT (type = 'table' AND name IN ('_litestream_seq', '_litestream_lock'))",
+        )?
         .query_map([], |row| {
             let text = |column| text(row, column);
             Ok((format!("{} {}", text(0)?, text(1)?), [text(2)?, text(3)?]))
