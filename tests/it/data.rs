@@ -70,8 +70,12 @@ fn import(folder: &Path, rows: &str) -> Finished {
 
 /// A closed database whose draw of agencies 1 and 2 is made.
 fn drawn_database(bets: u32, winning: u32) -> TempDir {
+    drawn_database_of(&seed_rows(bets, winning))
+}
+
+fn drawn_database_of(rows: &str) -> TempDir {
     let folder = folder();
-    import(folder.path(), &seed_rows(bets, winning)).succeeded();
+    import(folder.path(), rows).succeeded();
     let server = Server::start(folder.path(), &["--agencies", "2"]);
     assert_eq!(ask(&server, "DONE|1"), "ACK_DONE|OK");
     assert_eq!(ask(&server, "DONE|2"), "ACK_DONE|OK");
@@ -423,7 +427,10 @@ fn nothing_that_is_written_as_csv_is_a_formula_and_json_lines_are_exact() {
 
 #[test]
 fn more_than_one_piece_is_written_out_whole_and_in_order() {
-    let folder = drawn_database(25_000, 2);
+    // Pieces end within an agency's bets, and the first have none of agency 2.
+    let agency = |bet: u32| if bet < 24_000 { 1 } else { 2 };
+    let row = |bet: u32| format!("{},Ana María,Paz,{bet},1999-03-17,7574\n", agency(bet));
+    let folder = drawn_database_of(&(0..25_000).map(row).collect::<String>());
     let read = |args: &[&str]| -> Vec<(u32, u32)> {
         let finished = export(folder.path(), args.iter().copied());
         let mut reader = csv::Reader::from_reader(finished.succeeded().as_bytes());
@@ -440,8 +447,9 @@ fn more_than_one_piece_is_written_out_whole_and_in_order() {
     bets.retain(|(agency, _)| *agency == 2);
     assert_eq!(seconds, bets);
     let results = read(&["results"]);
-    assert_eq!(results.len(), 12_500);
+    assert_eq!(results.len(), 25_000);
     assert!(results.is_sorted_by(|a, b| a < b), "by agency, then in stored order, each once");
+    assert_eq!(read(&["results", "--agency", "2"]), seconds);
 }
 
 #[test]
