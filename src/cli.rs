@@ -28,7 +28,7 @@ use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::agency::AgencyError;
-use crate::config::{ConfigError, database_path};
+use crate::config::{ConfigError, Flags, database, flags as config_flags, process_environment};
 use crate::event;
 use crate::import::ImportError;
 use crate::store::Standing;
@@ -125,10 +125,14 @@ Examples:
 /// Which database a command is about.
 #[derive(Debug, clap::Args)]
 struct DatabaseArg {
-    /// The database file
-    #[arg(long = "database", value_name = "FILE", env = "SORTEO_DATABASE", default_value = "sorteo.db",
-          value_parser = database_path)]
-    path: PathBuf,
+    #[command(flatten)]
+    flags: Flags<config_flags::Database>,
+}
+
+impl DatabaseArg {
+    fn path(&self) -> Result<PathBuf, Failure> {
+        Ok(database(&self.flags, &process_environment()?)?)
+    }
 }
 
 /// Why a command failed, which decides what the program exits with.

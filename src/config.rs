@@ -92,6 +92,13 @@ impl ServeConfig {
     }
 }
 
+/// The database that a command is about: the one that `serve` would take, as far as
+/// no flag says otherwise.
+pub fn database(flags: &Flags<flags::Database>, environment: &Environment) -> Result<PathBuf, ConfigError> {
+    let layers = Layers::of_serve(flags, None, environment)?;
+    Ok(PathBuf::from(required(layers.text("database")?)))
+}
+
 /// Files beside the connections: database, log, lock, readers, sockets of ours.
 const FILES_BESIDE_CONNECTIONS: u64 = 64;
 

@@ -1,15 +1,14 @@
 //! `sorteo check`: verifies a database, beside a running server or without one.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::upload::bar;
-use super::{Failure, say, say_json};
-use crate::config::database_path;
+use super::{DatabaseArg, Failure, say, say_json};
 use crate::store::sqlite::check::{Report, Step, check};
 
 /// Between two pictures of the spinner: SQLite says nothing while it reads.
@@ -28,9 +27,8 @@ Examples:
   sorteo check --database sorteo.db
   sorteo check --database sorteo.db --json | jq .findings")]
 pub(super) struct Args {
-    /// The database file
-    #[arg(long, value_name = "FILE", value_parser = database_path)]
-    database: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArg,
     /// Print one line of JSON, with the findings too
     #[arg(long)]
     json: bool,
@@ -51,10 +49,11 @@ struct Told<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let report = check_shown(&args.database)?;
+    let database = args.database.path()?;
+    let report = check_shown(&database)?;
     if args.json {
         say_json(&Told {
-            database: &args.database,
+            database: &database,
             fine: report.found_all() == 0,
             draws: report.draws,
             batches: report.batches,
@@ -63,13 +62,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             findings: &report.findings,
             more: report.more,
         })?;
-        return conclude(&report, &args.database);
+        return conclude(&report, &database);
     }
     tell_findings(&report)?;
-    conclude(&report, &args.database)?;
+    conclude(&report, &database)?;
     say!(
         "{}: fine: {} draws, {} batches, {} bets, {} winners",
-        args.database.display(),
+        database.display(),
         report.draws,
         report.batches,
         report.bets,

@@ -1,7 +1,7 @@
 //! `sorteo draw`: what an operator does to the draws of a database, beside a
 //! running server or without one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -97,12 +97,12 @@ Examples:
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Open { database, agencies, winning_number, json } => {
-            open(database, Terms { agencies: *agencies, winning_number: *winning_number }, *json)
+            open(&database.path()?, Terms { agencies: *agencies, winning_number: *winning_number }, *json)
         }
-        Command::List { database, json } => list(database, *json),
-        Command::Show { id, database, json } => show(database, id.map(DrawId), *json),
+        Command::List { database, json } => list(&database.path()?, *json),
+        Command::Show { id, database, json } => show(&database.path()?, id.map(DrawId), *json),
         Command::CloseAgency { id, reason, force, database, json } => {
-            close_agency(database, *id, reason, *force, *json)
+            close_agency(&database.path()?, *id, reason, *force, *json)
         }
     }
 }
@@ -116,9 +116,9 @@ impl From<OperatorError> for Failure {
     }
 }
 
-fn open(database: &DatabaseArg, terms: Terms, json: bool) -> Result<(), Failure> {
-    let standing = Operator::open(&database.path)?.open_draw(terms)?;
-    let draw = find(&Overview::open(&database.path)?, Some(standing.draw), &database.path)?;
+fn open(database: &Path, terms: Terms, json: bool) -> Result<(), Failure> {
+    let standing = Operator::open(database)?.open_draw(terms)?;
+    let draw = find(&Overview::open(database)?, Some(standing.draw), database)?;
     if json {
         return say_json(&draw);
     }
@@ -134,8 +134,8 @@ fn open(database: &DatabaseArg, terms: Terms, json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn list(database: &DatabaseArg, json: bool) -> Result<(), Failure> {
-    let draws = Overview::open(&database.path)?.draws(DRAWS_LISTED_MAX)?;
+fn list(database: &Path, json: bool) -> Result<(), Failure> {
+    let draws = Overview::open(database)?.draws(DRAWS_LISTED_MAX)?;
     if json {
         return say_json(&draws);
     }
@@ -156,10 +156,10 @@ fn list(database: &DatabaseArg, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(database: &DatabaseArg, id: Option<DrawId>, json: bool) -> Result<(), Failure> {
-    let overview = Overview::open(&database.path)?;
+fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> {
+    let overview = Overview::open(database)?;
     let detail = overview.detail(id, &mut Tally::default())?;
-    let Detail { draw, agencies } = detail.ok_or_else(|| no_draw(id, &database.path))?;
+    let Detail { draw, agencies } = detail.ok_or_else(|| no_draw(id, database))?;
     if json {
         return say_json(&serde_json::json!({ "draw": draw, "agencies": agencies }));
     }
@@ -197,13 +197,13 @@ fn show(database: &DatabaseArg, id: Option<DrawId>, json: bool) -> Result<(), Fa
 }
 
 fn close_agency(
-    database: &DatabaseArg,
+    database: &Path,
     agency: AgencyId,
     reason: &str,
     force: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    let closed = Operator::open(&database.path)?.close_agency(agency, reason, force)?;
+    let closed = Operator::open(database)?.close_agency(agency, reason, force)?;
     let ClosedAgency { bets, standing, drawn_now } = closed;
     if drawn_now {
         // Told by whoever makes a draw, and by nobody else.
@@ -211,7 +211,7 @@ fn close_agency(
         log_draw(&standing);
     }
     if json {
-        let draw = find(&Overview::open(&database.path)?, Some(standing.draw), &database.path)?;
+        let draw = find(&Overview::open(database)?, Some(standing.draw), database)?;
         return say_json(&serde_json::json!({ "agency": agency.0, "bets": bets, "draw": draw }));
     }
     let draw = standing.draw;
@@ -223,11 +223,11 @@ fn close_agency(
     Ok(())
 }
 
-fn find(overview: &Overview, id: Option<DrawId>, path: &std::path::Path) -> Result<Draw, Failure> {
+fn find(overview: &Overview, id: Option<DrawId>, path: &Path) -> Result<Draw, Failure> {
     Ok(overview.draw(id)?.ok_or_else(|| no_draw(id, path))?)
 }
 
-fn no_draw(id: Option<DrawId>, path: &std::path::Path) -> anyhow::Error {
+fn no_draw(id: Option<DrawId>, path: &Path) -> anyhow::Error {
     match id {
         Some(id) => anyhow!("{} has no draw {id}: see `sorteo draw list`", path.display()),
         None => OperatorError::NoDraw(PathBuf::from(path)).into(),

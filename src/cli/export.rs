@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use super::copying::tidy_on_signals;
-use super::{Failure, say};
-use crate::config::database_path;
+use super::{DatabaseArg, Failure, say};
 use crate::lottery::{AgencyId, DrawId};
 use crate::store::sqlite::export::{Export, ExportError, ExportedBet, Subject};
 use crate::unfinished::Unfinished;
@@ -20,16 +19,20 @@ const COLUMNS: [&str; 8] =
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The CSV has a header. A name, document or birthdate that a spreadsheet would take for
-a formula (it begins with = + - @, a tab or a carriage return) gets an apostrophe in
-front; the JSON lines hold what is stored, to the letter. Works beside a running
-server; of an open draw, the bets come that are stored when it begins.")]
+The CSV has a header. A name, document or birthdate that a spreadsheet would
+take for a formula (it begins with = + - @, a tab or a carriage return) gets an
+apostrophe in front; the JSON lines hold what is stored, to the letter. Works
+beside a running server; of an open draw, the bets come that are stored when it
+begins.
+
+Examples:
+  sorteo export results --draw 1 --out winners.csv
+  sorteo export bets --format jsonl --agency 3 | gzip > bets-3.jsonl.gz")]
 pub(super) struct Args {
     /// The winning bets of a draw, or all its bets
     subject: SubjectName,
-    /// The database file
-    #[arg(long, value_name = "FILE", value_parser = database_path)]
-    database: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArg,
     /// Which draw [default: the newest; for results, the newest that is made]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
@@ -60,11 +63,12 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let database = args.database.path()?;
     let subject = match args.subject {
         SubjectName::Results => Subject::Results,
         SubjectName::Bets => Subject::Bets,
     };
-    let export = Export::open(&args.database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))
+    let export = Export::open(&database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))
         .map_err(failure)?;
     match &args.out {
         Some(path) => write_file(export, args.format, path, args.force),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use log::LevelFilter;
+use serde_json::json;
 
 use super::upload::bar;
-use super::{Failure, say};
-use crate::config::database_path;
+use super::{DatabaseArg, Failure, log_draw, say, say_json};
+use crate::store::sqlite::operator::Operator;
 use crate::store::sqlite::{Event, Options, SqliteStore};
 use crate::{event, import, logging};
 
@@ -19,37 +20,34 @@ const READERS: u32 = 1;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 FILE is CSV without a header: agency, first name, last name, document, birthdate
-(YYYY-MM-DD), number. Every row is checked before one is stored. The bets go into the
-newest draw, which must be open; no agency is done by it. The same file is stored once
-however often it is imported, and one that was interrupted goes on. No server may run
-on the database; it is made if it is missing.")]
+(YYYY-MM-DD), number. Every row is checked before one is stored. The bets go
+into the newest draw, which must be open; no agency is done by it. The same file
+is stored once however often it is imported, and one that was interrupted goes
+on. No server may run on the database; it is made if it is missing.
+
+Examples:
+  sorteo import bets.csv --database lottery.db")]
 pub(super) struct Args {
     /// The bets of all agencies
     file: PathBuf,
-    /// The database file
-    #[arg(long, value_name = "FILE", value_parser = database_path)]
-    database: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArg,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let database = args.database.path()?;
     logging::init(LevelFilter::Info, logging::Format::default());
     let checked = import::check(&args.file)?;
-    let options = Options { readers: READERS, ..Options::new(&args.database) };
+    let options = Options { readers: READERS, ..Options::new(&database) };
     // A draw that was due is made as the database is opened.
-    let (store, _) = SqliteStore::open(
-        &options,
-        Arc::new(|told| match told {
-            Event::Drawn(standing) => event!(
-                Info,
-                "sorteo",
-                Success,
-                draw = standing.draw,
-                bets = standing.bets,
-                winners = standing.winners
-            ),
-            Event::Failed(error) => event!(Error, "write_database", Fail, error = error),
-        }),
-    )?;
+    let observer = Arc::new(|told| match told {
+        Event::Drawn(standing) => log_draw(&standing),
+        Event::Failed(error) => event!(Error, "write_database", Fail, error = error),
+    });
+    let (store, _) = SqliteStore::open(&options, observer)?;
     let bar = if std::io::stderr().is_terminal() { bar("bets stored") } else { ProgressBar::hidden() };
     let imported = checked.store_in(&store, &mut |stored, all| {
         bar.set_length(all);
@@ -58,6 +56,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     bar.finish_and_clear();
     store.close();
     let imported = imported?;
+    let stored = format!(
+        "{} of {} bets from {}",
+        imported.stored,
+        imported.stored + imported.before,
+        args.file.display()
+    );
+    Operator::open(&database)?.note_import(imported.draw, &stored)?;
+    if args.json {
+        return say_json(&json!({
+            "file": args.file,
+            "draw": imported.draw.0,
+            "agencies": imported.agencies,
+            "stored": imported.stored,
+            "before": imported.before,
+        }));
+    }
     let before = match imported.before {
         0 => String::new(),
         before => format!("; {before} were stored before"),

@@ -2,35 +2,54 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::copying::{Progress, tidy_on_signals, with_findings};
-use super::{Failure, say};
-use crate::config::database_path;
+use super::{DatabaseArg, Failure, say, say_json};
 use crate::store::sqlite::restore::restore;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-No server may run on the database. FILE is verified as `sorteo check` does before
-anything is changed, and stays as it is. What was there before is kept beside the
-database as NAME.before-restore-TIME, and is never deleted. A restore that dies leaves
-the old database or the new one: the server that starts next finishes it if need be.")]
+No server may run on the database. FILE is verified as `sorteo check` does
+before anything is changed, and stays as it is. What was there before is kept
+beside the database as NAME.before-restore-TIME, and is never deleted. A restore
+that dies leaves the old database or the new one: the server that starts next
+finishes it if need be.
+
+Examples:
+  sorteo restore /backups/monday.db --database lottery.db")]
 pub(super) struct Args {
     /// What to restore: a backup, or any other database of this program
     file: PathBuf,
-    /// The database file
-    #[arg(long, value_name = "FILE", value_parser = database_path)]
-    database: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArg,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    tidy_on_signals(&args.database)?;
+    let database = args.database.path()?;
+    tidy_on_signals(&database)?;
     let progress = Progress::new();
-    let restored = restore(&args.file, &args.database, &mut |step| progress.step(step));
+    let restored = restore(&args.file, &database, &mut |step| progress.step(step));
     drop(progress);
     let restored = with_findings(restored)??;
     let report = restored.report;
+    if args.json {
+        return say_json(&json!({
+            "database": database,
+            "from": args.file,
+            "draws": report.draws,
+            "batches": report.batches,
+            "bets": report.bets,
+            "winners": report.winners,
+            "kept": restored.kept,
+        }));
+    }
     say!(
         "{}: restored {} draws, {} bets, {} winners from {}",
-        args.database.display(),
+        database.display(),
         report.draws,
         report.bets,
         report.winners,

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Command, ValueHint};
 
-use super::settings::{AGENCY, AGENCY_ID, Default, SERVE, SERVER, Setting, Values};
+use super::settings::{AGENCY, AGENCY_ID, DATABASE, Default, SERVE, SERVER, Setting, Values};
 
 /// Which settings a command has as flags.
 pub trait Table: Clone + std::fmt::Debug {
@@ -20,6 +20,9 @@ pub enum Serve {}
 /// What an uploading agency can be told.
 #[derive(Clone, Copy, Debug)]
 pub enum Agency {}
+/// What a command on a database can be told.
+#[derive(Clone, Copy, Debug)]
+pub enum Database {}
 /// What a question to a server can be told.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {}
@@ -32,6 +35,9 @@ impl Table for Serve {
 }
 impl Table for Agency {
     const SETTINGS: &'static [Setting] = AGENCY;
+}
+impl Table for Database {
+    const SETTINGS: &'static [Setting] = &[DATABASE];
 }
 impl Table for Question {
     const SETTINGS: &'static [Setting] = &[SERVER];

@@ -45,8 +45,8 @@ pub enum Group {
     Operators,
     /// What is logged.
     Log,
-    /// An agency's own: no heading.
-    Agency,
+    /// What the other commands have: no heading.
+    Commands,
 }
 
 impl Group {
@@ -59,7 +59,7 @@ impl Group {
             Self::Database => Some("Database"),
             Self::Operators => Some("Operators"),
             Self::Log => Some("Log"),
-            Self::Agency => None,
+            Self::Commands => None,
         }
     }
 }
@@ -261,6 +261,9 @@ pub const VARIABLE_PREFIX: &str = "SORTEO_";
 /// The variable that names the configuration file.
 pub const CONFIG_VARIABLE: &str = "SORTEO_CONFIG";
 
+/// Where bets are kept, unless somebody says otherwise.
+const DEFAULT_DATABASE: &str = "sorteo.db";
+
 /// Where a server listens and an agency looks for it. The port is the seeds'.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:12345";
 /// Free disk that a server should have: twice what the write-ahead log may grow to.
@@ -382,7 +385,7 @@ pub const SERVE: &[Setting] = &[
         group: Group::Database,
         meaning: "Database file, made if it is missing",
         values: Values::Database,
-        default: Default::Text("sorteo.db"),
+        default: Default::Text(DEFAULT_DATABASE),
     },
     Setting {
         key: "readers",
@@ -427,10 +430,19 @@ pub const SERVE_ALIASES: &[Alias] = &[
     Alias { name: "LOGGING_LEVEL", key: "log_level", read: str::to_owned },
 ];
 
+/// The database of a command that looks at one, or changes one.
+pub(super) const DATABASE: Setting = Setting {
+    key: "database",
+    group: Group::Commands,
+    meaning: "Database file",
+    values: Values::Database,
+    default: Default::Text(DEFAULT_DATABASE),
+};
+
 /// Where an agency finds its server.
 pub(super) const SERVER: Setting = Setting {
     key: "server",
-    group: Group::Agency,
+    group: Group::Commands,
     meaning: "The server's address",
     values: Values::Address,
     default: Default::Text(DEFAULT_ADDRESS),
@@ -438,7 +450,7 @@ pub(super) const SERVER: Setting = Setting {
 /// Who an agency is.
 pub(super) const AGENCY_ID: Setting = Setting {
     key: "agency",
-    group: Group::Agency,
+    group: Group::Commands,
     meaning: "The agency's number",
     values: Values::Number(Unit::Count, 0, U32_MAX),
     default: Default::Required,
@@ -450,21 +462,21 @@ pub const AGENCY: &[Setting] = &[
     AGENCY_ID,
     Setting {
         key: "file",
-        group: Group::Agency,
+        group: Group::Commands,
         meaning: "CSV file of bets: first name, last name, document, birthdate, number; no header",
         values: Values::File,
         default: Default::Unset("one bet from NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO"),
     },
     Setting {
         key: "batch",
-        group: Group::Agency,
+        group: Group::Commands,
         meaning: "Most bets in one batch; a batch is never over 8 KiB",
         values: Values::Number(Unit::Count, 1, 10_000),
         default: Default::Number(|| AGENCY_BATCH),
     },
     Setting {
         key: "give_up_after",
-        group: Group::Agency,
+        group: Group::Commands,
         meaning: "Seconds to go on trying while the server cannot be reached",
         values: Values::Number(Unit::Seconds, 1, 86_400),
         default: Default::Number(|| AGENCY_PATIENCE_SECONDS),

@@ -75,6 +75,26 @@ fn a_file_that_is_no_database_of_ours_is_refused_with_74_and_left_as_it_is() {
 }
 
 #[test]
+fn a_command_on_a_database_takes_the_one_that_serve_would_take() {
+    let folder = folder();
+    let path = folder.path();
+    Server::start_command(&mut sorteo(path, ["serve", "--listen", "127.0.0.1:0", "--database", "a.db"]))
+        .unwrap()
+        .stop();
+    fs::write(path.join("sorteo.toml"), "database = \"a.db\"\n").unwrap();
+    let check = |variables: &[(&str, &str)], args: &[&str]| {
+        run(sorteo(path, ["check"]).args(args).envs(variables.iter().copied()))
+    };
+    assert_names(check(&[], &["--database", "a.db"]).succeeded(), &["a.db: fine"]);
+    assert_names(check(&[("SORTEO_DATABASE", "a.db")], &[]).succeeded(), &["a.db: fine"]);
+    assert_names(check(&[("SORTEO_CONFIG", "sorteo.toml")], &[]).succeeded(), &["a.db: fine"]);
+    let flag_wins = check(&[("SORTEO_DATABASE", "b.db")], &["--database", "a.db"]);
+    assert_names(flag_wins.succeeded(), &["a.db: fine"]);
+    let nothing_set = check(&[("SORTEO_DATABASE", "")], &[]);
+    assert_names(nothing_set.failed(74), &["there is no database sorteo.db"]);
+}
+
+#[test]
 fn a_database_where_nothing_can_be_written_is_refused_with_74() {
     // Permissions do not bind root; the system's own folders do.
     let (folder, path) = (folder(), "/proc/sorteo-test.db");
@@ -136,7 +156,8 @@ fn what_is_typed_wrong_exits_with_2_and_is_named() {
         (&["serve", "--nope"], &["--nope"]),
         (&["serve", "--agencies"], &["--agencies", "value"]),
         (&["nope"], &["nope", "subcommand"]),
-        (&["check"], &["required"]),
+        (&["check", "--database", "mysql://u@h/d"], &["--database", "`mysql://`"]),
+        (&["backup"], &["required"]),
         (&["generate"], &["required"]),
         (&["upload", "--file", "a.csv"], &["no agency", "--agency", "SORTEO_AGENCY"]),
         (&["upload", "--agency", "one", "--file", "a.csv"], &["--agency", "`one`"]),

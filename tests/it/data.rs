@@ -327,6 +327,21 @@ fn what_was_there_is_kept_with_its_log_and_can_be_opened() {
 }
 
 #[test]
+fn what_a_restore_did_is_told_to_programs() {
+    let folder = drawn_database(10, 10);
+    let path = folder.path();
+    run(&mut sorteo(path, ["backup", "saved.db"])).succeeded();
+    let told = run(&mut sorteo(path, ["restore", "saved.db", "--json"]));
+    let told: serde_json::Value = serde_json::from_str(told.succeeded()).unwrap();
+    assert_eq!((&told["database"], &told["from"]), (&"sorteo.db".into(), &"saved.db".into()));
+    assert_eq!((&told["draws"], &told["bets"], &told["winners"]), (&1.into(), &10.into(), &1.into()));
+    assert!(path.join(told["kept"].as_str().unwrap()).exists());
+    let into_nothing = run(&mut sorteo(path, ["restore", "saved.db", "--json", "--database", "new.db"]));
+    let told: serde_json::Value = serde_json::from_str(into_nothing.succeeded()).unwrap();
+    assert_eq!(told["kept"], serde_json::Value::Null);
+}
+
+#[test]
 fn a_restore_that_cannot_be_is_refused_and_changes_nothing() {
     let folder = drawn_database(100, 10);
     let path = folder.path();
@@ -505,12 +520,23 @@ fn a_seeds_file_is_imported_once_under_the_name_of_its_digest() {
         again.succeeded(),
         "bets.csv: 0 bets of 2 agencies stored in draw 1; 101 were stored before\n"
     );
+    let told = run(&mut sorteo(folder.path(), ["import", "bets.csv", "--json"]));
+    let told: serde_json::Value = serde_json::from_str(told.succeeded()).unwrap();
+    assert_eq!((&told["draw"], &told["stored"], &told["before"]), (&1.into(), &0.into(), &101.into()));
     assert!(check(folder.path(), "sorteo.db").contains("2 batches, 101 bets"));
     let database = folder.path().join("sorteo.db");
     let name: String = Sha256::digest(rows.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let named = format!("SELECT sum(bet_count) FROM batches WHERE upload = '{name}'");
     assert_eq!(number(&database, &named), 101);
     assert_eq!(number(&database, "SELECT count(*) FROM done_agencies"), 0, "agencies go on betting");
+    let noted = |stored: u64| {
+        let detail = format!("{stored} of 101 bets from bets.csv");
+        number(
+            &database,
+            &format!("SELECT count(*) FROM audit WHERE action = 'import' AND detail = '{detail}'"),
+        )
+    };
+    assert_eq!((noted(101), noted(0)), (1, 2), "all three are in the audit");
     // In the order of the file, for each agency.
     let order =
         "SELECT count(*) FROM bets WHERE agency = 1 AND CAST(document AS INTEGER) = 3000000 + 2 * (id - 1)";

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
 use super::header::{self, refuse_foreign_file};
-use super::{OpenError, restore, sqlite_error, startup};
+use super::{OpenError, filesystem, restore, sqlite_error, startup};
 pub(super) use crate::unfinished::folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
@@ -111,6 +111,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 /// Opens a connection to change an existing database, beside a running server or
 /// without one. Checkpoints stay with the server.
 pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
+    filesystem::refuse_network(path)?;
     let connection =
         open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     startup::verify(&connection, path)?;

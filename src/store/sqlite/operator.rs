@@ -1,5 +1,5 @@
 //! What an operator does to a database: opens the next draw, closes an agency that
-//! stays silent. Beside a running server or without one: as with the server's own
+//! stays silent, notes what was imported. Beside a running server or without one: as with the server's own
 //! writer, every rule is decided inside the write transaction.
 //!
 //! What is done is noted in the table `audit` in the same transaction.
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, connection, draw, is_one_line, newest_standing, now, settings, sqlite_error};
+use super::{
+    OpenError, connection, draw, is_one_line, newest_standing, now, one_line, settings, sqlite_error,
+};
 use crate::lottery::{AgencyId, DrawId};
 use crate::store::{Closing, DoneBy, Standing};
 
@@ -143,13 +145,20 @@ impl Operator {
             }
             match draw::close_agency(transaction, agency, None, DoneBy::Operator)? {
                 (Ok(Closing::Now), drawn_now) => {
-                    note(transaction, draw, agency, bets, reason.trim())?;
+                    let detail = format!("agency {agency} closed with {bets} bets: {}", reason.trim());
+                    note(transaction, "close-agency", draw, &detail)?;
                     Ok(Ok(ClosedAgency { bets, standing: newest_standing(transaction)?, drawn_now }))
                 }
                 // Without a count nothing can mismatch.
                 (Ok(Closing::Before) | Err(_), _) => Ok(Err(OperatorError::DoneBefore { agency, draw })),
             }
         })
+    }
+
+    /// Notes in the audit that bets were imported into a draw.
+    pub fn note_import(&mut self, draw: DrawId, what: &str) -> Result<(), OperatorError> {
+        let detail = one_line(what);
+        self.change(|transaction, _| Ok(Ok(note(transaction, "import", draw, &detail)?)))
     }
 
     /// Runs one change in one transaction; one that is refused leaves nothing.
@@ -173,16 +182,11 @@ impl Operator {
     }
 }
 
-fn note(
-    transaction: &Transaction<'_>,
-    draw: DrawId,
-    agency: AgencyId,
-    bets: u64,
-    reason: &str,
-) -> rusqlite::Result<()> {
+/// Adds a row to the audit.
+fn note(transaction: &Transaction<'_>, action: &str, draw: DrawId, detail: &str) -> rusqlite::Result<()> {
     transaction.execute(
-        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, 'close-agency', $2, $3)",
-        params![now(), draw.0, format!("agency {agency} closed with {bets} bets: {reason}")],
+        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, $2, $3, $4)",
+        params![now(), action, draw.0, detail],
     )?;
     Ok(())
 }

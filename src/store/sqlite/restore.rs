@@ -31,7 +31,7 @@ use rusqlite::{Connection, params};
 use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
 use super::lock::LockFile;
-use super::{OpenError, connection, now, one_line, sqlite_error};
+use super::{OpenError, connection, filesystem, now, one_line, sqlite_error};
 use crate::store::sqlite::header::companion;
 use crate::unfinished::{Unfinished, UnfinishedError, folder_of, sync_folder_of};
 
@@ -95,6 +95,7 @@ fn refuse_target(database: &Path) -> Result<(), OpenError> {
     if !folder.is_dir() {
         return Err(OpenError::NoFolder(folder));
     }
+    filesystem::refuse_network(database)?;
     match fs::symlink_metadata(database) {
         Ok(found) if !found.is_file() => Err(OpenError::NotAFile(database.to_owned())),
         _ => Ok(()),
