@@ -10,7 +10,7 @@
 #   2. Each alert has its test, a summary, a description, and a section in
 #      docs/operating.md.
 #   3. Every expression of the dashboard parses, and alerts and dashboard name no
-#      metric and no label that the table of metrics in docs/operating.md has not.
+#      metric and no label that the table of metrics in docs/http.md has not.
 #   4. With a scrape of a real server (`curl --output FILE http://…/metrics`): what
 #      that table lists, and nothing else, is in it, and promtool finds nothing wrong
 #      with it. A refusal is counted only once there was one: let the server refuse
