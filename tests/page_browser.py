@@ -6,6 +6,7 @@ its driver and axe-core, which knows the rules of accessibility, are installed w
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ import zipfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVERS = ("chromedriver",)
-PACKAGES = ("chromium", "chromium-driver", "fonts-liberation")
+PACKAGES = ("chromium", "chromium-driver", "fonts-liberation", "python3-pip")
 # The wheel carries axe-core 4.12.1 as one file; nothing else of it is used.
 AXE_PACKAGE = "axe-playwright-python==0.1.8"
 AXE_FILE = "axe_playwright_python/axe.min.js"
@@ -45,7 +46,7 @@ def find(names):
 
 def install():
     """What is missing, as .ci/run does it."""
-    if find(BROWSERS) and find(DRIVERS):
+    if find(BROWSERS) and find(DRIVERS) and importlib.util.find_spec("pip"):
         return
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     subprocess.run([*sudo, "apt-get", "update", "-qq"], check=True)
@@ -74,6 +75,9 @@ def axe_source():
 class Browser:
     """One window of one browser. Use as a context: it ends both the browser and its driver."""
 
+    def __init__(self, patience_s=20):
+        self.patience_s = patience_s
+
     def __enter__(self):
         install()
         self.axe = axe_source()
@@ -85,6 +89,8 @@ class Browser:
             self.base = f"http://127.0.0.1:{self.driver_port()}"
             self.base += "/session/" + self.open_session()
             self.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)
+            # Not UTC, in which a time zone that is forgotten would not be noticed.
+            self.cdp("Emulation.setTimezoneOverride", timezoneId="America/Argentina/Buenos_Aires")
         except BaseException:
             self.__exit__()
             raise
@@ -163,18 +169,18 @@ class Browser:
         return self.js("const e = document.querySelector(arguments[0]);"
                        "return e && e.checkVisibility({visibilityProperty: true}) ? e.innerText.trim() : null", selector)
 
-    def wait(self, what, script, *args, deadline_s=20):
+    def wait(self, script, *args, deadline_s=None):
         """Waits for a script to be true; answers whether it came to be."""
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + (deadline_s or self.patience_s)
         while not self.js(f"return Boolean({script})", *args):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.03)
         return True
 
-    def wait_text(self, selector, part, deadline_s=20):
+    def wait_text(self, selector, part):
         seen = "((document.querySelector(arguments[0]) ?? {}).innerText ?? '').includes(arguments[1])"
-        return self.wait(part, seen, selector, part, deadline_s=deadline_s)
+        return self.wait(seen, selector, part)
 
     # ── What it looks on ──
 
