@@ -179,7 +179,9 @@ class Browser:
         return True
 
     def wait_text(self, selector, part):
-        seen = "((document.querySelector(arguments[0]) ?? {}).innerText ?? '').includes(arguments[1])"
+        # What is hidden has an innerText, too.
+        seen = """[...document.querySelectorAll(arguments[0])].some(
+          (e) => e.checkVisibility() && e.innerText.includes(arguments[1]))"""
         return self.wait(seen, selector, part)
 
     # ── What it looks on ──

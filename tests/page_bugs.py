@@ -94,7 +94,6 @@ BUGS = [
     ("earlier", JS, "return fetched?.draw.id === chosen ? fetched : null;",
      "return fetched?.draw.id === chosen && !$('agency-rows').children[2]?.hidden && status.draw.bets < 60000 ? fetched : status;",
      "stays when news"),
-    ("earlier", JS, "addEventListener('popstate', follow);\naddEventListener('hashchange', follow);", "", "way back"),
     ("earlier", JS, "  addEventListener('popstate', follow);\n  addEventListener('hashchange', follow);\n", "", "way back"),
     ("earlier", JS, "chosen = chosenByAddress();\nlisten", "listen", "by its address"),
     ("earlier", JS, "    choose(null);\n", "", "back to the newest"),
@@ -164,6 +163,7 @@ BUGS = [
     ("thousand", JS, "scroller.tabIndex = 0;", "scroller.tabIndex = -1;", "that the keyboard scrolls"),
     ("thousand", CSS, "  .figures dd { font-size: 1.5rem; }", "  .figures dd { font-size: 4rem; width: 5rem; }", "fits 360 px"),
     ("empty", JS, "if (listed === 0) parts.push(t('noAgency'));", "if (listed === 0) parts.push('');", "nothing yet: told"),
+    ("empty", JS, "!status.draw && chosen === null ? t('noDraw')", "chosen === 0 ? t('noDraw')", "no draw: told"),
 ]
 
 

@@ -71,8 +71,9 @@ class World:
         self.__dict__.update(rest)
 
     def status(self):
+        newest = self.draws[-1].whole() if self.draws else {"draw": None, "agencies": [], "agencies_omitted": 0}
         return {"version": "0.1.0", "started_at": "2026-11-22T07:00:00.000Z", "now": "2026-11-22T07:10:00.000Z",
-                **self.draws[-1].whole(), "bets_per_second": self.per_second, "refused": self.refused,
+                **newest, "bets_per_second": self.per_second, "refused": self.refused,
                 "connections": self.connections, "queue": self.queue, "ready": self.ready,
                 "draws": [draw.brief() for draw in reversed(self.draws)]}
 
