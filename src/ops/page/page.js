@@ -98,7 +98,7 @@ const TEXT = {
     agencyOpen: 'Not done yet',
     agencyNever: 'Was not done',
     rate: 'Bets a second',
-    rateText: { one: 'Now {now} a second; at most {highest} in the last {n} second.', other: 'Now {now} a second; at most {highest} in the last {n} seconds.' },
+    rateText: { one: 'Now {now} a second; at most {highest} in the last second.', other: 'Now {now} a second; at most {highest} in the last {n} seconds.' },
     rateNone: 'No second has been measured yet.',
     twoMinutesAgo: '2 min ago',
     now: 'now',
