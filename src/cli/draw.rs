@@ -152,7 +152,7 @@ fn list(database: &Path, json: bool) -> Result<(), Failure> {
             draw.drawn_at.clone().unwrap_or_default(),
         ]);
     }
-    say!("{table}")?;
+    say!("{}", table.trim_fmt())?;
     Ok(())
 }
 
@@ -192,7 +192,7 @@ fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> 
             winners(&draw, agency.winners),
         ]);
     }
-    say!("{table}")?;
+    say!("{}", table.trim_fmt())?;
     Ok(())
 }
 
