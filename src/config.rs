@@ -19,6 +19,7 @@ pub use self::flags::Flags;
 pub use self::layers::{ConfigError, Environment, Holding, Layers, Source, process_environment};
 use crate::logging::Format;
 use crate::lottery::AgencyId;
+use crate::ops;
 use crate::server::Limits;
 use crate::store::sqlite;
 use crate::wire::WireLimits;
@@ -86,7 +87,8 @@ impl ServeConfig {
     /// What the system does not allow, and the server runs with all the same;
     /// `files` is how many it may have open, 0 where that is not known.
     pub fn warnings(&self, files: u64) -> Vec<String> {
-        let needed = self.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+        let operators = self.ops_listen.map_or(0, |_| ops::FILES_MAX);
+        let needed = self.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS + operators;
         let few = || format!("the system allows {files} open files, max_connections needs {needed}");
         (files > 0 && files < needed).then(few).into_iter().collect()
     }

@@ -35,6 +35,8 @@ use crate::service::Service;
 use crate::store::Store;
 use crate::store::sqlite::overview::Overview;
 
+/// Open files that it may need: a connection each, and some of its own.
+pub const FILES_MAX: u64 = http::CONNECTIONS_MAX as u64 + 16;
 /// How long what is being answered may take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::event;
 
 /// Most connections at once; one more waits. Each open page holds one.
-const CONNECTIONS_MAX: usize = 256;
+pub(super) const CONNECTIONS_MAX: usize = 256;
 /// A request's head arrives whole within this time, and a kept connection asks
 /// again within it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

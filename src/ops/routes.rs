@@ -90,9 +90,8 @@ async fn readiness<S: Store>(State(watch): Watching<S>) -> Response {
     (code, Json(readiness)).into_response()
 }
 
-async fn metrics<S: Store>(State(watch): Watching<S>) -> Result<Response, Refusal> {
-    let text = watch.metrics().await?;
-    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+async fn metrics<S: Store>(State(watch): Watching<S>) -> Response {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], watch.metrics().await).into_response()
 }
 
 async fn status<S: Store>(State(watch): Watching<S>) -> Result<Response, Refusal> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::readiness::{self, Readiness};
 use super::{Watched, exposition::Exposition};
@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RATE_SECONDS: usize = 120;
 /// A readiness that is younger is told again: each costs a write and its sync.
 const READINESS_AGE_MAX: Duration = Duration::from_secs(2);
+/// How long the database may take to answer operators.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Agencies that one answer lists.
 const AGENCIES_MAX: usize = 1_000;
 /// Draws that one answer lists.
@@ -31,7 +33,7 @@ const DRAWS_MAX: usize = 100;
 /// Looks up what is asked for.
 pub(super) struct Watch<S> {
     watched: Arc<Watched<S>>,
-    overview: Arc<Mutex<Overview>>,
+    overview: Arc<AsyncMutex<Overview>>,
     exposition: Exposition,
     tally: Arc<Mutex<Tally>>,
     rate: Mutex<Rate>,
@@ -126,7 +128,7 @@ impl<S: Store> Watch<S> {
         Self {
             exposition: Exposition::new(&watched, started_at),
             watched: Arc::new(watched),
-            overview: Arc::new(Mutex::new(overview)),
+            overview: Arc::new(AsyncMutex::new(overview)),
             tally: Arc::default(),
             rate: Mutex::new(rate),
             readiness: AsyncMutex::new(None),
@@ -220,11 +222,11 @@ impl<S: Store> Watch<S> {
         readiness
     }
 
-    /// What Prometheus scrapes.
-    pub(super) async fn metrics(&self) -> Result<String, LookError> {
+    /// What Prometheus scrapes; also while the database does not answer.
+    pub(super) async fn metrics(&self) -> String {
         let readiness = self.readiness().await;
-        let draw = self.look(|overview| overview.draw(None)).await?;
-        Ok(self.exposition.scrape(&self.watched.database, draw.as_ref(), &readiness))
+        let draw = self.look(|overview| overview.draw(None)).await.ok().flatten();
+        self.exposition.scrape(&self.watched.database, draw.as_ref(), &readiness)
     }
 
     /// Reads the database on a thread that may wait for the disk.
@@ -232,20 +234,20 @@ impl<S: Store> Watch<S> {
         &self,
         question: impl FnOnce(&Overview) -> Result<T, OpenError> + Send + 'static,
     ) -> Result<T, LookError> {
-        let overview = Arc::clone(&self.overview);
-        let answer = spawn_blocking(move || {
-            let overview = overview.lock().unwrap_or_else(PoisonError::into_inner);
-            question(&overview)
-        });
-        match answer.await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                event!(Error, "read_database", Fail, query = "operators", error = error);
-                Err(LookError::Failed)
-            }
+        let answer = async {
+            // It goes to that thread: as long as the disk keeps one waiting, it is one.
+            let overview = Arc::clone(&self.overview).lock_owned().await;
+            spawn_blocking(move || question(&overview)).await
+        };
+        let why = match timeout(LOOK_TIMEOUT, answer).await {
+            Ok(Ok(Ok(answer))) => return Ok(answer),
+            Ok(Ok(Err(error))) => error.to_string(),
             // A panic has its line already.
-            Err(_) => Err(LookError::Failed),
-        }
+            Ok(Err(_)) => return Err(LookError::Failed),
+            Err(_) => format!("no answer within {} s", LOOK_TIMEOUT.as_secs()),
+        };
+        event!(Error, "read_database", Fail, query = "operators", error = why);
+        Err(LookError::Failed)
     }
 }
 

@@ -339,6 +339,25 @@ fn a_server_that_cannot_work_says_which_part_is_not_ready() {
 }
 
 #[test]
+fn a_database_that_cannot_be_read_is_told_and_the_rest_is_still_scraped() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    Connection::open(folder.path().join("sorteo.db")).unwrap().execute_batch("DROP VIEW standings").unwrap();
+    let told =
+        wait_for("the view to be missed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
+    assert_eq!(told.part("writer")["ready"], true);
+    assert_names(told.part("database")["why"].as_str().unwrap(), &["the database did not answer"]);
+    let samples = watched.samples();
+    assert_eq!(samples[r#"sorteo_ready{part="database"}"#], 0.0);
+    assert_eq!(samples["sorteo_bets_total"], 0.0);
+    let status = watched.get("/api/status");
+    assert_eq!((status.code, status.body.as_str()), (503, r#"{"error":"the database did not answer"}"#));
+    let log = watched.server.process.log();
+    assert_names(&log, &["action: read_database | result: fail | query: operators | error: ", "standings"]);
+    watched.server.stop();
+}
+
+#[test]
 fn news_come_each_second_and_do_not_hold_up_the_end() {
     let folder = folder();
     let path = folder.path();
