@@ -7,11 +7,11 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`http`] | connections: limits, deadlines, headers |
-//! | [`routes`] | which path is answered by what |
-//! | [`watch`] | what is looked up, and how often at most |
-//! | [`readiness`] | whether the server can do its work, and which part cannot |
-//! | [`exposition`] | the text that Prometheus scrapes |
+//! | `http` | connections: limits, deadlines, headers |
+//! | `routes` | which path is answered by what |
+//! | `watch` | what is looked up, and how often at most |
+//! | `readiness` | whether the server can do its work, and which part cannot |
+//! | `exposition` | the text that Prometheus scrapes |
 
 mod exposition;
 mod http;
