@@ -50,6 +50,17 @@ pub enum AgencyError {
         /// The protocol's reason code.
         reason: String,
     },
+    /// The draw that the upload belongs to is over, and the next one takes bets.
+    #[error(
+        "draw {draw}, for which these bets are, is over, and draw {newest} was opened: nothing more was sent. \
+         What is stored of them is in draw {draw}; send the file again only if it is for draw {newest}"
+    )]
+    OtherDraw {
+        /// The draw in which the upload began.
+        draw: DrawId,
+        /// The newest draw.
+        newest: DrawId,
+    },
     /// What came back is none of the answers that the protocol knows.
     #[error("{server} does not answer as a sorteo server does: `{answer}`")]
     Protocol {
@@ -101,6 +112,8 @@ pub struct Patience {
 pub struct Client {
     patience: Patience,
     connection: Option<Connection>,
+    /// The only draw that it has anything to say in, if there is one.
+    draw: Option<DrawId>,
 }
 
 /// A connection of either dialect, with what was read and not used yet.
@@ -117,7 +130,26 @@ type Answer = Result<Vec<String>, String>;
 impl Client {
     /// A client that has not connected yet.
     pub fn new(patience: Patience) -> Self {
-        Self { patience, connection: None }
+        Self { patience, connection: None, draw: None }
+    }
+
+    /// From here on, a new connection is used only while this draw is the newest: what
+    /// is sent again after the next was opened must not go into that one.
+    pub(crate) fn stay_in(&mut self, draw: DrawId) {
+        self.draw = Some(draw);
+    }
+
+    /// Refuses to go on where another draw is the newest.
+    pub(crate) fn require_newest(&mut self, draw: DrawId) -> Result<(), AgencyError> {
+        match self.status()?.draw {
+            newest if newest == draw => Ok(()),
+            newest => Err(AgencyError::OtherDraw { draw, newest }),
+        }
+    }
+
+    /// From here on, any draw may be the newest.
+    pub(crate) fn leave(&mut self) {
+        self.draw = None;
     }
 
     /// How the newest draw stands: the fields behind `STATUS|OK`.
@@ -204,6 +236,13 @@ impl Client {
     pub(crate) fn call(&mut self, what: &'static str, request: &Request) -> Result<Answer, AgencyError> {
         let mut backoff = Backoff::new(self.patience.give_up_after);
         loop {
+            if self.connection.is_none()
+                && let Some(draw) = self.draw.take()
+            {
+                // Without a draw to stay in it asks on the connection that is used then.
+                self.require_newest(draw)?;
+                self.draw = Some(draw);
+            }
             let failure = match self.exchange(request) {
                 Ok(fields) => match self.read_answer(fields)? {
                     Err(reason) if is_passing(&reason) => io::Error::other(format!("{what}: {reason}")),

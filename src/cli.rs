@@ -28,11 +28,13 @@ use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::agency::AgencyError;
-use crate::config::{ConfigError, Flags, database, flags as config_flags, process_environment};
+use crate::config::{
+    ConfigError, Flags, Layers, ServeConfig, database, flags as config_flags, process_environment,
+};
 use crate::event;
 use crate::import::ImportError;
 use crate::store::Standing;
-use crate::store::sqlite::{CopyError, OpenError};
+use crate::store::sqlite::{CopyError, OpenError, Options};
 use crate::unfinished::UnfinishedError;
 
 /// The central server of a lottery, and all that goes with it.
@@ -132,6 +134,11 @@ struct DatabaseArg {
 impl DatabaseArg {
     fn path(&self) -> Result<PathBuf, Failure> {
         Ok(database(&self.flags, &process_environment()?)?)
+    }
+
+    /// What `serve` would open it with.
+    fn options(&self) -> Result<Options, Failure> {
+        Ok(ServeConfig::lower(&Layers::of_serve(&self.flags, None, &process_environment()?)?)?.store)
     }
 }
 

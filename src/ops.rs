@@ -24,7 +24,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -55,6 +55,8 @@ pub struct Watched<S> {
     pub queue_max: usize,
     /// Free bytes of disk below which the server is not ready.
     pub disk_free_bytes_min: u64,
+    /// When the process began.
+    pub started_at: SystemTime,
 }
 
 /// An address that is taken, at which nobody answers yet.
@@ -83,14 +85,15 @@ impl Ops {
         self.listener.local_addr()
     }
 
-    /// Answers from here on, on a thread of its own. `overview` is of the same database.
-    pub fn start<S: Store>(self, watched: Watched<S>, overview: Overview) -> io::Result<Running> {
+    /// Answers from here on, on a thread of its own. The overviews are of the same
+    /// database: one for what is asked all the time, one for searches.
+    pub fn start<S: Store>(self, watched: Watched<S>, overviews: [Overview; 2]) -> io::Result<Running> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
-        let watch = Arc::new(Watch::new(watched, overview));
+        let watch = Arc::new(Watch::new(watched, overviews));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("sorteo-ops".into())

@@ -68,7 +68,7 @@ BUGS = [
         for (command, outcome) in all.into_iter().zip(executed.outcomes) {
             outcome.resolve(command);
         }
-        let executed = Executed { outcomes: Vec::new(), drawn: executed.drawn };
+        let executed = Executed { outcomes: Vec::new(), bets: executed.bets, drawn: executed.drawn };
         if let Err(error) = transaction.commit() {
             return match""",
         faults("disk::power_cut_at_every_operation"), few=True),
@@ -343,7 +343,37 @@ _ => {
         "action = 'other')\"",
         it("draws::a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so")),
     Bug("an overview counts batches twice", "I4", "src/store/sqlite/overview.rs",
-        "        self.last_batch = last_batch;\n",
-        "",
+        "            self.last_batch = self.last_batch.max(last_batch);\n",
+        "            let _ = last_batch;\n",
         it("draws::an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw")),
+    Bug("an upload goes on in the next draw", "I1", "src/agency/upload.rs",
+        "        self.client.require_newest(self.draw)?;\n",
+        "",
+        it("draws::an_upload_sends_nothing_into_the_next_draw")),
+
+    # ---- Beside the server ------------------------------------------------------
+    Bug("operators who look take the server's locks away", "I1", "src/store/sqlite/overview.rs",
+        "connection::open_beside_store(path)?",
+        "connection::open_reader(path)?",
+        it("ops::those_who_look_take_no_lock_from_the_server"), few=True),
+    Bug("a refused command copies the log", "I1", CONNECTION,
+        "    checkpoint_on_close(&connection, false)\n",
+        "    checkpoint_on_close(&connection, true)\n",
+        it("draws::a_command_that_is_refused_leaves_the_log_where_it_is")),
+    Bug("links to a database are not followed", "I1", SQLITE,
+        "let path = &filesystem::follow_links(&options.database);",
+        "let path = &options.database;",
+        it("sqlite_store::a_link_to_a_database_is_that_database")),
+    Bug("whatever lies there takes the database's place", "I1", "src/store/sqlite/restore.rs",
+        "        refuse_foreign_file(&copy)?;\n",
+        "",
+        it("data::a_file_that_is_no_database_of_ours_takes_the_place_of_none")),
+    Bug("a change is made in a database that was replaced", "I4", OPERATOR,
+        "        if file_at(path) != self.file {",
+        "        if false {",
+        it("draws::a_change_that_waited_for_a_database_that_was_replaced_is_no_change")),
+    Bug("an export replaces the database", "I1", "src/cli/export.rs",
+        "            refuse_own_files(&database, path)?;\n",
+        "",
+        it("data::nothing_is_written_over_the_database_itself")),
 ]

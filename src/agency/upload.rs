@@ -29,6 +29,7 @@ impl Upload {
         let scan = file::scan(path)?;
         let mut client = Client::new(patience.clone());
         let draw = client.status()?.draw;
+        client.stay_in(draw);
         Ok(Self { client, patience, agency, draw, scan })
     }
 
@@ -83,6 +84,8 @@ impl Upload {
         batch_max: usize,
         progress: &mut Progress<'_>,
     ) -> Result<(), AgencyError> {
+        // Rows are counted anew in each draw: those of this one would begin again there.
+        self.client.require_newest(self.draw)?;
         let mut first_row = self.next_row()?;
         let mut batches = Batches::open(path, &self.scan, batch_max)?;
         batches.skip(first_row)?;
@@ -115,6 +118,8 @@ impl Upload {
 
     /// Waits for the draw, then answers the winning documents in stored order.
     pub fn wait_winners(&mut self) -> Result<Vec<String>, AgencyError> {
+        // Winners can be asked of any draw.
+        self.client.leave();
         let documents = self.client.wait_winners(self.agency, self.draw)?;
         event!(Info, "consulta_ganadores", Success, cant_ganadores = documents.len());
         Ok(documents)

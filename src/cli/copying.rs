@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressDrawTarget;
-use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 
 use super::check::{Shown, tell_findings};
@@ -73,7 +73,8 @@ pub(super) fn with_findings<T>(result: Result<T, CopyError>) -> anyhow::Result<R
 /// beside this file.
 pub(super) fn tidy_on_signals(file: &Path) -> anyhow::Result<()> {
     let folder = folder_of(file);
-    let mut signals = Signals::new(TERM_SIGNALS).context("signals cannot be handled")?;
+    let mut signals =
+        Signals::new(TERM_SIGNALS.iter().chain(&[SIGHUP])).context("signals cannot be handled")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             abandon_all_in(&folder);

@@ -11,7 +11,7 @@ use log::LevelFilter;
 use super::{DatabaseArg, Failure, log_draw, say, say_json};
 use crate::logging;
 use crate::lottery::{AgencyId, DrawId};
-use crate::store::sqlite::operator::{ClosedAgency, Operator, OperatorError, Terms};
+use crate::store::sqlite::operator::{ClosedAgency, Operator, OperatorError, Terms, is_reason};
 use crate::store::sqlite::overview::{Detail, Draw, Overview, Tally};
 
 /// Draws that are listed; a lottery with one each day has as many in 27 years.
@@ -81,7 +81,7 @@ Examples:
         #[arg(value_name = "ID")]
         id: AgencyId,
         /// Why, for the audit: one line
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
         /// Close it though it has sent nothing and is not one of those expected
         #[arg(long)]
@@ -104,6 +104,13 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::CloseAgency { id, reason, force, database, json } => {
             close_agency(&database.path()?, *id, reason, *force, *json)
         }
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match is_reason(text) {
+        true => Ok(text.to_owned()),
+        false => Err(OperatorError::BadReason.to_string()),
     }
 }
 

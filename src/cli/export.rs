@@ -11,6 +11,7 @@ use super::copying::tidy_on_signals;
 use super::{DatabaseArg, Failure, say};
 use crate::lottery::{AgencyId, DrawId};
 use crate::store::sqlite::export::{Export, ExportError, ExportedBet, Subject};
+use crate::store::sqlite::refuse_own_files;
 use crate::unfinished::Unfinished;
 
 /// The columns of the CSV, in the order of [`record`].
@@ -71,7 +72,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let export = Export::open(&database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))
         .map_err(failure)?;
     match &args.out {
-        Some(path) => write_file(export, args.format, path, args.force),
+        Some(path) => {
+            refuse_own_files(&database, path)?;
+            write_file(export, args.format, path, args.force)
+        }
         None => {
             write(export, args.format, io::stdout().lock(), "the export cannot be printed")?;
             Ok(())

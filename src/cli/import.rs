@@ -22,8 +22,9 @@ const READERS: u32 = 1;
 FILE is CSV without a header: agency, first name, last name, document, birthdate
 (YYYY-MM-DD), number. Every row is checked before one is stored. The bets go
 into the newest draw, which must be open; no agency is done by it. The same file
-is stored once however often it is imported, and one that was interrupted goes
-on. No server may run on the database; it is made if it is missing.
+is stored once in a draw however often it is imported, and one that was
+interrupted goes on. No server may run on the database; it is made if it is
+missing.
 
 Examples:
   sorteo import bets.csv --database lottery.db")]
@@ -41,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let database = args.database.path()?;
     logging::init(LevelFilter::Info, logging::Format::default());
     let checked = import::check(&args.file)?;
-    let options = Options { readers: READERS, ..Options::new(&database) };
+    let options = Options { readers: READERS, ..args.database.options()? };
     // A draw that was due is made as the database is opened.
     let observer = Arc::new(|told| match told {
         Event::Drawn(standing) => log_draw(&standing),

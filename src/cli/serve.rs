@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -17,7 +18,6 @@ use crate::ops::{Ops, Running, Watched};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
 use crate::store::Standing;
-use crate::store::sqlite::overview::Overview;
 use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore};
 use crate::{event, logging};
 
@@ -47,6 +47,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let started_at = SystemTime::now();
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     if let Some(path) = &args.ready_file {
@@ -68,10 +69,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log_settings_not_taken(&config, &recovery.standing);
     let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
+    let ops = ops.map(|ops| start_ops(ops, &config, &service, &remote, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
         write_ready_file(path, address)?;
     }
-    let ops = ops.map(|ops| start_ops(ops, &config, &service, &remote)).transpose()?;
     let served = listening.run(Arc::clone(&service), config.limits);
     if let Some(ops) = ops {
         ops.stop();
@@ -108,9 +109,10 @@ fn start_ops(
     config: &ServeConfig,
     service: &Arc<Service<SqliteStore>>,
     remote: &Remote,
+    started_at: SystemTime,
 ) -> Result<Running, Failure> {
     let address = ops.local_address().context("the operators' socket has no address")?;
-    let overview = Overview::open(&config.store.database)?;
+    let overviews = [service.store().overview()?, service.store().overview()?];
     let watched = Watched {
         service: Arc::clone(service),
         remote: remote.clone(),
@@ -118,8 +120,9 @@ fn start_ops(
         limits: config.limits,
         queue_max: config.store.queue_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
+        started_at,
     };
-    let running = ops.start(watched, overview).context("the operators' HTTP cannot be started")?;
+    let running = ops.start(watched, overviews).context("the operators' HTTP cannot be started")?;
     event!(Info, "listen_operators", Success, listen = address);
     Ok(running)
 }
@@ -131,7 +134,7 @@ fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Fail
             event!(Info, "close_database", Success);
         }
         // A worker is stuck in a commit; what it did not answer is repeated.
-        Err(_) => event!(Warn, "close_database", Fail, error = "a worker still uses it"),
+        Err(_) => event!(Warn, "close_database", Fail, error = "it is still in use"),
     }
     if let Some(error) = remote.take_failure() {
         return Err(Failure::Database(error));
@@ -217,7 +220,7 @@ fn log_settings_not_taken(config: &ServeConfig, standing: &Standing) {
     for (setting, told, held) in told {
         if !standing.drawn && told.is_some_and(|told| told != held) {
             let draw = standing.draw;
-            let error = format!("draw {draw} was opened by an operator with {held}, and keeps it");
+            let error = format!("draw {draw} keeps what an operator opened it with");
             event!(Warn, "config", Fail, setting = setting, error = error);
         }
     }

@@ -34,6 +34,8 @@ const DRAWS_MAX: usize = 100;
 pub(super) struct Watch<S> {
     watched: Arc<Watched<S>>,
     overview: Arc<AsyncMutex<Overview>>,
+    /// For searches, which may take long: nothing else waits for them.
+    searched: Arc<AsyncMutex<Overview>>,
     exposition: Exposition,
     tally: Arc<Mutex<Tally>>,
     rate: Mutex<Rate>,
@@ -122,13 +124,14 @@ impl From<Detail> for Listed {
 }
 
 impl<S: Store> Watch<S> {
-    pub(super) fn new(watched: Watched<S>, overview: Overview) -> Self {
+    pub(super) fn new(watched: Watched<S>, [overview, searched]: [Overview; 2]) -> Self {
         let rate = Rate { total_before: watched.service.metrics().bets.get(), ..Rate::default() };
-        let started_at = SystemTime::now();
+        let started_at = watched.started_at;
         Self {
             exposition: Exposition::new(&watched, started_at),
             watched: Arc::new(watched),
             overview: Arc::new(AsyncMutex::new(overview)),
+            searched: Arc::new(AsyncMutex::new(searched)),
             tally: Arc::default(),
             rate: Mutex::new(rate),
             readiness: AsyncMutex::new(None),
@@ -138,7 +141,7 @@ impl<S: Store> Watch<S> {
     }
 
     /// Each second: notes how many bets came, and tells those who look what is new.
-    pub(super) async fn tick(&self) {
+    pub(super) async fn tick(self: &Arc<Self>) {
         let mut seconds = interval(TICK);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is at once, and no second has passed.
@@ -161,15 +164,14 @@ impl<S: Store> Watch<S> {
     }
 
     /// How the newest draw and the server stand, as JSON.
-    pub(super) async fn status(&self) -> Result<String, LookError> {
+    pub(super) async fn status(self: &Arc<Self>) -> Result<String, LookError> {
         let ready = self.readiness().await.ready;
         let tally = Arc::clone(&self.tally);
-        let (detail, draws) = self
-            .look(move |overview| {
-                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok((overview.detail(None, &mut tally)?, overview.draws(DRAWS_MAX)?))
-            })
-            .await?;
+        let (detail, draws) = look(&self.overview, move |overview| {
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok((overview.detail(None, &mut tally)?, overview.draws(DRAWS_MAX)?))
+        })
+        .await?;
         let metrics = self.watched.service.metrics();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -193,27 +195,35 @@ impl<S: Store> Watch<S> {
 
     /// One draw and its agencies.
     pub(super) async fn draw(&self, draw: DrawId) -> Result<Listed, LookError> {
-        let found = self.look(move |overview| overview.detail(Some(draw), &mut Tally::default())).await?;
+        let whole = move |overview: &Overview| overview.detail(Some(draw), &mut Tally::default());
+        let found = look(&self.searched, whole).await?;
         found.map(Listed::from).ok_or(LookError::NoDraw(draw))
     }
 
     /// A page of a draw's winners.
     pub(super) async fn results(&self, draw: DrawId, query: Query) -> Result<Results, LookError> {
-        let look = move |overview: &Overview| match overview.draw(Some(draw))? {
+        let page = move |overview: &Overview| match overview.draw(Some(draw))? {
             None => Ok(Err(LookError::NoDraw(draw))),
             Some(found) if !found.is_made() => Ok(Err(LookError::Open(draw))),
             Some(_) => Ok(Ok(overview.results(draw, &query)?)),
         };
-        self.look(look).await?
+        look(&self.searched, page).await?
     }
 
-    /// Whether the server can do its work; asked anew at most every two seconds.
-    pub(super) async fn readiness(&self) -> Readiness {
+    /// Whether the server can do its work; asked anew at most every two seconds, also
+    /// where those who ask go away before they are answered.
+    pub(super) async fn readiness(self: &Arc<Self>) -> Readiness {
+        let watch = Arc::clone(self);
+        let asked = tokio::spawn(async move { watch.ask_readiness().await });
+        asked.await.unwrap_or(Readiness { ready: false, parts: Vec::new() })
+    }
+
+    async fn ask_readiness(&self) -> Readiness {
         let mut known = self.readiness.lock().await;
         if let Some((_, readiness)) = known.as_ref().filter(|(at, _)| at.elapsed() < READINESS_AGE_MAX) {
             return readiness.clone();
         }
-        let read = self.look(|overview| overview.draw(None)).await;
+        let read = look(&self.overview, |overview| overview.draw(None)).await;
         let read = read.map(drop).map_err(|error| error.to_string());
         let watched = Arc::clone(&self.watched);
         let asked = spawn_blocking(move || readiness::ask(&watched, read)).await;
@@ -223,32 +233,33 @@ impl<S: Store> Watch<S> {
     }
 
     /// What Prometheus scrapes; also while the database does not answer.
-    pub(super) async fn metrics(&self) -> String {
+    pub(super) async fn metrics(self: &Arc<Self>) -> String {
         let readiness = self.readiness().await;
-        let draw = self.look(|overview| overview.draw(None)).await.ok().flatten();
+        let draw = look(&self.overview, |overview| overview.draw(None)).await.ok().flatten();
         self.exposition.scrape(&self.watched.database, draw.as_ref(), &readiness)
     }
+}
 
-    /// Reads the database on a thread that may wait for the disk.
-    async fn look<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Overview) -> Result<T, OpenError> + Send + 'static,
-    ) -> Result<T, LookError> {
-        let answer = async {
-            // It goes to that thread: as long as the disk keeps one waiting, it is one.
-            let overview = Arc::clone(&self.overview).lock_owned().await;
-            spawn_blocking(move || question(&overview)).await
-        };
-        let why = match timeout(LOOK_TIMEOUT, answer).await {
-            Ok(Ok(Ok(answer))) => return Ok(answer),
-            Ok(Ok(Err(error))) => error.to_string(),
-            // A panic has its line already.
-            Ok(Err(_)) => return Err(LookError::Failed),
-            Err(_) => format!("no answer within {} s", LOOK_TIMEOUT.as_secs()),
-        };
-        event!(Error, "read_database", Fail, query = "operators", error = why);
-        Err(LookError::Failed)
-    }
+/// Reads the database on a thread that may wait for the disk.
+async fn look<T: Send + 'static>(
+    overview: &Arc<AsyncMutex<Overview>>,
+    question: impl FnOnce(&Overview) -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, LookError> {
+    let answer = async {
+        // It goes to that thread: there is one for each connection at most, though
+        // those who asked have gone.
+        let overview = Arc::clone(overview).lock_owned().await;
+        spawn_blocking(move || question(&overview)).await
+    };
+    let why = match timeout(LOOK_TIMEOUT, answer).await {
+        Ok(Ok(Ok(answer))) => return Ok(answer),
+        Ok(Ok(Err(error))) => error.to_string(),
+        // A panic has its line already.
+        Ok(Err(_)) => return Err(LookError::Failed),
+        Err(_) => format!("no answer within {} s", LOOK_TIMEOUT.as_secs()),
+    };
+    event!(Error, "read_database", Fail, query = "operators", error = why);
+    Err(LookError::Failed)
 }
 
 impl Rate {

@@ -37,8 +37,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::Connection;
 
-pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep};
+pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refuse_own_files};
 use self::lock::LockFile;
+use self::overview::Overview;
 use self::readers::Readers;
 use self::writer::Writer;
 use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
@@ -222,6 +223,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
+    path: PathBuf,
     readers: Readers,
     announcement: Announcement,
     // Last, so that the lock is let go after the connections are closed.
@@ -237,12 +239,14 @@ impl SqliteStore {
     /// Opens or makes the database, brings its schema up to date, makes a draw
     /// that is due, and starts the writer.
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
-        let path = &options.database;
+        let path = &filesystem::follow_links(&options.database);
         connection::require_safe_sqlite()?;
         filesystem::refuse_network(path)?;
         restore::finish_interrupted(path)?;
         header::refuse_foreign_file(path)?;
         let lock = LockFile::take(path)?;
+        // Another restore may have ended between the two.
+        restore::finish(path)?;
         let created = !path.exists();
         let mut writing = connection::open_writer(path)?;
         sync_folder(path)?;
@@ -262,9 +266,14 @@ impl SqliteStore {
         let readers = Readers::open(path, options.readers)?;
         let announcement = Announcement::default();
         let writer = Writer::start(writing, options, observer, Arc::clone(&announcement));
-        let store = Self { writer, readers, announcement, _lock: lock };
+        let store = Self { path: path.clone(), writer, readers, announcement, _lock: lock };
         let recovery = Recovery { created, standing, drawn_now };
         Ok((store, recovery))
+    }
+
+    /// A connection of its own for those who look at the database.
+    pub fn overview(&self) -> Result<Overview, OpenError> {
+        Overview::of_store(&self.path, Arc::clone(&self.announcement))
     }
 
     /// Lets the writer finish what waits, checkpoints and closes everything.

@@ -381,7 +381,7 @@ fn a_command_that_reads_is_refused_in_the_middle_of_a_restore_until_a_server_fin
     let folder = drawn_database(100, 10);
     let path = folder.path();
     run(&mut sorteo(path, BACKUP)).succeeded();
-    fs::rename(path.join("b.db"), path.join("sorteo.db.restored")).unwrap();
+    fs::rename(path.join("b.db"), path.join(".sorteo.db.sorteo-restore")).unwrap();
     sql(&path.join("sorteo.db"), "UPDATE draws SET winners = 3");
     let check = run_changing_nothing(path, &mut sorteo(path, ["check", "--database", "sorteo.db"]));
     assert_names(check.failed(74), &["a restore of sorteo.db is under way or was interrupted"]);
@@ -465,6 +465,57 @@ fn more_than_one_piece_is_written_out_whole_and_in_order() {
     assert_eq!(results.len(), 25_000);
     assert!(results.is_sorted_by(|a, b| a < b), "by agency, then in stored order, each once");
     assert_eq!(read(&["results", "--agency", "2"]), seconds);
+}
+
+#[test]
+fn nothing_is_written_over_the_database_itself() {
+    let folder = drawn_database(10, 10);
+    let path = folder.path();
+    std::os::unix::fs::symlink("sorteo.db", path.join("link.db")).unwrap();
+    for target in ["sorteo.db", "link.db", "sorteo.db.lock"] {
+        for command in [&["export", "bets", "--out"][..], &["backup"]] {
+            let command = [command, &[target, "--force", "--database", "sorteo.db"]].concat();
+            let before = (
+                fs::read(path.join("sorteo.db")).unwrap(),
+                path.join("sorteo.db.lock").metadata().unwrap().len(),
+            );
+            assert_names(run(&mut sorteo(path, &command)).failed(1), &["are the same file"]);
+            let after = (
+                fs::read(path.join("sorteo.db")).unwrap(),
+                path.join("sorteo.db.lock").metadata().unwrap().len(),
+            );
+            assert!(before == after, "{command:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_of_ours_takes_the_place_of_none() {
+    let folder = drawn_database(10, 10);
+    let path = folder.path();
+    let intruder = path.join(".sorteo.db.sorteo-restore");
+    for bytes in [&b""[..], b"hello\n", &[0; 8192]] {
+        fs::write(&intruder, bytes).unwrap();
+        let refused = run(&mut sorteo(path, ["serve", "--listen", "127.0.0.1:0"]));
+        assert_names(refused.failed(74), &[".sorteo.db.sorteo-restore is not a SQLite database"]);
+        fs::remove_file(&intruder).unwrap();
+        assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winners"), "the database is where it was");
+    }
+}
+
+#[test]
+fn an_import_heeds_who_makes_the_checkpoints() {
+    let folder = folder();
+    let path = folder.path();
+    fs::write(path.join("bets.csv"), seed_rows(2_000, 10)).unwrap();
+    let import = |agencies: &str| {
+        let settings = [("SORTEO_CHECKPOINTS", "external"), ("SORTEO_AGENCIES", agencies)];
+        run(sorteo(path, ["import", "bets.csv"]).envs(settings))
+    };
+    import("7").succeeded();
+    let log = fs::metadata(path.join("sorteo.db-wal")).unwrap().len();
+    assert!(log > 100_000, "{log} bytes are left to the replicator");
+    assert_eq!(number(&path.join("sorteo.db"), "SELECT expected_agencies FROM draws"), 7);
 }
 
 #[test]

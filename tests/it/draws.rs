@@ -6,8 +6,12 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::process::{Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo};
+use crate::process::{
+    DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
+};
 use crate::support::{Setup, counted, frame, frames};
+use sorteo::agency::upload::Upload;
+use sorteo::agency::{AgencyError, Patience};
 use sorteo::lottery::{AgencyId, DrawId};
 use sorteo::store::sqlite::operator::{Operator, OperatorError, Terms};
 use sorteo::store::sqlite::overview::{Overview, Place, Query, Tally};
@@ -106,8 +110,7 @@ fn a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so() {
     draw(path, &["open", "--agencies", "3"]).succeeded();
     server.stop();
     let server = Server::start(path, &["--agencies", "1", "--winning-number", "9"]);
-    let not_taken =
-        "action: config | result: fail | setting: agencies | error: draw 2 was opened by an operator with 3";
+    let not_taken = "action: config | result: fail | setting: agencies | error: draw 2 keeps what an operator opened it with";
     assert_eq!(server.process.count(not_taken), 1, "{}", server.process.log());
     assert_eq!(server.process.count("setting: winning_number | error: draw 2"), 1);
     upload(&server, path, "1", "bets.csv").succeeded();
@@ -133,10 +136,9 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     assert_eq!(close(&["2"]).code, Some(2), "a reason must be told");
     let long = "x".repeat(501);
     for reason in ["", "  ", "two\nlines", &long] {
-        assert_names(
-            close(&["2", "--reason", reason]).failed(1),
-            &["the reason must be one line of 1 to 500 bytes"],
-        );
+        let refused = close(&["2", "--reason", reason]);
+        assert_eq!(refused.code, Some(2), "{refused:#?}");
+        assert_names(&refused.stderr, &["the reason must be one line of 1 to 500 bytes"]);
     }
     assert_names(close(&["1", "--reason", "r"]).failed(1), &["agency 1 is done in draw 1 already"]);
     let mistyped = close(&["22", "--reason", "r"]);
@@ -168,6 +170,66 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     );
     server.stop();
     run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn an_upload_sends_nothing_into_the_next_draw() {
+    let server = Setup::agencies(2).start();
+    let folder = folder();
+    bets_file(folder.path(), "bets.csv", &[1, 2, 3, 4]);
+    let patience = Patience { server: server.address().to_string(), give_up_after: DEADLINE };
+    let file = folder.path().join("bets.csv");
+    let mut upload = Upload::start(patience, AgencyId(1), &file).unwrap();
+    let mut operator = Operator::open(&server.database_path()).unwrap();
+    let mut batches = 0;
+    let sent = upload.send(&file, 2, &mut |sent, _| {
+        batches += 1;
+        if sent == 2 {
+            // In the middle of it: the agency is taken for silent, and the next draw opens.
+            operator.close_agency(AgencyId(1), "silent", false).unwrap();
+            assert!(operator.close_agency(AgencyId(2), "silent", false).unwrap().drawn_now);
+            operator.open_draw(Terms::default()).unwrap();
+        }
+    });
+    assert_eq!(batches, 2, "told of the beginning, and of one batch");
+    assert!(matches!(sent, Err(AgencyError::OtherDraw { draw: DrawId(1), newest: DrawId(2) })), "{sent:?}");
+    server.ask_once(&frame("STATUS"), &frame("STATUS|OK|2|open|0|2|0\n"));
+    assert_eq!(upload.wait_winners().unwrap(), Vec::<String>::new(), "its own draw can be asked of");
+}
+
+#[test]
+fn a_change_that_waited_for_a_database_that_was_replaced_is_no_change() {
+    let server = Setup::agencies(1).start();
+    let path = server.database_path();
+    let mut operator = Operator::open(&path).unwrap();
+    let other = path.with_extension("other");
+    fs::copy(&path, &other).unwrap();
+    fs::rename(&other, &path).unwrap();
+    let refused = operator.close_agency(AgencyId(1), "silent", false);
+    assert!(matches!(refused, Err(OperatorError::Replaced(_))), "{refused:?}");
+}
+
+#[test]
+fn a_command_that_is_refused_leaves_the_log_where_it_is() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[1; 500]);
+    let mut server = Server::start(path, &["--agencies", "2"]);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    server.process.kill();
+    let database = path.join("sorteo.db");
+    let log = path.join("sorteo.db-wal");
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    // Changed without a checkpoint: the change is in the log, like the bets.
+    let changed = Connection::open(&database).unwrap();
+    changed.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    changed.execute_batch("UPDATE draws SET expected_agencies = 1").unwrap();
+    drop(changed);
+    let before = (fs::read(&database).unwrap(), fs::read(&log).unwrap());
+    for args in [&["open"][..], &["close-agency", "2", "--reason", "r"]] {
+        assert_names(draw(path, args).failed(74), &["sorteo.db is damaged", "the audit tells"]);
+        assert!(before == (fs::read(&database).unwrap(), fs::read(&log).unwrap()), "{args:?}");
+    }
 }
 
 #[test]

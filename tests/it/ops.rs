@@ -339,6 +339,28 @@ fn a_server_that_cannot_work_says_which_part_is_not_ready() {
 }
 
 #[test]
+fn those_who_look_take_no_lock_from_the_server() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[1; 300]);
+    let mut watched = Watched::start(path, &["--agencies", "9"]);
+    watched.upload(path, "1", "bets.csv");
+    watched.json("/api/status");
+    watched.samples();
+    // Whoever closes a database last removes its log: this one must not be the last.
+    let other = Connection::open(path.join("sorteo.db")).unwrap();
+    let draws: i64 = other.query_row("SELECT count(*) FROM draws", [], |row| row.get(0)).unwrap();
+    assert_eq!(draws, 1);
+    drop(other);
+    watched.upload(path, "2", "bets.csv");
+    watched.server.process.kill();
+    let again = Server::start(path, &[]);
+    let status = run(&mut again.command(path, &["status"]));
+    assert_eq!(status.succeeded(), "draw 1: open, 2 of 9 agencies done, 600 bets\n");
+    again.stop();
+}
+
+#[test]
 fn a_database_that_cannot_be_read_is_told_and_the_rest_is_still_scraped() {
     let folder = folder();
     let watched = Watched::start(folder.path(), &[]);

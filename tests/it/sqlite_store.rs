@@ -436,6 +436,22 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn a_link_to_a_database_is_that_database() {
+    let database = Database::new();
+    let link = database.folder.path().join("link.db");
+    std::os::unix::fs::symlink(database.path(), &link).unwrap();
+    let (store, _) = database.open(&Options::new(&link));
+    assert!(matches!(database.open_error(&database.options(None)), OpenError::Held(_)));
+    append(&store, batch(1, &["1"], 1)).unwrap();
+    let names = names_in(database.folder.path());
+    assert!(!names.iter().any(|name| name.starts_with("link.db-") || name == "link.db.lock"), "{names:?}");
+    store.close();
+    let (by_name, recovery) = database.open(&database.options(None));
+    assert_eq!(recovery.standing.bets, 1);
+    by_name.close();
+}
+
+#[test]
 fn one_server_at_a_time_holds_a_database() {
     let database = Database::new();
     let options = database.options(Some(1));

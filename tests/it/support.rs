@@ -110,6 +110,10 @@ impl TestServer {
         Self { address, remote, draws_made, ended: Some(ended), folder }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn connect(&self) -> Client {
         Client::new(TcpStream::connect(self.address).unwrap())
     }

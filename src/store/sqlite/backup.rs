@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::check::Report;
-use super::copy::{CopyError, Progress, copy_verified, refuse_same_file};
+use super::copy::{CopyError, Progress, copy_verified, refuse_own_files};
 use super::lock::LockFile;
 use super::{connection, header};
 use crate::unfinished::{Unfinished, UnfinishedError};
@@ -28,7 +28,7 @@ pub fn backup(
     progress: &mut Progress<'_>,
 ) -> Result<Saved, CopyError> {
     let source = connection::open_reader(database)?;
-    refuse_same_file(database, destination)?;
+    refuse_own_files(database, destination)?;
     let file = Unfinished::beside(destination, replace)?;
     refuse_log(destination)?;
     // What is replaced may be the database of another server.

@@ -117,12 +117,26 @@ pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
     startup::verify(&connection, path)?;
     connection
         .pragma_update(None, "wal_autocheckpoint", 0)
-        .and_then(|()| checkpoint_on_close(&connection, false))
         .map_err(|source| open_error(path, "setting up the writing connection", source))?;
     Ok(connection)
 }
 
+/// Opens a connection that reads the database of a store in this process.
+///
+/// It is opened by SQLite alone, which knows of the store's connections. The system
+/// takes all locks of a process on a file away when that process closes the file,
+/// however it had opened it: a look at its header would leave the store without
+/// locks, and the next program that closes the database would remove the log under it.
+pub(super) fn open_beside_store(path: &Path) -> Result<Connection, OpenError> {
+    let fail = |operation| move |source| open_error(path, operation, source);
+    let mut connection =
+        Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
+    configure(&mut connection).map_err(fail("setting up a reading connection"))?;
+    Ok(connection)
+}
+
 fn open_existing(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let path = &filesystem::follow_links(path);
     restore::refuse_interrupted(path)?;
     if !path.exists() {
         return Err(OpenError::NoDatabase(path.to_owned()));
@@ -130,8 +144,11 @@ fn open_existing(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError>
     refuse_foreign_file(path)?;
     let fail = |operation| move |source| open_error(path, operation, source);
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
+    // Before anything may be refused: what is refused stays as it was found.
+    checkpoint_on_close(&connection, false)
+        .and_then(|()| configure(&mut connection))
+        .map_err(fail("setting up the connection"))?;
     refuse_foreign_schema(&connection, path)?;
-    configure(&mut connection).map_err(fail("setting up the connection"))?;
     match is_new(&connection, path)? {
         true => Err(OpenError::Foreign(path.to_owned())),
         false => Ok(connection),

@@ -12,8 +12,12 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::check::{self, Report};
-use super::{OpenError, connection, sqlite_error};
+use super::header::companion;
+use super::{OpenError, connection, filesystem, sqlite_error};
 use crate::unfinished::{Unfinished, UnfinishedError};
+
+/// A database and what lies beside it.
+const OWN_FILES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
 
 /// Every page that there is, for `sqlite3_backup_step`.
 const ALL_PAGES: i32 = -1;
@@ -155,6 +159,15 @@ fn verify(copy: &Path, of: &Path, progress: &mut Progress<'_>) -> Result<Report,
     };
     let connection = open().map_err(|source| sqlite_error(of, "opening the copy", source))?;
     check::check_open(connection, of, &mut |step| progress(Step::Checking(step)))
+}
+
+/// Refuses to write something else over a database, or over what belongs to it.
+pub fn refuse_own_files(database: &Path, target: &Path) -> Result<(), CopyError> {
+    let database = &filesystem::follow_links(database);
+    for suffix in OWN_FILES {
+        refuse_same_file(&companion(database, suffix), target)?;
+    }
+    Ok(())
 }
 
 /// Refuses to copy a database onto itself, whatever the two paths look like.

@@ -96,7 +96,10 @@ pub(super) fn refuse_network(database: &Path) -> Result<(), OpenError> {
 }
 
 /// Where the database is, or would be made. The end of a link need not exist.
-fn follow_links(path: &Path) -> PathBuf {
+///
+/// SQLite follows links, and has the log beside the file at their end: whoever asks
+/// for what lies beside a database must follow them too.
+pub(super) fn follow_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {

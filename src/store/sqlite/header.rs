@@ -19,6 +19,9 @@ const PAYLOAD_FRACTIONS: [u8; 3] = [64, 32, 32];
 
 /// Refuses what is no database of ours, or one whose header cannot be right. A
 /// missing or empty file is fine, where no log is beside it.
+///
+/// Never while this process has the database open: see
+/// [`open_beside_store`](super::connection::open_beside_store).
 pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
     let folder = folder_of(path);
     if !folder.is_dir() {

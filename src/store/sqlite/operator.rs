@@ -4,6 +4,8 @@
 //!
 //! What is done is noted in the table `audit` in the same transaction.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +31,15 @@ pub const REASON_BYTES_MAX: usize = 500;
 pub struct Operator {
     connection: Connection,
     path: PathBuf,
+    /// Which file that was when it was opened.
+    file: Option<FileId>,
+}
+
+/// A file, whatever its name is: its device and its number there.
+type FileId = (u64, u64);
+
+fn file_at(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// What the next draw is opened with; what is not told is as in the draw before.
@@ -60,6 +71,9 @@ pub enum OperatorError {
     /// No server has run on the database.
     #[error("{} has no draw yet: start `sorteo serve` on it once", .0.display())]
     NoDraw(PathBuf),
+    /// A restore put another file in the database's place while the change waited.
+    #[error("{} was replaced meanwhile, by a restore: look at it, and say it again if need be", .0.display())]
+    Replaced(PathBuf),
     /// The newest draw takes bets.
     #[error(
         "draw {} is still open, {} of {} agencies are done: the next one opens when it is made. \
@@ -107,7 +121,7 @@ impl Operator {
                 tries < LOCK_TRIES
             }))
             .map_err(|source| sqlite_error(path, "setting up the operator's connection", source))?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), file: file_at(path) })
     }
 
     /// Opens the next draw, once the newest is made.
@@ -129,7 +143,7 @@ impl Operator {
         reason: &str,
         force: bool,
     ) -> Result<ClosedAgency, OperatorError> {
-        if !(1..=REASON_BYTES_MAX).contains(&reason.trim().len()) || !is_one_line(reason) {
+        if !is_reason(reason) {
             return Err(OperatorError::BadReason);
         }
         self.change(|transaction, before| {
@@ -172,14 +186,25 @@ impl Operator {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(fail("waiting for the write lock"))?;
+        if file_at(path) != self.file {
+            return Err(OperatorError::Replaced(path.clone()));
+        }
         let standing = newest_standing(&transaction).optional().map_err(fail("reading the newest draw"))?;
         let Some(standing) = standing else {
             return Err(OperatorError::NoDraw(path.clone()));
         };
         let changed = change(&transaction, standing).map_err(fail("changing the draw"))??;
         transaction.commit().map_err(fail("committing the change"))?;
-        Ok(changed)
+        match file_at(path) == self.file {
+            true => Ok(changed),
+            false => Err(OperatorError::Replaced(path.clone())),
+        }
     }
+}
+
+/// Whether a text can be the reason for closing an agency.
+pub fn is_reason(text: &str) -> bool {
+    (1..=REASON_BYTES_MAX).contains(&text.trim().len()) && is_one_line(text)
 }
 
 /// Adds a row to the audit.

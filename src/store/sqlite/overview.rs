@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use serde::Serialize;
 
-use super::{OpenError, connection, sqlite_error};
+use super::{Announcement, OpenError, connection, sqlite_error};
 use crate::lottery::{AgencyId, DrawId};
 
 /// A database opened to be looked at.
@@ -18,6 +19,8 @@ use crate::lottery::{AgencyId, DrawId};
 pub struct Overview {
     connection: Connection,
     path: PathBuf,
+    /// Of the store in this process, if there is one.
+    announcement: Announcement,
 }
 
 /// One draw.
@@ -88,6 +91,8 @@ pub struct Tally {
     draw: i64,
     last_batch: i64,
     agencies: BTreeMap<u32, Sent>,
+    /// Winning bets by agency, once the draw is made: they never change.
+    winners: Option<Vec<(u32, u64)>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,6 +156,12 @@ const DRAWS: &str = "
            done, standings.bets, standings.winners, opened_at, drawn_at
       FROM standings JOIN draws ON draws.id = standings.draw";
 
+/// The `+` keeps SQLite from the index over the draw, by which it would read all of
+/// its batches each time.
+const NEW_BATCHES: &str = "
+    SELECT agency, sum(bet_count), count(*), max(id) FROM batches
+     WHERE id > $1 AND +draw_id = $2 GROUP BY agency";
+
 const MATCHING: &str = "
       FROM winners JOIN bets ON bets.id = winners.bet_id
      WHERE winners.draw_id = :draw
@@ -162,7 +173,13 @@ impl Overview {
     /// Opens an existing database. A draw has been opened in it: a server has run.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let connection = connection::open_reader(path)?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), announcement: Announcement::default() })
+    }
+
+    /// Opens the database of a store in this process, which has verified it.
+    pub(super) fn of_store(path: &Path, announcement: Announcement) -> Result<Self, OpenError> {
+        let connection = connection::open_beside_store(path)?;
+        Ok(Self { connection, path: path.to_owned(), announcement })
     }
 
     /// The newest draws, newest first.
@@ -186,7 +203,7 @@ impl Overview {
             let Some(draw) = find_draw(connection, draw)? else {
                 return Ok(None);
             };
-            tally.count(connection, draw.id)?;
+            tally.count(connection, &draw)?;
             let agencies = agencies(connection, tally)?;
             Ok(Some(Detail { draw, agencies }))
         })
@@ -227,29 +244,39 @@ impl Overview {
     fn read<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, OpenError> {
         let fail = |source| sqlite_error(&self.path, "reading", source);
         let snapshot = self.connection.unchecked_transaction().map_err(fail)?;
-        question(&snapshot).map_err(fail)
+        let answer = question(&snapshot).map_err(fail);
+        // A draw that was seen has been announced when this returns.
+        drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));
+        answer
     }
 }
 
 impl Tally {
-    /// Adds the batches that were stored since it last counted.
-    fn count(&mut self, connection: &Connection, draw: i64) -> rusqlite::Result<()> {
-        if self.draw != draw {
-            *self = Self { draw, ..Self::default() };
+    /// Adds what came since it last counted.
+    fn count(&mut self, connection: &Connection, draw: &Draw) -> rusqlite::Result<()> {
+        if self.draw != draw.id {
+            *self = Self { draw: draw.id, ..Self::default() };
         }
-        let mut statement = connection.prepare_cached(
-            "SELECT agency, sum(bet_count), count(*), max(id) FROM batches
-              WHERE id > $1 AND draw_id = $2 GROUP BY agency",
-        )?;
-        let mut rows = statement.query(params![self.last_batch, draw])?;
-        let mut last_batch = self.last_batch;
-        while let Some(row) = rows.next()? {
-            let sent = self.agencies.entry(row.get(0)?).or_default();
-            sent.bets += row.get::<_, u64>(1)?;
-            sent.batches += row.get::<_, u64>(2)?;
-            last_batch = last_batch.max(row.get(3)?);
+        // All of it before any is added: a read that fails halfway adds nothing.
+        let new: Vec<(u32, Sent, i64)> = connection
+            .prepare_cached(NEW_BATCHES)?
+            .query_map(params![self.last_batch, draw.id], |row| {
+                Ok((row.get(0)?, Sent { bets: row.get(1)?, batches: row.get(2)? }, row.get(3)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        if draw.is_made() && self.winners.is_none() {
+            let winners = connection
+                .prepare_cached("SELECT agency, count(*) FROM winners WHERE draw_id = $1 GROUP BY agency")?
+                .query_map([draw.id], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            self.winners = Some(winners);
         }
-        self.last_batch = last_batch;
+        for (agency, sent, last_batch) in new {
+            let counted = self.agencies.entry(agency).or_default();
+            counted.bets += sent.bets;
+            counted.batches += sent.batches;
+            self.last_batch = self.last_batch.max(last_batch);
+        }
         Ok(())
     }
 }
@@ -287,12 +314,8 @@ fn agencies(connection: &Connection, tally: &Tally) -> rusqlite::Result<Vec<Agen
             (agency.done_by, agency.done_at) = (Some(by.clone()), Some(at.clone()));
         });
     }
-    let mut winners = connection
-        .prepare_cached("SELECT agency, count(*) FROM winners WHERE draw_id = $1 GROUP BY agency")?;
-    let mut rows = winners.query([tally.draw])?;
-    while let Some(row) = rows.next()? {
-        let winners = row.get(1)?;
-        entry(row.get(0)?, &|agency| agency.winners = winners);
+    for (agency, winners) in tally.winners.iter().flatten() {
+        entry(*agency, &|agency| agency.winners = *winners);
     }
     Ok(agencies.into_values().collect())
 }
@@ -323,4 +346,18 @@ fn read_winner(row: &Row<'_>) -> rusqlite::Result<(Place, Winner)> {
         number: row.get(6)?,
     };
     Ok((Place { agency: AgencyId(agency), bet: row.get(1)? }, winner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_new_batches_are_read() {
+        let connection = connection::open_in_memory(connection::newest_schema()).unwrap();
+        let plan: String = connection
+            .query_row(&format!("EXPLAIN QUERY PLAN {NEW_BATCHES}"), params![1, 1], |row| row.get(3))
+            .unwrap();
+        assert_eq!(plan, "SEARCH batches USING INTEGER PRIMARY KEY (rowid>?)");
+    }
 }

@@ -5,17 +5,17 @@
 //! into it. An old log beside a new database is corruption, and an old database
 //! without its log has lost what was acknowledged; and no system renames two
 //! files at once. So the decision is one rename, of the whole and verified copy to
-//! `DATABASE.restored`, and everything behind it can be done again:
+//! `.DATABASE.sorteo-restore`, and everything behind it can be done again:
 //!
-//! 1. the copy becomes `DATABASE.restored`: from here on, the restore holds;
+//! 1. the copy becomes `.DATABASE.sorteo-restore`: from here on, the restore holds;
 //! 2. `DATABASE-wal` and `DATABASE-journal` are renamed to what they are kept as;
 //! 3. `DATABASE-shm`, which only tells what is in the log, is removed;
 //! 4. `DATABASE` is renamed to what it is kept as;
-//! 5. `DATABASE.restored` becomes `DATABASE`.
+//! 5. `.DATABASE.sorteo-restore` becomes `DATABASE`.
 //!
 //! The folder is synced after each step, so that a power cut finds them in this
 //! order. Whoever dies before the first has changed nothing, and the old database
-//! starts with its own log. Whoever dies behind it leaves `DATABASE.restored`: the
+//! starts with its own log. Whoever dies behind it leaves `.DATABASE.sorteo-restore`: the
 //! next server, or the next restore, goes on from wherever that was before it
 //! looks at anything else, and starts on the new one; a command that only reads
 //! is refused until then. All of it happens under the server's lock.
@@ -30,13 +30,23 @@ use rusqlite::{Connection, params};
 
 use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
+use super::header::{companion, refuse_foreign_file};
 use super::lock::LockFile;
 use super::{OpenError, connection, filesystem, now, one_line, sqlite_error};
-use crate::store::sqlite::header::companion;
 use crate::unfinished::{Unfinished, UnfinishedError, folder_of, sync_folder_of};
 
+/// How what the copy is called from the decision on ends; it begins with a dot: no
+/// name that somebody would give to a file of his own.
+const DECIDED: &str = ".sorteo-restore";
+
 /// What the copy is called from the decision on.
-const DECIDED: &str = ".restored";
+fn decided(database: &Path) -> PathBuf {
+    let name = database.file_name().unwrap_or_default();
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(DECIDED);
+    database.with_file_name(hidden)
+}
 
 /// What was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +59,7 @@ pub struct Restored {
 
 /// Puts a copy of the file where the database is, or was.
 pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Result<Restored, CopyError> {
+    let database = &filesystem::follow_links(database);
     refuse_target(database)?;
     refuse_same_file(file, database)?;
     let source = connection::open_reader(file)?;
@@ -58,7 +69,7 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
         false => LockFile::take_if_there(database)?,
     };
     finish(database)?;
-    let copy = Unfinished::beside(&companion(database, DECIDED), false)?;
+    let copy = Unfinished::beside(&decided(database), false)?;
     let report = copy_verified(source, file, &copy, database, progress)?;
     let _lock = found_lock.map_or_else(|| LockFile::take(database), Ok)?;
     inherit_access(&copy, file, database)?;
@@ -75,7 +86,9 @@ pub(super) fn finish_interrupted(database: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let _lock = LockFile::take(database)?;
-    finish(database)
+    finish(database)?;
+    crate::event!(Warn, "restore_database", Success, database = database.display());
+    Ok(())
 }
 
 /// Refuses to read what may be an old database without its log.
@@ -87,7 +100,7 @@ pub(super) fn refuse_interrupted(database: &Path) -> Result<(), OpenError> {
 }
 
 fn is_decided(database: &Path) -> bool {
-    companion(database, DECIDED).exists()
+    decided(database).exists()
 }
 
 fn refuse_target(database: &Path) -> Result<(), OpenError> {
@@ -187,7 +200,7 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// The steps in their order, which is what the module tells.
 fn finishing_steps(database: &Path) -> io::Result<Vec<FinishingStep>> {
-    let decided = companion(database, DECIDED);
+    let decided = decided(database);
     let date = match fs::metadata(&decided) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found?.modified()?,
@@ -205,7 +218,15 @@ fn finishing_steps(database: &Path) -> io::Result<Vec<FinishingStep>> {
 
 /// Does what is left to do of a restore that was decided, if there is one. The
 /// caller holds the lock.
-fn finish(database: &Path) -> Result<(), OpenError> {
+pub(super) fn finish(database: &Path) -> Result<(), OpenError> {
+    if is_decided(database) {
+        // Whatever has that name, nothing but a database of ours takes the place of one.
+        let copy = decided(database);
+        refuse_foreign_file(&copy)?;
+        if fs::metadata(&copy).is_ok_and(|found| found.len() == 0) {
+            return Err(OpenError::NotSqlite(copy));
+        }
+    }
     let all = || {
         for step in finishing_steps(database)? {
             step.carry_out()?;
@@ -264,7 +285,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (database, saved) = database_with_log(folder.path());
             // As `restore` leaves it at the decision.
-            fs::copy(&saved, companion(&database, DECIDED)).unwrap();
+            fs::copy(&saved, decided(&database)).unwrap();
             let all = finishing_steps(&database).unwrap();
             assert_eq!(all.len(), steps);
             all.iter().take(done).for_each(|step| step.carry_out().unwrap());
@@ -300,7 +321,7 @@ mod tests {
     fn a_second_restore_first_finishes_one_that_died() {
         let folder = tempfile::tempdir().unwrap();
         let (database, saved) = database_with_log(folder.path());
-        fs::copy(&saved, companion(&database, DECIDED)).unwrap();
+        fs::copy(&saved, decided(&database)).unwrap();
         let lock = LockFile::take(&database).unwrap();
         assert!(matches!(restore(&saved, &database, &mut |_| {}), Err(CopyError::Open(OpenError::Held(_)))));
         drop(lock);
@@ -317,8 +338,8 @@ mod tests {
     fn what_a_restore_kept_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let (database, saved) = database_with_log(folder.path());
-        fs::copy(&saved, companion(&database, DECIDED)).unwrap();
-        let date = fs::metadata(companion(&database, DECIDED)).unwrap().modified().unwrap();
+        fs::copy(&saved, decided(&database)).unwrap();
+        let date = fs::metadata(decided(&database)).unwrap().modified().unwrap();
         let kept = kept_name(&database, date);
         fs::write(&kept, "precious").unwrap();
         let error = finish(&database).unwrap_err();
