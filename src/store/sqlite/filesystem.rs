@@ -8,9 +8,9 @@
 //! system is refused before anything on it is opened or made.
 //!
 //! Refused is what other machines may have mounted too, by a network or by a disk
-//! that they share, and what a virtual machine's host lends it. Any file system
-//! that is not known is allowed: a server that does not start on a good disk is a
-//! fault too.
+//! that they share, and what a virtual machine's host lends it. Any file system that
+//! is not known is allowed, and so is virtiofs, which by its number is a FUSE like
+//! any: a server that does not start on a good disk is a fault too.
 
 use std::fs;
 use std::io;
