@@ -94,6 +94,9 @@ fn hint(reason: &str) -> &'static str {
         "conflict" => " (other bets are stored under this upload)",
         "count_mismatch" => " (the server holds another number of bets of this agency in this draw)",
         "not_ready" => " (the draw is not made yet)",
+        "bad_draw" => " (there is no such draw)",
+        "storage_full" => " (the server's disk is full, and stayed so while this was tried again)",
+        "busy" | "unavailable" => " (and went on to, while this was tried again)",
         _ => "",
     }
 }
@@ -245,7 +248,12 @@ impl Client {
             }
             let failure = match self.exchange(request) {
                 Ok(fields) => match self.read_answer(fields)? {
-                    Err(reason) if is_passing(&reason) => io::Error::other(format!("{what}: {reason}")),
+                    Err(reason) if is_passing(&reason) => {
+                        if backoff.pause(&io::Error::other(format!("{what}: {reason}"))) {
+                            continue;
+                        }
+                        return Err(AgencyError::Refused { what, reason });
+                    }
                     answer => return Ok(answer),
                 },
                 Err(error) => {

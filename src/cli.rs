@@ -182,6 +182,7 @@ impl Failure {
             Self::Open(OpenError::Held(_)) | Self::Copy(CopyError::Open(OpenError::Held(_))) => 75,
             Self::Copy(
                 CopyError::SameFile(..)
+                | CopyError::OwnFile { .. }
                 | CopyError::LogInTheWay { .. }
                 | CopyError::File(UnfinishedError::Exists(_) | UnfinishedError::NotAFile(_)),
             ) => 1,

@@ -1,6 +1,7 @@
 //! `sorteo draw`: what an operator does to the draws of a database, beside a
 //! running server or without one.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -10,7 +11,7 @@ use log::LevelFilter;
 
 use super::{DatabaseArg, Failure, log_draw, say, say_json};
 use crate::logging;
-use crate::lottery::{AgencyId, DrawId};
+use crate::lottery::{AgencyId, DrawId, decimal};
 use crate::store::sqlite::operator::{ClosedAgency, Operator, OperatorError, Terms, is_reason};
 use crate::store::sqlite::overview::{Detail, Draw, Overview, Tally};
 
@@ -32,10 +33,10 @@ Examples:
         #[command(flatten)]
         database: DatabaseArg,
         /// Agencies that must be done before the draw
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = agencies, allow_negative_numbers = true)]
         agencies: Option<u32>,
         /// Number that wins
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32))]
+        #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
         winning_number: Option<u32>,
         /// Print one line of JSON
         #[arg(long)]
@@ -60,7 +61,7 @@ Examples:
   sorteo draw show 1 --json     draw 1, for a script")]
     Show {
         /// The draw; without it, the newest
-        #[arg(value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
+        #[arg(value_name = "ID", value_parser = draw_id)]
         id: Option<i64>,
         #[command(flatten)]
         database: DatabaseArg,
@@ -78,7 +79,7 @@ Examples:
   sorteo draw close-agency 4 --reason 'line down, agreed by telephone'")]
     CloseAgency {
         /// The agency's number
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = agency)]
         id: AgencyId,
         /// Why, for the audit: one line
         #[arg(long, value_name = "TEXT", value_parser = reason)]
@@ -105,6 +106,28 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             close_agency(&database.path()?, *id, reason, *force, *json)
         }
     }
+}
+
+/// A whole number in a range, or what it should have been.
+fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let wrong = || format!("not a whole number from {} to {}", range.start(), range.end());
+    decimal(text).filter(|number| range.contains(number)).ok_or_else(wrong)
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    whole(text, 0..=u32::MAX.into()).map(|number| number as u32)
+}
+
+fn agencies(text: &str) -> Result<u32, String> {
+    whole(text, 1..=u32::MAX.into()).map(|number| number as u32)
+}
+
+fn agency(text: &str) -> Result<AgencyId, String> {
+    number(text).map(AgencyId)
+}
+
+fn draw_id(text: &str) -> Result<i64, String> {
+    whole(text, 1..=i64::MAX as u64).map(|number| number as i64)
 }
 
 fn reason(text: &str) -> Result<String, String> {

@@ -18,7 +18,7 @@ use crate::ops::{Ops, Running, Watched};
 use crate::server::{Remote, ServeError, Server};
 use crate::service::Service;
 use crate::store::Standing;
-use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore};
+use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore, refuse_own_files};
 use crate::{event, logging};
 
 /// Exits of a process that a second signal ended at once: 128 and SIGTERM.
@@ -52,6 +52,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     if let Some(path) = &args.ready_file {
         require_folder_of(path)?;
+        refuse_own_files(&config.store.database, path)?;
     }
     logging::init(config.log_level, config.log_format);
     log_panics();

@@ -60,6 +60,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let agency = config.require_agency()?;
     if let Some(path) = &args.winners_out {
         require_folder_of(path)?;
+        refuse_own_bets(path, config.file.as_deref())?;
     }
     let patience = Patience { server: config.server.clone(), give_up_after: config.give_up_after };
     let Some(path) = &config.file else {
@@ -80,6 +81,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             event!(Info, "loop_finished", Fail);
             Err(failure)
         }
+    }
+}
+
+/// The winners must not be written over the bets.
+fn refuse_own_bets(out: &Path, bets: Option<&Path>) -> Result<(), Failure> {
+    match (fs::canonicalize(out), bets.map(fs::canonicalize)) {
+        (Ok(out), Some(Ok(bets))) if out == bets => Err(Failure::Failed(anyhow::anyhow!(
+            "{} is the file of the bets: give another --winners-out",
+            out.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

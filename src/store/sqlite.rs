@@ -177,7 +177,7 @@ pub enum OpenError {
     },
     /// The database is damaged.
     #[error("{path} is damaged ({detail}): it was left as it is. Keep it, see what `sorteo check --database {path}` \
-             finds, and restore a backup; `sqlite3 {path} .recover`, on a copy, saves what can be read",
+             finds, and restore a backup. What can be read is saved by the `.recover` of sqlite.org's sqlite3, on a copy",
             path = .path.display())]
     Corrupt {
         /// The database.

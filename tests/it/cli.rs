@@ -75,6 +75,15 @@ fn a_file_that_is_no_database_of_ours_is_refused_with_74_and_left_as_it_is() {
 }
 
 #[test]
+fn the_winners_are_not_written_over_the_bets() {
+    let folder = folder();
+    bets_file(folder.path(), "bets.csv", &[1, 2]);
+    let upload = ["upload", "--agency", "1", "--file", "bets.csv", "--winners-out", "./bets.csv"];
+    let refused = run_changing_nothing(folder.path(), &mut sorteo(folder.path(), upload));
+    assert_names(refused.failed(1), &["bets.csv is the file of the bets", "--winners-out"]);
+}
+
+#[test]
 fn a_command_on_a_database_takes_the_one_that_serve_would_take() {
     let folder = folder();
     let path = folder.path();
@@ -170,6 +179,13 @@ fn what_is_typed_wrong_exits_with_2_and_is_named() {
         (&["winners"], &["no agency", "--agency"]),
         (&["winners", "--agency", "1", "--draw", "0"], &["--draw", "0"]),
         (&["status", "--server", ":"], &["--server", "`:`"]),
+        (
+            &["draw", "close-agency", "all", "--reason", "r"],
+            &["'all'", "not a whole number from 0 to 4294967295"],
+        ),
+        (&["draw", "open", "--agencies", "0"], &["'0'", "not a whole number from 1 to 4294967295"]),
+        (&["draw", "open", "--winning-number", "-1"], &["'-1'", "not a whole number from 0 to 4294967295"]),
+        (&["draw", "show", "first"], &["'first'", "not a whole number from 1 to"]),
     ];
     let folder = folder();
     for (args, words) in cases {

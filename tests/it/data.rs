@@ -157,9 +157,9 @@ fn a_backup_that_may_not_be_there_is_refused_and_changes_nothing() {
     std::os::unix::fs::symlink("sorteo.db", path.join("link.db")).unwrap();
     let cases: &[(&[&str], i32, &[&str])] = &[
         (&["there.db"], 1, &["there.db exists already", "--force"]),
-        (&["sorteo.db"], 1, &["sorteo.db and sorteo.db are the same file"]),
-        (&["./sorteo.db", "--force"], 1, &["are the same file"]),
-        (&["link.db", "--force"], 1, &["are the same file"]),
+        (&["sorteo.db"], 1, &["sorteo.db is the database sorteo.db itself"]),
+        (&["./sorteo.db", "--force"], 1, &["itself, or belongs to it"]),
+        (&["link.db", "--force"], 1, &["itself, or belongs to it"]),
         (&["folder", "--force"], 1, &["folder is not a file"]),
         (&["left.db"], 1, &["left.db-wal is a log"]),
         (&["left.db", "--force"], 1, &["left.db-wal is a log"]),
@@ -468,18 +468,61 @@ fn more_than_one_piece_is_written_out_whole_and_in_order() {
 }
 
 #[test]
+fn results_that_lack_a_row_are_an_error_and_never_fewer() {
+    let folder = drawn_database(40, 4);
+    let path = folder.path();
+    let whole = run(&mut sorteo(path, ["export", "results"]));
+    assert_eq!(whole.succeeded().lines().count(), 1 + 10);
+    let without = |damage: &str, copy: &str| {
+        fs::copy(path.join("sorteo.db"), path.join(copy)).unwrap();
+        let connection = Connection::open(path.join(copy)).unwrap();
+        // As damage would do it: past the triggers that protect the rows.
+        let unprotected = "DROP TRIGGER bets_are_not_deleted;";
+        let again = "CREATE TRIGGER bets_are_not_deleted BEFORE DELETE ON bets
+BEGIN SELECT RAISE(ABORT, 'bets are append-only'); END;";
+        connection.pragma_update(None, "foreign_keys", false).unwrap();
+        connection.execute_batch(&format!("{unprotected}{damage};{again}")).unwrap();
+    };
+    without("DELETE FROM bets WHERE id = (SELECT bet_id FROM winners LIMIT 1 OFFSET 3)", "bet.db");
+    without("DELETE FROM winners WHERE bet_id = (SELECT max(bet_id) FROM winners)", "winner.db");
+    for database in ["bet.db", "winner.db"] {
+        let out = ["export", "results", "--out", "out.csv", "--database", database];
+        assert_names(run(&mut sorteo(path, out)).failed(74), &[database, "is damaged"]);
+        assert!(!path.join("out.csv").exists());
+    }
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database", "winner.db"];
+    let refused = run(&mut sorteo(path, serve));
+    assert_names(refused.failed(74), &["draw 1 tells 10 winners, 9 are stored"]);
+    let server = Server::start_command(&mut sorteo(
+        path,
+        ["serve", "--listen", "127.0.0.1:0", "--database", "bet.db"],
+    ))
+    .unwrap();
+    let answers: Vec<String> = ["1", "2"].map(|agency| ask(&server, &format!("GET_WINNERS|{agency}"))).into();
+    assert!(answers.contains(&"WINNERS|ERR|unavailable".to_owned()), "{answers:?}");
+    server.stop();
+}
+
+#[test]
 fn nothing_is_written_over_the_database_itself() {
     let folder = drawn_database(10, 10);
     let path = folder.path();
     std::os::unix::fs::symlink("sorteo.db", path.join("link.db")).unwrap();
-    for target in ["sorteo.db", "link.db", "sorteo.db.lock"] {
-        for command in [&["export", "bets", "--out"][..], &["backup"]] {
-            let command = [command, &[target, "--force", "--database", "sorteo.db"]].concat();
+    for target in ["sorteo.db", "link.db", "./sorteo.db.lock", "sorteo.db-wal", "sorteo.db-shm"] {
+        for command in [
+            &["export", "bets", "--force", "--out", target][..],
+            &["backup", "--force", target],
+            &["serve", "--listen", "127.0.0.1:0", "--ready-file", target],
+        ] {
+            let command = [command, &["--database", "sorteo.db"]].concat();
             let before = (
                 fs::read(path.join("sorteo.db")).unwrap(),
                 path.join("sorteo.db.lock").metadata().unwrap().len(),
             );
-            assert_names(run(&mut sorteo(path, &command)).failed(1), &["are the same file"]);
+            assert_names(
+                run(&mut sorteo(path, &command)).failed(1),
+                &["is the database sorteo.db itself, or belongs to it"],
+            );
             let after = (
                 fs::read(path.join("sorteo.db")).unwrap(),
                 path.join("sorteo.db.lock").metadata().unwrap().len(),

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::check::{self, Report};
 use super::header::companion;
 use super::{OpenError, connection, filesystem, sqlite_error};
-use crate::unfinished::{Unfinished, UnfinishedError};
+use crate::unfinished::{Unfinished, UnfinishedError, folder_of};
 
 /// A database and what lies beside it.
 const OWN_FILES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
@@ -34,6 +34,14 @@ pub enum CopyError {
     /// Source and target are one file.
     #[error("{} and {} are the same file: give another", .0.display(), .1.display())]
     SameFile(PathBuf, PathBuf),
+    /// The target is the database, or belongs to it.
+    #[error("{} is the database {} itself, or belongs to it: give another file", target.display(), database.display())]
+    OwnFile {
+        /// The database.
+        database: PathBuf,
+        /// What would be overwritten.
+        target: PathBuf,
+    },
     /// Beside the target lies a log, which SQLite would take for the copy's own.
     #[error("{} is a log that would be taken for the copy's own: a database is or was at {}, give another name",
             log.display(), path.display())]
@@ -161,13 +169,15 @@ fn verify(copy: &Path, of: &Path, progress: &mut Progress<'_>) -> Result<Report,
     check::check_open(connection, of, &mut |step| progress(Step::Checking(step)))
 }
 
-/// Refuses to write something else over a database, or over what belongs to it.
+/// Refuses to write something else over a database, or over what belongs to it, also
+/// where that is not there yet.
 pub fn refuse_own_files(database: &Path, target: &Path) -> Result<(), CopyError> {
-    let database = &filesystem::follow_links(database);
-    for suffix in OWN_FILES {
-        refuse_same_file(&companion(database, suffix), target)?;
+    let (database, end) = (filesystem::follow_links(database), filesystem::follow_links(target));
+    let place = |path: &Path| Some((fs::canonicalize(folder_of(path)).ok()?, path.file_name()?.to_owned()));
+    match OWN_FILES.iter().find(|suffix| place(&companion(&database, suffix)) == place(&end)) {
+        Some(_) => Err(CopyError::OwnFile { database, target: target.to_owned() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Refuses to copy a database onto itself, whatever the two paths look like.

@@ -79,6 +79,10 @@ pub struct Export {
     after: (i64, i64),
     /// The last bet there is to read.
     last: i64,
+    /// Rows that were read.
+    rows: i64,
+    /// Rows that there must be, where the draw tells: of all agencies together.
+    rows_told: Option<i64>,
 }
 
 impl Export {
@@ -102,8 +106,10 @@ impl Export {
             Subject::Bets => (0, found.before),
         };
         let last = found.before + found.bets;
+        let told = if subject == Subject::Results { found.winners } else { found.bets };
+        let rows_told = agency.is_none().then_some(told);
         let path = database.to_owned();
-        Ok(Self { connection, path, subject, draw: found.draw, agency, after, last })
+        Ok(Self { connection, path, subject, draw: found.draw, agency, after, last, rows: 0, rows_told })
     }
 
     /// Which draw it is.
@@ -111,13 +117,22 @@ impl Export {
         self.draw
     }
 
-    /// The next piece; an empty one is the end.
+    /// The next piece; an empty one is the end. An end that comes too early, because a
+    /// part of the database cannot be read, is an error.
     pub fn next_rows(&mut self) -> Result<Vec<ExportedBet>, ExportError> {
         let rows = match self.subject {
             Subject::Results => self.next_results(),
             Subject::Bets => self.next_bets(),
         };
-        Ok(rows.map_err(|source| sqlite_error(&self.path, "reading the bets", source))?)
+        let rows = rows.map_err(|source| sqlite_error(&self.path, "reading the bets", source))?;
+        self.rows += rows.len() as i64;
+        match self.rows_told {
+            Some(told) if rows.is_empty() && told != self.rows => {
+                let detail = format!("draw {} tells {told} rows, {} can be read", self.draw, self.rows);
+                Err(OpenError::Corrupt { path: self.path.clone(), detail }.into())
+            }
+            _ => Ok(rows),
+        }
     }
 
     /// The key of `winners` is their order. An empty piece is the end.
@@ -126,9 +141,9 @@ impl Export {
         let rows: Vec<ExportedBet> = self
             .connection
             .prepare_cached(
-                "SELECT winners.draw_id, bets.id, winners.agency,
+                "SELECT winners.draw_id, winners.bet_id, winners.agency,
                         first_name, last_name, document, birthdate, number
-                   FROM winners JOIN bets ON bets.id = winners.bet_id
+                   FROM winners LEFT JOIN bets ON bets.id = winners.bet_id
                   WHERE winners.draw_id = $1 AND (winners.agency, winners.bet_id) > ($2, $3)
                     AND ($4 IS NULL OR winners.agency = $4)
                   ORDER BY winners.agency, winners.bet_id LIMIT $5",
@@ -173,6 +188,7 @@ struct Found {
     draw: DrawId,
     drawn: bool,
     bets: i64,
+    winners: i64,
     before: i64,
 }
 
@@ -183,7 +199,7 @@ fn find_draw(
 ) -> rusqlite::Result<Option<Found>> {
     connection
         .query_row(
-            "SELECT id, drawn_at IS NOT NULL, bets,
+            "SELECT id, drawn_at IS NOT NULL, bets, winners,
                     (SELECT coalesce(sum(bets), 0) FROM draws AS earlier WHERE earlier.id < draws.id)
                FROM draws
               WHERE CASE WHEN $1 IS NULL THEN drawn_at IS NOT NULL OR $2 ELSE id = $1 END
@@ -194,7 +210,8 @@ fn find_draw(
                     draw: DrawId(row.get(0)?),
                     drawn: row.get(1)?,
                     bets: row.get(2)?,
-                    before: row.get(3)?,
+                    winners: row.get(3)?,
+                    before: row.get(4)?,
                 })
             },
         )

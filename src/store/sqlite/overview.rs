@@ -163,7 +163,7 @@ const NEW_BATCHES: &str = "
      WHERE id > $1 AND +draw_id = $2 GROUP BY agency";
 
 const MATCHING: &str = "
-      FROM winners JOIN bets ON bets.id = winners.bet_id
+      FROM winners LEFT JOIN bets ON bets.id = winners.bet_id
      WHERE winners.draw_id = :draw
        AND (:agency IS NULL OR winners.agency = :agency)
        AND (:search IS NULL OR instr(lower(document), :search) OR instr(lower(first_name), :search)

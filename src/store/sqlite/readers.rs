@@ -94,6 +94,7 @@ impl Readers {
         })
     }
 
+    /// A winner whose bet cannot be read is an error, not left out.
     pub(super) fn winners(
         &self,
         draw: DrawId,
@@ -104,8 +105,8 @@ impl Readers {
         self.read("winners", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT bets.id, first_name, last_name, document, birthdate, number
-                       FROM winners JOIN bets ON bets.id = winners.bet_id
+                    "SELECT winners.bet_id, first_name, last_name, document, birthdate, number
+                       FROM winners LEFT JOIN bets ON bets.id = winners.bet_id
                       WHERE winners.draw_id = $1 AND winners.agency = $2 AND winners.bet_id > $3
                       ORDER BY winners.bet_id LIMIT $4",
                 )?

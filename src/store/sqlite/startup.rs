@@ -25,7 +25,7 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     if let Some(difference) = differences.into_iter().find(schema::Difference::is_harmful) {
         return Err(OpenError::Altered { path: path.to_owned(), detail: difference.to_string() });
     }
-    for damage in [small_tables, ends_of_large_tables, ends_of_draws, noted_settings] {
+    for damage in [small_tables, ends_of_large_tables, ends_of_draws, newest_winners, noted_settings] {
         if let Some(detail) = damage(&snapshot).map_err(fail)? {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
@@ -82,6 +82,18 @@ fn ends_of_draws(connection: &Connection) -> rusqlite::Result<Option<String>> {
     }
     let found: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM bets", [], |row| row.get(0))?;
     Ok((found != last).then(|| format!("the draws have {last} bets, the last bet stored is {found}")))
+}
+
+/// The newest draw that is made has as many winners as its row tells: agencies ask
+/// for them next.
+fn newest_winners(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let newest = "SELECT id, winners, (SELECT count(*) FROM winners WHERE draw_id = draws.id)
+                    FROM draws WHERE drawn_at IS NOT NULL ORDER BY id DESC LIMIT 1";
+    let found: Option<(i64, i64, i64)> =
+        connection.query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    Ok(found
+        .filter(|(_, told, stored)| told != stored)
+        .map(|(draw, told, stored)| format!("draw {draw} tells {told} winners, {stored} are stored")))
 }
 
 /// What a server noted of a draw's settings holds.
