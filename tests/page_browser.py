@@ -5,7 +5,6 @@ its driver and axe-core, which knows the rules of accessibility, are installed w
 """
 
 import base64
-import hashlib
 import importlib.util
 import json
 import os
@@ -18,7 +17,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
+
+from outside import file_of_wheel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -55,21 +55,8 @@ def install():
 
 
 def axe_source():
-    """axe-core's script, fetched once and kept under target/."""
-    kept = ROOT / "target" / "page-tools" / f"axe-{AXE_SHA256[:12]}.js"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-                            "--no-deps", "--only-binary", ":all:", "--dest", folder, AXE_PACKAGE], check=True)
-            wheel, = pathlib.Path(folder).glob("*.whl")
-            part = kept.with_suffix(f".{os.getpid()}")
-            part.write_bytes(zipfile.ZipFile(wheel).read(AXE_FILE))
-            part.rename(kept)
-    source = kept.read_bytes()
-    if hashlib.sha256(source).hexdigest() != AXE_SHA256:
-        sys.exit(f"{kept} is not the axe-core that was asked for; delete it and run again")
-    return source.decode()
+    """axe-core's script."""
+    return file_of_wheel(AXE_PACKAGE, AXE_FILE, AXE_SHA256).read_text(encoding="utf-8")
 
 
 class Browser:
