@@ -28,6 +28,14 @@ pub enum CopyError {
     /// The source was refused, or another server holds the target.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What is to be restored was refused.
+    #[error("{} cannot be restored, give a backup as FILE: {source}", path.display())]
+    Backup {
+        /// What was given.
+        path: PathBuf,
+        /// Why it was refused.
+        source: Box<OpenError>,
+    },
     /// The copy could not be written, or may not be where it was asked for.
     #[error(transparent)]
     File(#[from] UnfinishedError),

@@ -62,7 +62,8 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
     let database = &filesystem::follow_links(database);
     refuse_target(database)?;
     refuse_same_file(file, database)?;
-    let source = connection::open_reader(file)?;
+    let source = connection::open_reader(file)
+        .map_err(|source| CopyError::Backup { path: file.to_owned(), source: Box::new(source) })?;
     // Nobody holds a lock file that is not there; a refusal does not make one.
     let found_lock = match is_decided(database) {
         true => Some(LockFile::take(database)?),
