@@ -31,6 +31,7 @@ Examples:
   sorteo export bets --format jsonl --agency 3 | gzip > bets-3.jsonl.gz")]
 pub(super) struct Args {
     /// The winning bets of a draw, or all its bets
+    #[arg(value_enum, default_value_t = SubjectName::Results)]
     subject: SubjectName,
     #[command(flatten)]
     database: DatabaseArg,
