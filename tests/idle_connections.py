@@ -19,9 +19,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-from outside import DEADLINE_S, Checks, allow_connections, ask, connect, processor_seconds, start_server
+from outside import DEADLINE_S, Checks, allow_connections, ask, connect, processor_share, start_server
 
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
@@ -75,9 +74,7 @@ def run(options, folder, count):
     threads = status_of(server.pid, "Threads")
     check(f"threads of the process: {threads}, at most {WORKERS + THREADS_BESIDE_WORKERS}",
           threads <= WORKERS + THREADS_BESIDE_WORKERS)
-    used = processor_seconds(server.pid)
-    time.sleep(WATCHED_S)
-    share = (processor_seconds(server.pid) - used) / WATCHED_S
+    share = processor_share(server.pid, WATCHED_S)
     check(f"doing nothing takes {share:.1%} of a core, less than {IDLE_SHARE_MAX:.0%}", share < IDLE_SHARE_MAX)
     answers = {ask(peer, b"STATUS") for peer in idle}
     check(f"each idle connection is still served: {answers}", answers == {b"STATUS|OK|1|open|0|1|2\n"})

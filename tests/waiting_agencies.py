@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, allow_connections, answer, ask, connect, frame, processor_seconds, start_server
+from outside import DEADLINE_S, Checks, allow_connections, answer, ask, connect, frame, processor_share, start_server
 
 AGENCIES = 5
 WINNING_NUMBER = 7574
@@ -68,9 +68,7 @@ def run(binary, folder, count):
                 waiter.sendall(frame(b"STATUS"))
             elif index % 3 == 2:
                 waiter.shutdown(socket.SHUT_WR)
-        used = processor_seconds(server.pid)
-        time.sleep(WATCHED_S)
-        share = (processor_seconds(server.pid) - used) / WATCHED_S
+        share = processor_share(server.pid, WATCHED_S)
         check(f"{count} that wait take no processor time: {share:.2%} of a core", share < IDLE_SHARE_MAX)
         check("nobody is answered before the draw", not waiting.select(timeout=0))
 

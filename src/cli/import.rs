@@ -39,10 +39,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let database = args.database.path()?;
+    let options = Options { readers: READERS, ..args.database.options()? };
     logging::init(LevelFilter::Info, logging::Format::default());
     let checked = import::check(&args.file)?;
-    let options = Options { readers: READERS, ..args.database.options()? };
     // A draw that was due is made as the database is opened.
     let observer = Arc::new(|told| match told {
         Event::Drawn(standing) => log_draw(&standing),
@@ -63,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         imported.stored + imported.before,
         args.file.display()
     );
-    Operator::open(&database)?.note_import(imported.draw, &stored)?;
+    Operator::open(&options.database)?.note_import(imported.draw, &stored)?;
     if args.json {
         return say_json(&json!({
             "file": args.file,

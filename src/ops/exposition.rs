@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use super::Watched;
 use super::readiness::{Readiness, free_bytes};
 use crate::store::Store;
+use crate::store::sqlite::log_of;
 use crate::store::sqlite::overview::Draw;
 
 /// Everything that is scraped.
@@ -139,10 +140,8 @@ impl LookedUp {
         for part in &readiness.parts {
             self.ready.get_or_create(&PartLabel { part: part.part.as_str() }).set(i64::from(part.ready));
         }
-        let mut log = database.as_os_str().to_owned();
-        log.push("-wal");
         // Without a log there is nothing in it.
-        self.wal_bytes.set(fs::metadata(log).map_or(0, |file| file.len() as i64));
+        self.wal_bytes.set(fs::metadata(log_of(database)).map_or(0, |file| file.len() as i64));
         if let Ok(file) = fs::metadata(database) {
             self.database_bytes.set(file.len() as i64);
         }

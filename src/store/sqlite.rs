@@ -30,7 +30,6 @@ mod settings;
 mod startup;
 mod writer;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,6 +37,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rusqlite::Connection;
 
 pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refuse_own_files};
+pub use self::header::log_of;
 use self::lock::LockFile;
 use self::overview::Overview;
 use self::readers::Readers;
@@ -45,6 +45,7 @@ use self::writer::Writer;
 use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
 use crate::lottery::{AgencyId, Batch, DrawId, UploadId, is_bidirectional_control};
 use crate::metrics::Metrics;
+use crate::unfinished::{folder_of, sync_folder_of};
 
 /// What the store needs to know before it opens a database.
 #[derive(Clone, Debug)]
@@ -344,10 +345,7 @@ impl Store for SqliteStore {
 /// it. Not only after making the database: who made it may have died, or failed,
 /// before this.
 fn sync_folder(database: &Path) -> Result<(), OpenError> {
-    let folder = connection::folder_of(database);
-    fs::File::open(&folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| OpenError::NotWritable { path: folder, source })
+    sync_folder_of(database).map_err(|source| OpenError::NotWritable { path: folder_of(database), source })
 }
 
 /// Copies the log into the database, with a sync of both.

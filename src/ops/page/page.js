@@ -331,9 +331,7 @@ function word(key, name) {
 
 function reasonText(code) {
   const sentences = REASONS[language];
-  const parts = [code, ...code.split('|').reverse()];
-  const known = parts.find((part) => Object.hasOwn(sentences, part));
-  return known === undefined ? t('unknownReason') : sentences[known];
+  return Object.hasOwn(sentences, code) ? sentences[code] : t('unknownReason');
 }
 
 // ── The document ─────────────────────────────────────────────────────────────

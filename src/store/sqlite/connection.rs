@@ -15,7 +15,6 @@ use rusqlite_migration::{Error as MigrationError, Migrations};
 
 use super::header::{self, refuse_foreign_file};
 use super::{OpenError, filesystem, restore, sqlite_error, startup};
-pub(super) use crate::unfinished::folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;

@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
-use super::connection::folder_of;
+use crate::unfinished::folder_of;
 
 /// Symbolic links that are followed from the database's name; Linux follows as many.
 const LINKS_MAX: usize = 40;

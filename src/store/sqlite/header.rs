@@ -8,7 +8,8 @@ use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
-use super::connection::{APPLICATION_ID, folder_of, newer, newest_schema};
+use super::connection::{APPLICATION_ID, newer, newest_schema};
+use crate::unfinished::folder_of;
 
 /// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
 const HEADER_BYTES: usize = 108;
@@ -60,7 +61,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The write-ahead log that belongs to a database.
-pub(super) fn log_of(path: &Path) -> PathBuf {
+pub fn log_of(path: &Path) -> PathBuf {
     companion(path, "-wal")
 }
 

@@ -7,6 +7,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
+use super::header::companion;
 
 /// Held as long as it lives; the system lets it go when the process dies.
 #[derive(Debug)]
@@ -37,7 +38,5 @@ impl LockFile {
 }
 
 fn path_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
+    companion(database, ".lock")
 }
