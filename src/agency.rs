@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::event;
-use crate::lottery::{AgencyId, DrawId};
-use crate::wire::{Request, WAIT_MAX, framed};
+use sorteo_protocol::wire::{Request, WAIT_MAX, framed};
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// How long one address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ fn hint(reason: &str) -> &'static str {
 
 /// Where the server is, and how patient to be.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub struct ClientOptions {
     /// `HOST:PORT`; looked up anew with every connection.
     pub server: String,
     /// How long to go on trying without any success.
@@ -113,7 +113,7 @@ pub struct Patience {
 /// One framed conversation, reconnected whenever it breaks.
 #[derive(Debug)]
 pub struct Client {
-    patience: Patience,
+    options: ClientOptions,
     connection: Option<Connection>,
     /// The only draw that it has anything to say in, if there is one.
     draw: Option<DrawId>,
@@ -132,8 +132,8 @@ type Answer = Result<Vec<String>, String>;
 
 impl Client {
     /// A client that has not connected yet.
-    pub fn new(patience: Patience) -> Self {
-        Self { patience, connection: None, draw: None }
+    pub fn new(options: ClientOptions) -> Self {
+        Self { options, connection: None, draw: None }
     }
 
     /// From here on, a new connection is used only while this draw is the newest: what
@@ -237,7 +237,7 @@ impl Client {
     /// Only for requests that may be carried out twice: all but a batch without
     /// a place, and a single bet.
     pub(crate) fn call(&mut self, what: &'static str, request: &Request) -> Result<Answer, AgencyError> {
-        let mut backoff = Backoff::new(self.patience.give_up_after);
+        let mut backoff = Backoff::new(self.options.give_up_after);
         loop {
             if self.connection.is_none()
                 && let Some(draw) = self.draw.take()
@@ -262,7 +262,7 @@ impl Client {
                 }
             };
             if !backoff.pause(&failure) {
-                let server = self.patience.server.clone();
+                let server = self.options.server.clone();
                 return Err(AgencyError::Unreachable { server, source: failure });
             }
         }
@@ -282,13 +282,13 @@ impl Client {
 
     fn protocol_error(&self, answer: &str) -> AgencyError {
         let answer = answer.chars().take(100).flat_map(char::escape_debug).collect();
-        AgencyError::Protocol { server: self.patience.server.clone(), answer }
+        AgencyError::Protocol { server: self.options.server.clone(), answer }
     }
 
     fn exchange(&mut self, request: &Request) -> io::Result<Vec<String>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(Connection::open(&self.patience.server)?),
+            none => none.insert(Connection::open(&self.options.server)?),
         };
         let mut bytes = Vec::new();
         framed::encode_request(request, &mut bytes);
@@ -379,7 +379,7 @@ impl Connection {
     }
 }
 
-/// Growing pauses between tries, with jitter, until patience is out.
+/// Growing pauses between tries, with jitter, until the time is up.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     give_up_at: Instant,

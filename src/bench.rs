@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use crate::agency::Connection;
 use crate::generate::random_bet;
-use crate::lottery::{AgencyId, Batch, Bets};
-use crate::wire::{Dialect, Request, counted, framed};
+use sorteo_protocol::wire::{Dialect, Request, counted, framed};
+use sorteo_protocol::{AgencyId, Batch, Bets};
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -278,7 +278,7 @@ fn message(plan: &Plan, index: usize) -> Vec<u8> {
         let fields = random_bet(&mut random);
         bets.push(fields.each_ref().map(String::as_str)).expect("made-up bets are valid");
     }
-    let batch = Batch { agency, bets, place: None };
+    let batch = Batch { agency, bets, position: None };
     let mut bytes = Vec::new();
     match plan.dialect {
         Dialect::Framed => framed::encode_request(&Request::Batch(batch), &mut bytes),

@@ -33,7 +33,7 @@ use crate::config::{
 };
 use crate::event;
 use crate::import::ImportError;
-use crate::store::Standing;
+use crate::store::DrawStatus;
 use crate::store::sqlite::{CopyError, OpenError, Options};
 use crate::unfinished::UnfinishedError;
 
@@ -183,7 +183,7 @@ impl Failure {
             Self::Copy(
                 CopyError::SameFile(..)
                 | CopyError::OwnFile { .. }
-                | CopyError::LogInTheWay { .. }
+                | CopyError::StrayWal { .. }
                 | CopyError::File(UnfinishedError::Exists(_) | UnfinishedError::NotAFile(_)),
             ) => 1,
             Self::Open(_) | Self::Database(_) | Self::Copy(_) | Self::Import(ImportError::Store(_)) => 74,
@@ -213,8 +213,8 @@ fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
 }
 
 /// The log line of a draw, told by the process that made it.
-fn log_draw(standing: &Standing) {
-    event!(Info, "sorteo", Success, draw = standing.draw, bets = standing.bets, winners = standing.winners);
+fn log_draw(status: &DrawStatus) {
+    event!(Info, "sorteo", Success, draw = status.draw, bets = status.bets, winners = status.winners);
 }
 
 /// Prints a result as one line of JSON.

@@ -16,13 +16,13 @@ use std::time::Duration;
 use log::LevelFilter;
 
 pub use self::flags::Flags;
-pub use self::layers::{ConfigError, Environment, Holding, Layers, Source, process_environment};
+pub use self::layers::{ConfigError, Environment, Layers, ResolvedSetting, Source, process_environment};
 use crate::logging::Format;
-use crate::lottery::AgencyId;
 use crate::ops;
 use crate::server::Limits;
 use crate::store::sqlite;
-use crate::wire::WireLimits;
+use sorteo_protocol::AgencyId;
+use sorteo_protocol::wire::WireLimits;
 
 /// The flags of `sorteo serve`.
 pub type ServeSettings = Flags<flags::Serve>;

@@ -16,8 +16,8 @@ use csv::ByteRecord;
 use sha2::{Digest as _, Sha256};
 
 use crate::agency::file::{self, FileError, Version};
-use crate::lottery::{AgencyId, Batch, Bets, DrawId, Place, UploadId};
 use crate::store::{AppendRefusal, Store, StoreError};
+use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
 /// The column before a bet's own.
 const AGENCY: &str = "agency";
@@ -99,7 +99,7 @@ pub fn check(path: &Path) -> Result<Checked, ImportError> {
 impl Checked {
     /// Stores all rows that are not stored yet.
     pub fn store_in(&self, store: &impl Store, progress: &mut Progress<'_>) -> Result<Imported, ImportError> {
-        let draw = store.standing()?.draw;
+        let draw = store.newest_draw()?.draw;
         let all: u64 = self.rows.values().sum();
         let mut cursors = BTreeMap::new();
         for (agency, rows) in &self.rows {
@@ -172,7 +172,7 @@ impl Checked {
 
 /// An append of no bets is refused as one of bets would be, and stores nothing.
 fn require_open(store: &impl Store, draw: DrawId, agency: AgencyId) -> Result<(), ImportError> {
-    let nothing = Batch { agency, bets: Bets::default(), place: None };
+    let nothing = Batch { agency, bets: Bets::default(), position: None };
     store.append(vec![nothing])?.wait()?.map_err(|refusal| refused(refusal, draw, agency))
 }
 
@@ -215,7 +215,7 @@ impl Cursor {
     fn cut(&mut self, agency: AgencyId, upload: &UploadId) -> Batch {
         let bets = std::mem::take(&mut self.bets);
         let first_row = self.read - bets.len() as u64;
-        Batch { agency, bets, place: Some(Place { upload: upload.clone(), first_row }) }
+        Batch { agency, bets, position: Some(UploadPosition { upload: upload.clone(), first_row }) }
     }
 }
 

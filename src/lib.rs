@@ -8,8 +8,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`lottery`] | what a bet is and when it is valid: pure |
-//! | [`wire`] | both dialects, bytes to requests and replies to bytes: pure |
+//! | [`sorteo_protocol`] | bets, requests, replies and both dialects: pure, a crate of its own |
 //! | [`store`] | the [`store::Store`] trait and its guarantees; SQLite below it |
 //! | [`service`] | all policy: a request and a store make a reply |
 //! | [`server`] | sockets: the reactor, the workers, one peer's connection |
@@ -25,8 +24,8 @@
 //!
 //! # Dependency rule
 //!
-//! `main → cli → server → service → store → lottery`; `server`, `service` and
-//! `agency` know `wire`, which knows only `lottery`. The service knows no
+//! `main → cli → server → service → store → sorteo_protocol`; `server`, `service` and
+//! `agency` know its wire types. The service knows no
 //! socket and no byte, the store no wire type, and nothing outside
 //! `store::sqlite` knows SQL.
 #![forbid(unsafe_code)]
@@ -39,11 +38,9 @@ pub mod failpoint;
 pub mod generate;
 pub mod import;
 pub mod logging;
-pub mod lottery;
 pub mod metrics;
 pub mod ops;
 pub mod server;
 pub mod service;
 pub mod store;
 pub mod unfinished;
-pub mod wire;

@@ -16,7 +16,7 @@ use std::io::Write as _;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
-use crate::lottery::{decimal, is_bidirectional_control};
+use sorteo_protocol::text::{decimal, is_bidirectional_control};
 
 /// How an event went: the only three words in `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

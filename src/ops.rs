@@ -30,7 +30,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use self::watch::Watch;
-use crate::server::{Limits, Remote};
+use crate::server::{Limits, ServerHandle};
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::sqlite::overview::Overview;
@@ -46,7 +46,7 @@ pub struct Watched<S> {
     /// The lottery; its metrics are shown.
     pub service: Arc<Service<S>>,
     /// Whether its server still takes connections.
-    pub remote: Remote,
+    pub handle: ServerHandle,
     /// The database's file.
     pub database: PathBuf,
     /// What the server allows.

@@ -9,14 +9,14 @@
 //! most, and only while nobody else needs one.
 //!
 //! The caller passes in everything: [`Server::bind`] takes an address,
-//! [`Listening::run`] a service and limits, and a [`Remote`] stops it.
+//! [`Listening::run`] a service and limits, and a [`ServerHandle`] stops it.
 
 mod charge;
+mod close_reason;
 mod connection;
 mod deadlines;
-mod end;
+mod handle;
 mod reactor;
-mod remote;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,12 +31,12 @@ use mio::{Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 use threadpool::ThreadPool;
 
+pub use self::handle::ServerHandle;
 use self::reactor::Reactor;
-pub use self::remote::Remote;
 use crate::event;
 use crate::service::Service;
 use crate::store::Store;
-use crate::wire::WireLimits;
+use sorteo_protocol::wire::WireLimits;
 
 /// What one server allows. Every wait, queue and buffer has its name here.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ pub enum ServeError {
 pub struct Server {
     poll: Poll,
     socket: Socket,
-    remote: Remote,
+    handle: ServerHandle,
 }
 
 impl Server {
@@ -118,8 +118,8 @@ impl Server {
         socket.bind(&address.into())?;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let remote = Remote::new(waker);
-        Ok(Self { poll, socket, remote })
+        let handle = ServerHandle::new(waker);
+        Ok(Self { poll, socket, handle })
     }
 
     /// The address taken, with the port the system chose where 0 was asked for.
@@ -129,8 +129,8 @@ impl Server {
     }
 
     /// What stops this server and tells it of draws.
-    pub fn remote(&self) -> Remote {
-        self.remote.clone()
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
     }
 
     /// Starts to listen: from here on peers can connect, though nobody answers
@@ -146,16 +146,16 @@ impl Server {
 pub struct Listening(Server);
 
 impl Listening {
-    /// Serves until the [`Remote`] says stop, then drains.
+    /// Serves until the [`ServerHandle`] says stop, then drains.
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
-        let Self(Server { poll, socket, remote }) = self;
+        let Self(Server { poll, socket, handle }) = self;
         let listener = TcpListener::from_std(socket.into());
         let workers = threadpool::Builder::new()
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())
             .build();
         let buffered_bytes = Arc::default();
-        let context = Arc::new(Context { service, limits, remote, buffered_bytes, workers: workers.clone() });
+        let context = Arc::new(Context { service, limits, handle, buffered_bytes, workers: workers.clone() });
         event!(Info, "accept_connections", InProgress);
         Reactor::new(poll, listener, context).run()?;
         join_workers(workers);
@@ -167,7 +167,7 @@ impl Listening {
 struct Context<S> {
     service: Arc<Service<S>>,
     limits: Limits,
-    remote: Remote,
+    handle: ServerHandle,
     /// Bytes charged against [`Limits::buffer_bytes_max`].
     buffered_bytes: Arc<AtomicUsize>,
     workers: ThreadPool,
@@ -176,7 +176,7 @@ struct Context<S> {
 impl<S> Context<S> {
     /// Whether a worker may wait for its peer, because nobody waits for a worker.
     fn has_spare_worker(&self) -> bool {
-        self.workers.queued_count() == 0 && !self.remote.stops()
+        self.workers.queued_count() == 0 && !self.handle.stops()
     }
 }
 

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event;
-use crate::lottery::{AgencyId, Batch, DrawId};
 use crate::metrics::{BatchResult, Metrics};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket, WinningBet,
 };
-use crate::wire::counted::winner_line;
-use crate::wire::framed::PAGE_BYTES_MAX;
-use crate::wire::{Reason, Reply, Request, Status, Winners};
+use sorteo_protocol::wire::counted::winner_line;
+use sorteo_protocol::wire::framed::PAGE_BYTES_MAX;
+use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners};
+use sorteo_protocol::{AgencyId, Batch, DrawId};
 
 /// Winning bets read at a time. A page of the wire holds at least 247 documents, and
 /// at most so many; what does not fit is read again with the next page.
@@ -128,7 +128,7 @@ impl<S: Store> Service<S> {
                 Begun::Done(Outcome::Reply(Reply::Resume(next_row.map_err(reason))))
             }
             Request::Status => {
-                let status = self.store.standing().map(status).map_err(reason);
+                let status = self.store.newest_draw().map(status).map_err(reason);
                 Begun::Done(Outcome::Reply(Reply::Status(status)))
             }
         }
@@ -214,8 +214,8 @@ impl<S: Store> Service<S> {
     /// again and again: they do not take the writer's time.
     fn begin_done_and_winners(&self, agency: AgencyId) -> Begun {
         match self.made_draw_meant_by(agency) {
-            Ok(Some(standing)) => {
-                return Begun::Done(lines_outcome(self.try_winner_lines(&standing, agency)));
+            Ok(Some(status)) => {
+                return Begun::Done(lines_outcome(self.try_winner_lines(&status, agency)));
             }
             Ok(None) => {}
             Err(error) => return Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
@@ -229,8 +229,8 @@ impl<S: Store> Service<S> {
     /// The draw that the counted dialect's question means, if it is made. An agency
     /// that still asks for its winners when the next draw is opened must not be
     /// taken for done in that one.
-    fn made_draw_meant_by(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
-        let newest = self.store.standing()?;
+    fn made_draw_meant_by(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+        let newest = self.store.newest_draw()?;
         if newest.drawn {
             return Ok(Some(newest));
         }
@@ -239,11 +239,11 @@ impl<S: Store> Service<S> {
 
     /// The draw that winners are asked of: this one, or the newest.
     fn drawn(&self, draw: Option<DrawId>) -> Result<DrawId, Reason> {
-        let standing = match draw {
-            None => self.store.standing().map_err(reason)?,
+        let status = match draw {
+            None => self.store.newest_draw().map_err(reason)?,
             Some(draw) => self.store.draw(draw).map_err(reason)?.ok_or(Reason::BadDraw)?,
         };
-        if standing.drawn { Ok(standing.draw) } else { Err(Reason::NotReady) }
+        if status.drawn { Ok(status.draw) } else { Err(Reason::NotReady) }
     }
 
     /// All documents, where they fit one frame; reading stops where they do not.
@@ -258,7 +258,7 @@ impl<S: Store> Service<S> {
                 after = bet.id;
                 documents.push(bet.document);
             }
-            if bytes > crate::wire::FRAME_BYTES_MAX {
+            if bytes > sorteo_protocol::wire::FRAME_BYTES_MAX {
                 return Err(Reason::UsePages);
             }
             if last {
@@ -286,8 +286,8 @@ impl<S: Store> Service<S> {
     }
 
     fn wait_winners(&self, agency: AgencyId, wait: Duration) -> Outcome {
-        let draw = match self.store.standing() {
-            Ok(standing) => standing.draw,
+        let draw = match self.store.newest_draw() {
+            Ok(status) => status.draw,
             Err(error) => return Outcome::Reply(Reply::Winners(Err(reason(error)))),
         };
         match self.winners_page(agency, 0, Some(draw)) {
@@ -298,34 +298,34 @@ impl<S: Store> Service<S> {
 
     /// The counted dialect's winners, of which a long answer is begun only.
     fn winner_lines(&self, agency: AgencyId) -> Outcome {
-        let standing = self.store.standing().map_err(reason);
-        lines_outcome(standing.and_then(|standing| self.try_winner_lines(&standing, agency)))
+        let status = self.store.newest_draw().map_err(reason);
+        lines_outcome(status.and_then(|status| self.try_winner_lines(&status, agency)))
     }
 
     fn try_winner_lines(
         &self,
-        standing: &Standing,
+        status: &DrawStatus,
         agency: AgencyId,
     ) -> Result<(Winners, Option<MoreWinners>), Reason> {
-        if !standing.drawn {
+        if !status.drawn {
             return Err(Reason::NotReady);
         }
-        let draw = standing.draw;
+        let draw = status.draw;
         let bets = self.store.winners(draw, agency, 0, WINNERS_PIECE + 1).map_err(reason)?;
         let (head, more) = lines_piece(bets, draw, agency, false);
         let total_bytes = match more {
             None => head.len() as u64,
-            Some(_) => self.lines_bytes(standing, agency)?,
+            Some(_) => self.lines_bytes(status, agency)?,
         };
         Ok((Winners::Lines { total_bytes, head }, more))
     }
 
     /// Bytes of all winning lines of an agency: what its fields take, and what
     /// is the same in every line.
-    fn lines_bytes(&self, standing: &Standing, agency: AgencyId) -> Result<u64, Reason> {
-        let size = self.store.winners_size(standing.draw, agency).map_err(reason)?;
+    fn lines_bytes(&self, status: &DrawStatus, agency: AgencyId) -> Result<u64, Reason> {
+        let size = self.store.winners_size(status.draw, agency).map_err(reason)?;
         // Every winning bet has the winning number, and the agency is the one that asks.
-        let same = format!("||||{}|{agency}", standing.winning_number).len() as u64;
+        let same = format!("||||{}|{agency}", status.winning_number).len() as u64;
         let line_ends = size.bets.saturating_sub(1);
         Ok(size.text_bytes + size.bets * same + line_ends)
     }
@@ -459,13 +459,13 @@ fn reason(error: StoreError) -> Reason {
     }
 }
 
-fn status(standing: Standing) -> Status {
+fn status(status: DrawStatus) -> Status {
     Status {
-        draw: standing.draw,
-        drawn: standing.drawn,
-        done: standing.done,
-        expected: standing.expected,
-        bets: standing.bets,
+        draw: status.draw,
+        drawn: status.drawn,
+        done: status.done,
+        expected: status.expected,
+        bets: status.bets,
     }
 }
 

@@ -10,7 +10,7 @@
 //!    committed and synced: it survives the process, the kernel and the power.
 //! 2. **Atomic.** The batches of one [`Store::append`] are stored whole or not
 //!    at all, each bet once.
-//! 3. **Exactly once.** A batch with a [`Place`](crate::lottery::Place) is
+//! 3. **Exactly once.** A batch with a [`UploadPosition`](sorteo_protocol::UploadPosition) is
 //!    stored once however often it is sent; other rows at its place are refused.
 //! 4. **One draw.** A draw is made by one conditional UPDATE of its row, in the
 //!    transaction that records the last agency and the winners. Whoever changes
@@ -29,7 +29,7 @@ pub mod sqlite;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::lottery::{AgencyId, Batch, Bet, DrawId, UploadId};
+use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
 
 /// A lottery's database. See the module for what an engine promises.
 pub trait Store: Send + Sync + 'static {
@@ -49,15 +49,15 @@ pub trait Store: Send + Sync + 'static {
     fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError>;
 
     /// How the newest draw stands.
-    fn standing(&self) -> Result<Standing, StoreError>;
+    fn newest_draw(&self) -> Result<DrawStatus, StoreError>;
 
     /// How one draw stands; `None` where there is no such draw.
-    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError>;
+    fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError>;
 
     /// The draw before the newest, where an agency that names no draw must mean it:
     /// it was done there, and in the newest, which is open, it has neither stored a
     /// bet nor said that it is done.
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError>;
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError>;
 
     /// Winning bets of one agency in a draw that is made, in stored order,
     /// after the bet `after`, at most `bets_max` of them.
@@ -86,7 +86,7 @@ pub enum Closing {
     /// The agency is done as of now.
     Now,
     /// It was done already, or the draw is made and there is nothing to close.
-    Before,
+    AlreadyDone,
 }
 
 /// Who said that an agency is done.
@@ -136,7 +136,7 @@ pub enum CloseRefusal {
 
 /// How a draw stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct DrawStatus {
     /// Which draw.
     pub draw: DrawId,
     /// Whether it is made.

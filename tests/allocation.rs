@@ -12,7 +12,7 @@ use allocation_counter::{AllocationInfo, measure};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use sorteo::wire::{Decoder, Incoming, WireLimits};
+use sorteo_protocol::wire::{Decoder, Incoming, WireLimits};
 
 /// A batch's header boxed, and the fields of a line.
 const ANYWAY_BYTES: u64 = 1 << 10;

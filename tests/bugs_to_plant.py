@@ -83,8 +83,8 @@ BUGS = [
     Bug("the draw is announced before its commit", "I4", WRITER,
         "        let announcing = executed\n",
         """\
-        if let Some(standing) = executed.drawn {
-            (self.observer)(Event::Drawn(standing));
+        if let Some(status) = executed.drawn {
+            (self.observer)(Event::Drawn(status));
         }
         let executed = Executed { drawn: None, ..executed };
         let announcing = executed
@@ -209,7 +209,7 @@ _ => {
         + unit("the_writing_connection_has_every_setting"), few=True),
     Bug("the draw is announced again by the next server", "I4", SQLITE,
         "        if drawn_now {\n            observer",
-        "        if standing.drawn {\n            observer",
+        "        if status.drawn {\n            observer",
         it("sqlite_store::reopening_keeps_everything_and_makes_no_second_draw")),
     Bug("a draw is answered before it is announced", "I4", SQLITE,
         "drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));",
@@ -278,7 +278,7 @@ _ => {
         "if self.peers.len() > self.context.limits.connections_max {",
         it("server::one_connection_too_many_is_closed_without_a_byte_until_another_leaves")),
     Bug("a server whose database failed lives on", "I7", "src/cli/serve.rs",
-        "            remote.store_failed(error);\n",
+        "            handle.store_failed(error);\n",
         "            drop(error);\n",
         it("cli::a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on")),
 
@@ -288,15 +288,15 @@ _ => {
         faults("few_files::few_file_descriptors")),
 
     # ---- The wire, and the agency -----------------------------------------------
-    Bug("no dedupe: the place of a batch is dropped", "I1", "src/wire/framed.rs",
+    Bug("no dedupe: the place of a batch is dropped", "I1", "crates/protocol/src/wire/framed.rs",
         "[agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),",
         "[agency, count, _, _] => (agency, count, None),",
         SIGKILL_UNDER_LOAD, few=True),
-    Bug("a batch is stored without its bad row", "I2", "src/wire/framed.rs",
+    Bug("a batch is stored without its bad row", "I2", "crates/protocol/src/wire/framed.rs",
         "            self.refuse(Reason::Row { row, error });\n",
         "            let _ = Reason::Row { row, error };\n",
         it("server::every_framed_request_gets_its_answer_and_keeps_the_connection")),
-    Bug("the rows before a payload's bad one are stored", "I2", "src/wire/counted.rs",
+    Bug("the rows before a payload's bad one are stored", "I2", "crates/protocol/src/wire/counted.rs",
         "return Err(Reply::Batch { count: rows, result: Err(Reason::Row { row, error }) });",
         "if rows + row == 0 { return Err(refused(error.into())); }\n            break;",
         it("server::every_counted_request_gets_its_answer_however_it_arrives")),
@@ -331,14 +331,14 @@ _ => {
         "        Ok(None)\n",
         it("draws::a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_draw")),
     Bug("the next draw opens while bets are taken", "I4", OPERATOR,
-        "            if !standing.drawn {",
-        "            if standing.bets == u64::MAX {",
+        "            if !status.drawn {",
+        "            if status.bets == u64::MAX {",
         it("draws::the_next_draw_opens_only_behind_one_that_is_made_and_keeps_what_it_is_not_told")),
     Bug("a mistyped agency counts as done", "I4", OPERATOR,
         "            if !is_known && !force {",
         "            if !is_known && force {",
         it("draws::an_agency_nobody_knows_is_closed_only_by_force")),
-    Bug("a restarted server changes a draw that an operator opened", "I4", "src/store/sqlite/settings.rs",
+    Bug("a restarted server changes a draw that an operator opened", "I4", "src/store/sqlite/terms.rs",
         "action = 'open-draw')\"",
         "action = 'other')\"",
         it("draws::a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so")),

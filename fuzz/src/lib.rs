@@ -5,7 +5,7 @@
 pub mod input;
 pub mod mutator;
 
-use sorteo::wire::WireLimits;
+use sorteo_protocol::wire::WireLimits;
 
 use input::properties;
 

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use csv::ByteRecord;
 
-use crate::lottery::{BetError, Bets, DigestBuilder, UploadId};
-use crate::wire::{FRAME_BYTES_MAX, framed};
+use sorteo_protocol::wire::{FRAME_BYTES_MAX, framed};
+use sorteo_protocol::{BetError, Bets, DigestBuilder, UploadId};
 
 /// The columns in their order, as an error names them.
 const COLUMNS: [&str; 5] = ["first name", "last name", "document", "birthdate", "number"];

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use super::file::{self, Batches, Scan};
-use super::{AgencyError, Backoff, Client, Patience};
+use super::{AgencyError, Backoff, Client, ClientOptions};
 use crate::event;
-use crate::lottery::{AgencyId, Batch, DrawId, Place};
-use crate::wire::Request;
+use sorteo_protocol::wire::Request;
+use sorteo_protocol::{AgencyId, Batch, DrawId, UploadPosition};
 
 /// Told how many of how many rows are stored, as they are.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
@@ -16,7 +16,7 @@ pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 #[derive(Debug)]
 pub struct Upload {
     client: Client,
-    patience: Patience,
+    options: ClientOptions,
     agency: AgencyId,
     draw: DrawId,
     scan: Scan,
@@ -25,12 +25,12 @@ pub struct Upload {
 impl Upload {
     /// Checks the file, then finds out which draw the server takes bets for.
     /// The whole upload belongs to that draw.
-    pub fn start(patience: Patience, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
+    pub fn start(options: ClientOptions, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
         let scan = file::scan(path)?;
-        let mut client = Client::new(patience.clone());
+        let mut client = Client::new(options.clone());
         let draw = client.status()?.draw;
         client.stay_in(draw);
-        Ok(Self { client, patience, agency, draw, scan })
+        Ok(Self { client, options, agency, draw, scan })
     }
 
     /// Bets in the file.
@@ -70,8 +70,8 @@ impl Upload {
             if reached > furthest {
                 (backoff, furthest) = (None, reached);
             }
-            let patience = self.patience.give_up_after;
-            let backoff = backoff.get_or_insert_with(|| Backoff::new(patience));
+            let options = self.options.give_up_after;
+            let backoff = backoff.get_or_insert_with(|| Backoff::new(options));
             if !backoff.pause(&std::io::Error::other(reason.clone())) {
                 return Err(AgencyError::Refused { what: "BATCH", reason });
             }
@@ -92,8 +92,8 @@ impl Upload {
         progress(first_row, self.scan.rows);
         while let Some(bets) = batches.next_batch()? {
             let count = bets.len() as u64;
-            let place = Some(Place { upload: self.scan.upload.clone(), first_row });
-            let request = Request::Batch(Batch { agency: self.agency, bets, place });
+            let position = Some(UploadPosition { upload: self.scan.upload.clone(), first_row });
+            let request = Request::Batch(Batch { agency: self.agency, bets, position });
             self.client.ask("BATCH", &request)?;
             event!(Info, "apuesta_enviada", Success, cantidad = count);
             first_row += count;

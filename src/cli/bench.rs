@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::upload::{DialectName, write_rate};
 use super::{Failure, say, say_json};
 use crate::bench::{Plan, Report, Until, run as run_plan};
-use crate::wire::Dialect;
+use sorteo_protocol::wire::Dialect;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

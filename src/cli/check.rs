@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 /// What was found, for a program.
 #[derive(Serialize)]
-struct Told<'a> {
+struct CheckOutput<'a> {
     database: &'a Path,
     fine: bool,
     draws: u64,
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let database = args.database.path()?;
     let report = check_shown(&database)?;
     if args.json {
-        say_json(&Told {
+        say_json(&CheckOutput {
             database: &database,
             fine: report.found_all() == 0,
             draws: report.draws,

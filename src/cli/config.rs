@@ -7,7 +7,8 @@ use anyhow::Context as _;
 
 use super::{Failure, say};
 use crate::config::{
-    ConfigError, Environment, Holding, Layers, ServeConfig, ServeSettings, Source, process_environment,
+    ConfigError, Environment, Layers, ResolvedSetting, ServeConfig, ServeSettings, Source,
+    process_environment,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -86,7 +87,7 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
 }
 
 /// Key, value and source as a person reads them.
-fn line(holding: &Holding) -> [String; 3] {
+fn line(holding: &ResolvedSetting) -> [String; 3] {
     let value = holding.value.as_ref().map_or("-".to_owned(), |value| one_line(&value.to_string()));
     let source = match (&holding.value, &holding.source) {
         (None, _) => format!("default: {}", holding.setting.default_told()),
@@ -103,7 +104,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// An object of objects, in the table's order.
-fn json(holding: &[Holding]) -> serde_json::Result<String> {
+fn json(holding: &[ResolvedSetting]) -> serde_json::Result<String> {
     #[derive(serde::Serialize)]
     struct Held<'a> {
         value: &'a Option<crate::config::settings::Value>,

@@ -22,12 +22,12 @@ use super::serve::observer;
 use super::upload::{DialectName, bar};
 use super::{Failure, check, say, say_json};
 use crate::agency::upload::Upload;
-use crate::agency::{Patience, counted};
-use crate::lottery::{AgencyId, DEFAULT_WINNING_NUMBER};
-use crate::server::{Limits, Remote, ServeError, Server};
+use crate::agency::{ClientOptions, counted};
+use crate::server::{Limits, ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::{generate, logging};
+use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 
 /// Agencies of the demo: as many as the lab has.
 const AGENCIES: u32 = 5;
@@ -63,7 +63,7 @@ pub(super) struct Args {
 
 /// What came out, for a program.
 #[derive(Serialize)]
-struct Told<'a> {
+struct DemoOutput<'a> {
     database: &'a Path,
     bets: u64,
     /// From the first bet to the last winner.
@@ -89,12 +89,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let tell = |line: String| if args.json { Ok(()) } else { say!("{line}") };
     tell(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
     let files = write_files(&folder, AGENCIES, args.bets, args.seed)?;
-    let (address, remote, server) = start_server(&database)?;
+    let (address, handle, server) = start_server(&database)?;
     tell(format!("A server on {address}, and {AGENCIES} agencies that send all at once:"))?;
     let started = Instant::now();
     let agencies = run_agencies(address, &files);
     let took = started.elapsed();
-    remote.stop();
+    handle.stop();
     let stopped = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
     let agencies = agencies?;
     stopped.context("the server failed")?;
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     check::verify(&database)?;
     if args.json {
         let bets = agencies.iter().map(|done| done.bets).sum();
-        return say_json(&Told {
+        return say_json(&DemoOutput {
             database: &database,
             bets,
             seconds: took.as_secs_f64(),
@@ -138,17 +138,17 @@ fn fresh_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 type Serving = thread::JoinHandle<Result<(), ServeError>>;
 
-fn start_server(database: &Path) -> Result<(SocketAddr, Remote, Serving), Failure> {
+fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), Failure> {
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port can be listened on")?;
     let address = server.local_address().context("the socket has no address")?;
-    let remote = server.remote();
+    let handle = server.handle();
     let options = Options { agencies: Some(AGENCIES), ..Options::new(database) };
-    let (store, _) = SqliteStore::open(&options, observer(&remote))?;
+    let (store, _) = SqliteStore::open(&options, observer(&handle))?;
     let service = Arc::new(Service::new(store, options.metrics));
     let listening = server.listen().context("the port cannot be listened on")?;
     // The service goes with the thread: when it ends, the database is closed.
     let serving = thread::spawn(move || listening.run(service, Limits::default()));
-    Ok((address, remote, serving))
+    Ok((address, handle, serving))
 }
 
 fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Failure> {
@@ -171,7 +171,7 @@ fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Fai
 }
 
 fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
-    let patience = Patience { server: address.to_string(), give_up_after: PATIENCE };
+    let options = ClientOptions { server: address.to_string(), give_up_after: PATIENCE };
     let dialect = if agency < FIRST_COUNTED { DialectName::Framed } else { DialectName::Counted };
     let mut bets = 0;
     let mut progress = |sent, all| {
@@ -182,13 +182,13 @@ fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) 
     let id = AgencyId(agency);
     let winners = match dialect {
         DialectName::Framed => {
-            let mut upload = Upload::start(patience, id, file)?;
+            let mut upload = Upload::start(options, id, file)?;
             upload.send(file, BATCH, &mut progress)?;
             upload.done()?;
             bar.set_message("waits for the draw");
             upload.wait_winners()?
         }
-        DialectName::Counted => counted::upload(&patience, id, file, BATCH, &mut progress)?,
+        DialectName::Counted => counted::upload(&options, id, file, BATCH, &mut progress)?,
     };
     bar.finish_with_message(format!("{} winners", winners.len()));
     Ok(Done {

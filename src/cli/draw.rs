@@ -11,9 +11,10 @@ use log::LevelFilter;
 
 use super::{DatabaseArg, Failure, log_draw, say, say_json};
 use crate::logging;
-use crate::lottery::{AgencyId, DrawId, decimal};
-use crate::store::sqlite::operator::{ClosedAgency, Operator, OperatorError, Terms, is_reason};
+use crate::store::sqlite::operator::{ClosedAgency, DrawTerms, Operator, OperatorError, is_reason};
 use crate::store::sqlite::overview::{Detail, Draw, Overview, Tally};
+use sorteo_protocol::text::decimal;
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// Draws that are listed; a lottery with one each day has as many in 27 years.
 const DRAWS_LISTED_MAX: usize = 10_000;
@@ -98,7 +99,7 @@ Examples:
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Open { database, agencies, winning_number, json } => {
-            open(&database.path()?, Terms { agencies: *agencies, winning_number: *winning_number }, *json)
+            open(&database.path()?, DrawTerms { agencies: *agencies, winning_number: *winning_number }, *json)
         }
         Command::List { database, json } => list(&database.path()?, *json),
         Command::Show { id, database, json } => show(&database.path()?, id.map(DrawId), *json),
@@ -146,9 +147,9 @@ impl From<OperatorError> for Failure {
     }
 }
 
-fn open(database: &Path, terms: Terms, json: bool) -> Result<(), Failure> {
-    let standing = Operator::open(database)?.open_draw(terms)?;
-    let draw = find(&Overview::open(database)?, Some(standing.draw), database)?;
+fn open(database: &Path, terms: DrawTerms, json: bool) -> Result<(), Failure> {
+    let status = Operator::open(database)?.open_draw(terms)?;
+    let draw = find(&Overview::open(database)?, Some(status.draw), database)?;
     if json {
         return say_json(&draw);
     }
@@ -234,21 +235,21 @@ fn close_agency(
     json: bool,
 ) -> Result<(), Failure> {
     let closed = Operator::open(database)?.close_agency(agency, reason, force)?;
-    let ClosedAgency { bets, standing, drawn_now } = closed;
+    let ClosedAgency { bets, status, drawn_now } = closed;
     if drawn_now {
         // Told by whoever makes a draw, and by nobody else.
         logging::init(LevelFilter::Info, logging::Format::default());
-        log_draw(&standing);
+        log_draw(&status);
     }
     if json {
-        let draw = find(&Overview::open(database)?, Some(standing.draw), database)?;
+        let draw = find(&Overview::open(database)?, Some(status.draw), database)?;
         return say_json(&serde_json::json!({ "agency": agency.0, "bets": bets, "draw": draw }));
     }
-    let draw = standing.draw;
+    let draw = status.draw;
     say!("agency {agency} is closed in draw {draw}, with {bets} bets")?;
     match drawn_now {
-        true => say!("draw {draw} is made: {} bets, {} winners", standing.bets, standing.winners)?,
-        false => say!("{} of {} agencies are done", standing.done, standing.expected)?,
+        true => say!("draw {draw} is made: {} bets, {} winners", status.bets, status.winners)?,
+        false => say!("{} of {} agencies are done", status.done, status.expected)?,
     }
     Ok(())
 }
@@ -265,13 +266,13 @@ fn no_draw(id: Option<DrawId>, path: &Path) -> anyhow::Error {
 }
 
 fn done_of_expected(draw: &Draw) -> String {
-    let so_far = if draw.expected_inferred && !draw.is_made() { " so far" } else { "" };
+    let so_far = if draw.expected_inferred && !draw.is_drawn() { " so far" } else { "" };
     format!("{} of {}{so_far}", draw.done, draw.expected)
 }
 
 /// Nobody has won before the draw: that is not the same as no winners.
 fn winners(draw: &Draw, winners: u64) -> String {
-    if draw.is_made() { winners.to_string() } else { String::new() }
+    if draw.is_drawn() { winners.to_string() } else { String::new() }
 }
 
 fn table(headings: &[&str]) -> Table {

@@ -9,10 +9,10 @@ use clap::ValueEnum;
 
 use super::copying::tidy_on_signals;
 use super::{DatabaseArg, Failure, say};
-use crate::lottery::{AgencyId, DrawId};
 use crate::store::sqlite::export::{Export, ExportError, ExportedBet, Subject};
 use crate::store::sqlite::refuse_own_files;
 use crate::unfinished::Unfinished;
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// The columns of the CSV, in the order of [`record`].
 const COLUMNS: [&str; 8] =

@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let checked = import::check(&args.file)?;
     // A draw that was due is made as the database is opened.
     let observer = Arc::new(|told| match told {
-        Event::Drawn(standing) => log_draw(&standing),
+        Event::Drawn(status) => log_draw(&status),
         Event::Failed(error) => event!(Error, "write_database", Fail, error = error),
     });
     let (store, _) = SqliteStore::open(&options, observer)?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Failure, say, say_json};
-use crate::agency::{AgencyError, Client, Patience};
+use crate::agency::{AgencyError, Client, ClientOptions};
 use crate::config::flags::{AgencyQuestion, Question};
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
-use crate::lottery::DrawId;
+use sorteo_protocol::DrawId;
 
 /// How long a question is retried: a person, or a health check, waits.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
@@ -94,5 +94,5 @@ fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {
 }
 
 fn client(config: &AgencyConfig) -> Client {
-    Client::new(Patience { server: config.server.clone(), give_up_after: QUESTION_PATIENCE })
+    Client::new(ClientOptions { server: config.server.clone(), give_up_after: QUESTION_PATIENCE })
 }

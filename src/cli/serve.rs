@@ -15,9 +15,9 @@ use super::config::Sources;
 use super::{Failure, log_draw, require_folder_of};
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, Running, Watched};
-use crate::server::{Remote, ServeError, Server};
+use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
-use crate::store::Standing;
+use crate::store::DrawStatus;
 use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore, refuse_own_files};
 use crate::{event, logging};
 
@@ -63,14 +63,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let address = server.local_address().context("the socket has no address")?;
     let ops = config.ops_listen.map(bind_ops).transpose()?;
     log_config(&config, address, files);
-    let remote = server.remote();
-    heed_signals(&remote, args.sources.clone(), environment).context("signals cannot be handled")?;
-    let (store, recovery) = SqliteStore::open(&config.store, observer(&remote))?;
+    let handle = server.handle();
+    handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
+    let (store, recovery) = SqliteStore::open(&config.store, observer(&handle))?;
     log_recovery(&recovery);
-    log_settings_not_taken(&config, &recovery.standing);
+    log_settings_not_taken(&config, &recovery.status);
     let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
-    let ops = ops.map(|ops| start_ops(ops, &config, &service, &remote, started_at)).transpose()?;
+    let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
         write_ready_file(path, address)?;
     }
@@ -80,23 +80,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         event!(Info, "close_operators", Success);
     }
     match served {
-        Ok(()) => close(service, &remote),
+        Ok(()) => close(service, &handle),
         Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
         Err(error @ ServeError::Io(_)) => Err(anyhow::Error::from(error).into()),
     }
 }
 
 /// What the store tells becomes a log line, and reaches the server.
-pub(super) fn observer(remote: &Remote) -> Observer {
-    let remote = remote.clone();
+pub(super) fn observer(handle: &ServerHandle) -> Observer {
+    let handle = handle.clone();
     Arc::new(move |event| match event {
-        Event::Drawn(standing) => {
-            log_draw(&standing);
-            remote.draw_made();
+        Event::Drawn(status) => {
+            log_draw(&status);
+            handle.draw_made();
         }
         Event::Failed(error) => {
             event!(Error, "write_database", Fail, error = error);
-            remote.store_failed(error);
+            handle.store_failed(error);
         }
     })
 }
@@ -109,14 +109,14 @@ fn start_ops(
     ops: Ops,
     config: &ServeConfig,
     service: &Arc<Service<SqliteStore>>,
-    remote: &Remote,
+    handle: &ServerHandle,
     started_at: SystemTime,
 ) -> Result<Running, Failure> {
     let address = ops.local_address().context("the operators' socket has no address")?;
     let overviews = [service.store().overview()?, service.store().overview()?];
     let watched = Watched {
         service: Arc::clone(service),
-        remote: remote.clone(),
+        handle: handle.clone(),
         database: config.store.database.clone(),
         limits: config.limits,
         queue_max: config.store.queue_max,
@@ -128,7 +128,7 @@ fn start_ops(
     Ok(running)
 }
 
-fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Failure> {
+fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<(), Failure> {
     match Arc::try_unwrap(service) {
         Ok(service) => {
             service.into_store().close();
@@ -137,7 +137,7 @@ fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Fail
         // A worker is stuck in a commit; what it did not answer is repeated.
         Err(_) => event!(Warn, "close_database", Fail, error = "it is still in use"),
     }
-    if let Some(error) = remote.take_failure() {
+    if let Some(error) = handle.take_failure() {
         return Err(Failure::Database(error));
     }
     event!(Info, "shutdown", Success);
@@ -146,9 +146,9 @@ fn close(service: Arc<Service<SqliteStore>>, remote: &Remote) -> Result<(), Fail
 
 /// The first SIGTERM or SIGINT stops the server, a second one ends the process;
 /// SIGHUP reads the log level again.
-fn heed_signals(remote: &Remote, sources: Sources, environment: Environment) -> std::io::Result<()> {
+fn handle_signals(handle: &ServerHandle, sources: Sources, environment: Environment) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let remote = remote.clone();
+    let handle = handle.clone();
     thread::Builder::new().name("sorteo-signals".into()).spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
@@ -161,7 +161,7 @@ fn heed_signals(remote: &Remote, sources: Sources, environment: Environment) -> 
                 std::process::exit(SECOND_SIGNAL_EXIT);
             }
             event!(Info, "shutdown", InProgress);
-            remote.stop();
+            handle.stop();
         }
     })?;
     Ok(())
@@ -213,14 +213,14 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
 }
 
 /// A draw that an operator opened keeps what it was opened with.
-fn log_settings_not_taken(config: &ServeConfig, standing: &Standing) {
+fn log_settings_not_taken(config: &ServeConfig, status: &DrawStatus) {
     let told = [
-        ("agencies", config.store.agencies.map(u64::from), standing.expected),
-        ("winning_number", config.store.winning_number.map(u64::from), standing.winning_number.into()),
+        ("agencies", config.store.agencies.map(u64::from), status.expected),
+        ("winning_number", config.store.winning_number.map(u64::from), status.winning_number.into()),
     ];
     for (setting, told, held) in told {
-        if !standing.drawn && told.is_some_and(|told| told != held) {
-            let draw = standing.draw;
+        if !status.drawn && told.is_some_and(|told| told != held) {
+            let draw = status.draw;
             let error = format!("draw {draw} keeps what an operator opened it with");
             event!(Warn, "config", Fail, setting = setting, error = error);
         }
@@ -228,18 +228,18 @@ fn log_settings_not_taken(config: &ServeConfig, standing: &Standing) {
 }
 
 fn log_recovery(recovery: &Recovery) {
-    let standing = &recovery.standing;
+    let status = &recovery.status;
     event!(
         Info,
         "recover",
         Success,
         database = if recovery.created { "created" } else { "opened" },
-        draw = standing.draw,
-        state = if standing.drawn { "drawn" } else { "open" },
-        bets = standing.bets,
-        done = standing.done,
-        expected = standing.expected,
-        winning_number = standing.winning_number,
+        draw = status.draw,
+        state = if status.drawn { "drawn" } else { "open" },
+        bets = status.bets,
+        done = status.done,
+        expected = status.expected,
+        winning_number = status.winning_number,
     );
 }
 

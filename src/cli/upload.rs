@@ -12,10 +12,10 @@ use log::LevelFilter;
 
 use super::{Failure, require_folder_of};
 use crate::agency::upload::Upload;
-use crate::agency::{Patience, counted};
+use crate::agency::{ClientOptions, counted};
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
-use crate::lottery::{AgencyId, Batch, Bets};
 use crate::{event, logging};
+use sorteo_protocol::{AgencyId, Batch, Bets};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -62,16 +62,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         require_folder_of(path)?;
         refuse_own_bets(path, config.file.as_deref())?;
     }
-    let patience = Patience { server: config.server.clone(), give_up_after: config.give_up_after };
+    let options = ClientOptions { server: config.server.clone(), give_up_after: config.give_up_after };
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);
-        return send_one_bet(&patience, agency, &environment);
+        return send_one_bet(&options, agency, &environment);
     };
     let bar = Bar::new(std::io::stderr().is_terminal());
     // Lines for every batch would tear the bar: there, only what went wrong is told.
     let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
     logging::init(level, config.log_format);
-    match send_file(args, &config, agency, path, &patience, &bar) {
+    match send_file(args, &config, agency, path, &options, &bar) {
         Ok(()) => {
             event!(Info, "loop_finished", Success);
             Ok(())
@@ -100,14 +100,14 @@ fn send_file(
     config: &AgencyConfig,
     agency: AgencyId,
     path: &Path,
-    patience: &Patience,
+    options: &ClientOptions,
     bar: &Bar,
 ) -> Result<(), Failure> {
     let mut progress = |sent, all| bar.set(sent, all);
     let documents = match args.dialect {
-        DialectName::Counted => counted::upload(patience, agency, path, config.batch, &mut progress)?,
+        DialectName::Counted => counted::upload(options, agency, path, config.batch, &mut progress)?,
         DialectName::Framed => {
-            let mut upload = Upload::start(patience.clone(), agency, path)?;
+            let mut upload = Upload::start(options.clone(), agency, path)?;
             upload.send(path, config.batch, &mut progress)?;
             upload.done()?;
             if args.no_wait {
@@ -126,7 +126,7 @@ fn send_file(
     Ok(())
 }
 
-fn send_one_bet(patience: &Patience, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {
+fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {
     if !BET_VARIABLES.iter().any(|name| environment.contains_key(*name)) {
         return Err(ConfigError::Missing { key: "file" }.into());
     }
@@ -142,7 +142,7 @@ fn send_one_bet(patience: &Patience, agency: AgencyId, environment: &Environment
     })?;
     let bet = bets.iter().next().context("a bet was pushed")?;
     let (document, number) = (bet.document.to_owned(), bet.number);
-    let sent = counted::send_bet(patience, Batch { agency, bets, place: None });
+    let sent = counted::send_bet(options, Batch { agency, bets, position: None });
     match &sent {
         Ok(()) => event!(Info, "apuesta_enviada", Success, dni = document, numero = number),
         Err(error) => event!(Info, "apuesta_enviada", Fail, dni = document, numero = number, error = error),

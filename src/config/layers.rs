@@ -102,7 +102,7 @@ pub struct Layers {
 
 /// A setting as it holds.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub struct ResolvedSetting {
     /// The setting.
     pub setting: &'static Setting,
     /// Its value; none where it is not set and has no default.
@@ -211,7 +211,7 @@ impl Layers {
 
     /// Every setting as it holds, in the table's order; the first that cannot
     /// hold is the error.
-    pub fn holding(&self) -> Result<Vec<Holding>, ConfigError> {
+    pub fn holding(&self) -> Result<Vec<ResolvedSetting>, ConfigError> {
         self.settings.iter().map(|setting| self.hold(setting)).collect()
     }
 
@@ -220,14 +220,14 @@ impl Layers {
         self.settings.iter().filter_map(|setting| self.hold(setting).err()).collect()
     }
 
-    fn hold(&self, setting: &'static Setting) -> Result<Holding, ConfigError> {
+    fn hold(&self, setting: &'static Setting) -> Result<ResolvedSetting, ConfigError> {
         let (text, source) = match self.given.get(setting.key) {
             Some((text, source)) => (Some(text.clone()), source.clone()),
             None => (setting.default_text(), Source::Default),
         };
         let value = text.map(|text| setting.read(&text)).transpose();
         match value {
-            Ok(value) => Ok(Holding { setting, value, source }),
+            Ok(value) => Ok(ResolvedSetting { setting, value, source }),
             Err(problem) => Err(Self::wrong(setting, source, problem)),
         }
     }

@@ -11,9 +11,10 @@ use serde::Serialize;
 
 use super::database_path;
 use crate::logging;
-use crate::lottery::{DEFAULT_WINNING_NUMBER, decimal};
 use crate::server::Limits;
 use crate::store::sqlite;
+use sorteo_protocol::DEFAULT_WINNING_NUMBER;
+use sorteo_protocol::text::decimal;
 
 /// One thing that can be set.
 #[derive(Clone, Copy, Debug)]

@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use super::Watched;
 use super::readiness::{Readiness, free_bytes};
 use crate::store::Store;
-use crate::store::sqlite::log_of;
 use crate::store::sqlite::overview::Draw;
+use crate::store::sqlite::wal_path;
 
 /// Everything that is scraped.
 pub(super) struct Exposition {
@@ -131,7 +131,7 @@ impl LookedUp {
     fn look(&self, database: &Path, draw: Option<&Draw>, readiness: &Readiness) {
         if let Some(draw) = draw {
             self.draw.set(draw.id);
-            self.draw_made.set(i64::from(draw.is_made()));
+            self.draw_made.set(i64::from(draw.is_drawn()));
             self.draw_bets.set(draw.bets as i64);
             self.draw_winners.set(draw.winners as i64);
             self.agencies_done.set(draw.done as i64);
@@ -141,7 +141,7 @@ impl LookedUp {
             self.ready.get_or_create(&PartLabel { part: part.part.as_str() }).set(i64::from(part.ready));
         }
         // Without a log there is nothing in it.
-        self.wal_bytes.set(fs::metadata(log_of(database)).map_or(0, |file| file.len() as i64));
+        self.wal_bytes.set(fs::metadata(wal_path(database)).map_or(0, |file| file.len() as i64));
         if let Ok(file) = fs::metadata(database) {
             self.database_bytes.set(file.len() as i64);
         }

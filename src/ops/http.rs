@@ -69,7 +69,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
 }
 
 async fn answer(stream: TcpStream, router: Router) {
-    // Where the system knows no such option, its own, longer patience holds.
+    // Where the system knows no such option, its own, longer timeout holds.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()

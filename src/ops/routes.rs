@@ -19,9 +19,10 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::watch::{LookError, Watch};
-use crate::lottery::{AgencyId, DrawId, decimal};
 use crate::store::Store;
-use crate::store::sqlite::overview::{self, Place, Winner};
+use crate::store::sqlite::overview::{self, ResultsCursor, Winner};
+use sorteo_protocol::text::decimal;
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// Winners on one page of results.
 const WINNERS_MAX: usize = 500;
@@ -172,10 +173,10 @@ fn read_draw(text: &str) -> Result<DrawId, Refusal> {
     number.map(DrawId).ok_or_else(|| bad("the draw is not a number"))
 }
 
-fn read_place(text: &str) -> Option<Place> {
+fn read_place(text: &str) -> Option<ResultsCursor> {
     let (agency, bet) = text.split_once(':')?;
     let bet = decimal(bet).and_then(|number: u64| i64::try_from(number).ok())?;
-    Some(Place { agency: agency.parse().ok()?, bet })
+    Some(ResultsCursor { agency: agency.parse().ok()?, bet })
 }
 
 /// Why a request is not answered as it was meant.

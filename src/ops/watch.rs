@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::readiness::{self, Readiness};
 use super::{Watched, exposition::Exposition};
 use crate::event;
-use crate::lottery::DrawId;
 use crate::store::Store;
 use crate::store::sqlite::OpenError;
 use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Query, Results, Tally};
+use sorteo_protocol::DrawId;
 
 /// How often the page is told what is new.
 const TICK: Duration = Duration::from_secs(1);
@@ -204,7 +204,7 @@ impl<S: Store> Watch<S> {
     pub(super) async fn results(&self, draw: DrawId, query: Query) -> Result<Results, LookError> {
         let page = move |overview: &Overview| match overview.draw(Some(draw))? {
             None => Ok(Err(LookError::NoDraw(draw))),
-            Some(found) if !found.is_made() => Ok(Err(LookError::Open(draw))),
+            Some(found) if !found.is_drawn() => Ok(Err(LookError::Open(draw))),
             Some(_) => Ok(Ok(overview.results(draw, &query)?)),
         };
         look(&self.searched, page).await?

@@ -16,13 +16,13 @@ use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::charge::Charge;
-use super::end::End;
+use super::close_reason::CloseReason;
 use super::{BUFFER_BYTES_FREE, Context, Limits};
 use crate::failpoint::Failpoint;
 use crate::metrics::seconds_since;
 use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome};
 use crate::store::Store;
-use crate::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+use sorteo_protocol::wire::{Decoder, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
 
 /// Bytes read at once: a full batch of the seeds' clients with room to spare.
 const READ_BYTES: usize = 16 << 10;
@@ -52,7 +52,7 @@ pub(super) enum Next {
     /// There is more, but others come first.
     Again,
     /// It is over.
-    Close(End),
+    Close(CloseReason),
 }
 
 /// One peer's connection. See the module.
@@ -201,13 +201,13 @@ impl Connection {
     }
 
     /// Why it is over once its deadline has passed; `None` if its wait is.
-    pub(super) fn expired(&self) -> Option<End> {
+    pub(super) fn expired(&self) -> Option<CloseReason> {
         match self.phase {
             Phase::Waiting { .. } => None,
-            Phase::Lingering { .. } => Some(End::Finished),
-            _ if !self.output.is_empty() => Some(End::UnreadAnswers),
-            _ if self.request_since.is_some() => Some(End::RequestTimeout),
-            _ => Some(End::IdleTimeout),
+            Phase::Lingering { .. } => Some(CloseReason::Finished),
+            _ if !self.output.is_empty() => Some(CloseReason::UnreadAnswers),
+            _ if self.request_since.is_some() => Some(CloseReason::RequestTimeout),
+            _ => Some(CloseReason::IdleTimeout),
         }
     }
 
@@ -224,14 +224,14 @@ impl Connection {
                     if stays
                         && self.is_between_requests()
                         && context.has_spare_worker()
-                        && self.is_asked_again() => {}
+                        && self.wait_for_next_request() => {}
                 next => return next,
             }
         }
     }
 
     /// Waits a little for the peer's next request.
-    fn is_asked_again(&self) -> bool {
+    fn wait_for_next_request(&self) -> bool {
         let mut stream = [PollFd::new(&self.stream, PollFlags::IN)];
         poll(&mut stream, Some(&STAY)).is_ok_and(|ready| ready > 0)
     }
@@ -250,7 +250,7 @@ impl Connection {
         next
     }
 
-    fn try_advance<S: Store>(&mut self, context: &Context<S>) -> Result<Next, End> {
+    fn try_advance<S: Store>(&mut self, context: &Context<S>) -> Result<Next, CloseReason> {
         let mut requests_left = REQUESTS_PER_TURN;
         for _ in 0..READS_PER_TURN {
             self.answer_wait(context);
@@ -269,15 +269,15 @@ impl Connection {
             }
             match self.phase {
                 Phase::Waiting { .. } => return Ok(Next::Park),
-                Phase::PeerDone => return Err(End::Eof),
+                Phase::PeerDone => return Err(CloseReason::Eof),
                 Phase::Closing => self.linger(),
-                Phase::Lingering { until } if Instant::now() >= until => return Err(End::Finished),
+                Phase::Lingering { until } if Instant::now() >= until => return Err(CloseReason::Finished),
                 Phase::Open | Phase::Lingering { .. } => {}
             }
             match self.read()? {
                 0 => return Ok(Next::Park),
                 _ if matches!(self.phase, Phase::Lingering { .. }) => self.input = Vec::new(),
-                _ => self.refuse_what_is_too_much(context),
+                _ => self.enforce_buffer_limit(context),
             }
         }
         Ok(Next::Again)
@@ -288,16 +288,16 @@ impl Connection {
         let Phase::Waiting { awaited, until, ref mut draws_made } = self.phase else {
             return;
         };
-        let before = context.remote.draws_made_so_far();
+        let before = context.handle.draws_made_so_far();
         let reply = match context.service.winners_if_drawn(awaited) {
             Some(reply) => {
                 if before == *draws_made {
                     // Another process made the draw: the others wait for it too.
-                    context.remote.draw_made();
+                    context.handle.draw_made();
                 }
                 reply
             }
-            None if Instant::now() >= until || context.remote.stops() => {
+            None if Instant::now() >= until || context.handle.stops() => {
                 Reply::Winners(Err(Reason::NotReady))
             }
             None => {
@@ -311,7 +311,11 @@ impl Connection {
 
     /// Carries out the whole requests that have arrived, in order, as many as
     /// this turn has left.
-    fn answer_input<S: Store>(&mut self, requests_left: &mut usize, context: &Context<S>) -> Result<(), End> {
+    fn answer_input<S: Store>(
+        &mut self,
+        requests_left: &mut usize,
+        context: &Context<S>,
+    ) -> Result<(), CloseReason> {
         let input = mem::take(&mut self.input);
         let mut rest = &input[..];
         let mut commits: Vec<Asked> = Vec::new();
@@ -352,7 +356,7 @@ impl Connection {
         incoming: Incoming,
         commits: &mut Vec<Asked>,
         context: &Context<S>,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         match incoming {
             Incoming::Request(request) => {
                 if !is_write(&request) {
@@ -360,7 +364,7 @@ impl Connection {
                     self.settle(commits, context)?;
                 }
                 let may_be_long = matches!(request, Request::DoneAndWinners { .. });
-                let draws_made = context.remote.draws_made_so_far();
+                let draws_made = context.handle.draws_made_so_far();
                 let at = Instant::now();
                 match context.service.begin(request) {
                     Begun::Committing(commit) => {
@@ -385,15 +389,19 @@ impl Connection {
                 self.refuse(&reply, context);
                 self.phase = Phase::Closing;
             }
-            Incoming::Foreign => return Err(End::Foreign),
+            Incoming::Foreign => return Err(CloseReason::Foreign),
         }
         Ok(())
     }
 
     /// Waits for what was submitted and answers it, in order.
-    fn settle<S: Store>(&mut self, commits: &mut Vec<Asked>, context: &Context<S>) -> Result<(), End> {
+    fn settle<S: Store>(
+        &mut self,
+        commits: &mut Vec<Asked>,
+        context: &Context<S>,
+    ) -> Result<(), CloseReason> {
         for Asked { commit, at } in commits.drain(..) {
-            let draws_made = context.remote.draws_made_so_far();
+            let draws_made = context.handle.draws_made_so_far();
             let outcome = context.service.finish(commit);
             self.answer(outcome, at, draws_made, context)?;
         }
@@ -407,7 +415,7 @@ impl Connection {
         asked_at: Instant,
         draws_made: u64,
         context: &Context<S>,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         match outcome {
             Outcome::Reply(reply) => self.reply(&reply, context),
             Outcome::LongReply(reply, more) => {
@@ -419,7 +427,7 @@ impl Connection {
                 self.phase = Phase::Waiting { awaited, until, draws_made };
                 return Ok(());
             }
-            Outcome::Unknown => return Err(End::UnknownOutcome),
+            Outcome::Unknown => return Err(CloseReason::UnknownOutcome),
         }
         context.service.metrics().answer_seconds.observe(seconds_since(asked_at));
         Ok(())
@@ -440,12 +448,12 @@ impl Connection {
     }
 
     /// Sends as much as the peer takes; of a long answer, piece after piece.
-    fn flush<S: Store>(&mut self, context: &Context<S>) -> Result<(), End> {
+    fn flush<S: Store>(&mut self, context: &Context<S>) -> Result<(), CloseReason> {
         loop {
             while self.output.pending() > 0 {
                 Failpoint::BeforeAnswer.pass();
                 match self.stream.write(&self.output.bytes[self.output.sent..]) {
-                    Ok(0) => return Err(End::Lost(ErrorKind::WriteZero.into())),
+                    Ok(0) => return Err(CloseReason::Lost(ErrorKind::WriteZero.into())),
                     Ok(sent) => {
                         self.output.sent += sent;
                         self.output.stuck_since = None;
@@ -458,9 +466,9 @@ impl Connection {
                         self.output.sent = 0;
                         self.output.stuck_since.get_or_insert_with(Instant::now);
                         let too_much = self.output.pending() > context.limits.output_bytes_max;
-                        return if too_much { Err(End::UnreadAnswers) } else { Ok(()) };
+                        return if too_much { Err(CloseReason::UnreadAnswers) } else { Ok(()) };
                     }
-                    Err(error) => return Err(End::Lost(error)),
+                    Err(error) => return Err(CloseReason::Lost(error)),
                 }
             }
             self.output.bytes = Vec::new();
@@ -469,14 +477,15 @@ impl Connection {
                 return Ok(());
             };
             // The length is announced: without the rest there is no answer.
-            let (piece, rest) = context.service.more_winners(&more).map_err(|_| End::UnknownOutcome)?;
+            let (piece, rest) =
+                context.service.more_winners(&more).map_err(|_| CloseReason::UnknownOutcome)?;
             self.output.bytes = piece.into_bytes();
             self.output.more = rest;
         }
     }
 
     /// Reads once. 0: nothing there, or the peer is done, which the phase tells.
-    fn read(&mut self) -> Result<usize, End> {
+    fn read(&mut self) -> Result<usize, CloseReason> {
         let filled = self.input.len();
         self.input.resize(filled + READ_BYTES, 0);
         let result = loop {
@@ -487,7 +496,7 @@ impl Connection {
         };
         self.input.truncate(filled + result.as_ref().copied().unwrap_or(0));
         match result {
-            Ok(0) if self.output.is_empty() => Err(End::Eof),
+            Ok(0) if self.output.is_empty() => Err(CloseReason::Eof),
             Ok(0) => {
                 self.phase = Phase::PeerDone;
                 Ok(0)
@@ -501,7 +510,7 @@ impl Connection {
                 self.input.shrink_to_fit();
                 Ok(0)
             }
-            Err(error) => Err(End::Lost(error)),
+            Err(error) => Err(CloseReason::Lost(error)),
         }
     }
 
@@ -517,7 +526,7 @@ impl Connection {
 
     /// Where all connections together hold too many bytes, the one that would
     /// add to them is told `busy`.
-    fn refuse_what_is_too_much<S: Store>(&mut self, context: &Context<S>) {
+    fn enforce_buffer_limit<S: Store>(&mut self, context: &Context<S>) {
         let holds = self.input.len() + self.decoder.held_bytes();
         let total = self.charge.set(holds.saturating_sub(BUFFER_BYTES_FREE));
         if self.charge.is_charged() && total > context.limits.buffer_bytes_max {

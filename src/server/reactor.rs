@@ -14,10 +14,10 @@ use mio::{Events, Interest, Poll, Token};
 use prometheus_client::metrics::gauge::Gauge;
 use slab::Slab;
 
+use super::close_reason::CloseReason;
 use super::connection::{Connection, Next};
 use super::deadlines::Deadlines;
-use super::end::End;
-use super::remote::Remote;
+use super::handle::ServerHandle;
 use super::{Context, ServeError, WAKER};
 use crate::event;
 use crate::metrics::{ConnectionState, Metrics};
@@ -121,7 +121,7 @@ struct Lease {
     key: usize,
     connection: Option<(Box<Connection>, Next)>,
     returns: Sender<Return>,
-    remote: Remote,
+    handle: ServerHandle,
 }
 
 impl Lease {
@@ -135,7 +135,7 @@ impl Drop for Lease {
         let connection = self.connection.take();
         // Nobody listens any more when the server has ended.
         let _ = self.returns.send(Return { key: self.key, connection });
-        self.remote.wake();
+        self.handle.wake();
     }
 }
 
@@ -171,7 +171,7 @@ impl<S: Store> Reactor<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            self.context.remote.awake();
+            self.context.handle.awake();
             let now = Instant::now();
             for event in &events {
                 match event.token() {
@@ -180,7 +180,7 @@ impl<S: Store> Reactor<S> {
                     Token(token) => self.on_ready(token - FIRST_PEER, event),
                 }
             }
-            if let Some(error) = self.context.remote.take_failure() {
+            if let Some(error) = self.context.handle.take_failure() {
                 return Err(ServeError::StoreFailed(error));
             }
             self.take_returned(now);
@@ -189,7 +189,7 @@ impl<S: Store> Reactor<S> {
             self.expire(now);
             self.refusals.log_if_due(now);
             self.show();
-            if self.context.remote.stops() && self.drained(now) {
+            if self.context.handle.stops() && self.drained(now) {
                 return Ok(());
             }
         }
@@ -278,7 +278,7 @@ impl<S: Store> Reactor<S> {
         match &peer.whereabouts {
             Whereabouts::AtWork => {}
             Whereabouts::Parked(connection) if event.is_error() && connection.is_waiting() => {
-                self.close(key, &End::Lost(io::ErrorKind::ConnectionReset.into()));
+                self.close(key, &CloseReason::Lost(io::ErrorKind::ConnectionReset.into()));
             }
             // What it is not ready to read would bring it back here at once.
             Whereabouts::Parked(connection) if !connection.reads() && !event.is_writable() => {}
@@ -305,7 +305,7 @@ impl<S: Store> Reactor<S> {
             key,
             connection: None,
             returns: self.returns.clone(),
-            remote: self.context.remote.clone(),
+            handle: self.context.handle.clone(),
         };
         let context = Arc::clone(&self.context);
         self.at_work += 1;
@@ -343,7 +343,7 @@ impl<S: Store> Reactor<S> {
     fn park(&mut self, key: usize, mut connection: Box<Connection>, now: Instant) {
         let stops = self.drain_until.is_some();
         let waits_since_draws = connection.waits_since_draws();
-        if waits_since_draws.is_some_and(|draws| stops || draws < self.context.remote.draws_made_so_far()) {
+        if waits_since_draws.is_some_and(|draws| stops || draws < self.context.handle.draws_made_so_far()) {
             // The draw was made, or the end began, while it was on its way here.
             self.hand_over(key, connection);
             return;
@@ -352,8 +352,8 @@ impl<S: Store> Reactor<S> {
         let (deadline, is_idle) = (connection.deadline(&self.context.limits), connection.is_idle());
         self.peers[key].whereabouts = Whereabouts::Parked(connection);
         match watched {
-            Err(error) => self.close(key, &End::Lost(error)),
-            Ok(()) if stops && is_idle => self.close(key, &End::Stopped),
+            Err(error) => self.close(key, &CloseReason::Lost(error)),
+            Ok(()) if stops && is_idle => self.close(key, &CloseReason::Stopped),
             Ok(()) => {
                 self.deadlines.set(key, deadline);
                 if waits_since_draws.is_some() {
@@ -367,7 +367,7 @@ impl<S: Store> Reactor<S> {
     /// from time to time whether another process made it, by asking for one of
     /// them. A worker that comes back wakes us for the next.
     fn answer_waiting(&mut self, now: Instant) {
-        let draws_made = self.context.remote.draws_made_so_far();
+        let draws_made = self.context.handle.draws_made_so_far();
         if draws_made != self.waiting.draws_made {
             self.waiting.draws_made = draws_made;
             self.waiting.due.append(&mut self.waiting.peers);
@@ -410,7 +410,7 @@ impl<S: Store> Reactor<S> {
         };
         if now >= until {
             for key in self.keys() {
-                self.close(key, &End::DrainTimeout);
+                self.close(key, &CloseReason::DrainTimeout);
             }
         }
         self.peers.is_empty() || now >= until
@@ -425,7 +425,9 @@ impl<S: Store> Reactor<S> {
         for key in self.keys() {
             match &self.peers[key].whereabouts {
                 Whereabouts::Parked(connection) if connection.is_waiting() => self.dispatch(key),
-                Whereabouts::Parked(connection) if connection.is_idle() => self.close(key, &End::Stopped),
+                Whereabouts::Parked(connection) if connection.is_idle() => {
+                    self.close(key, &CloseReason::Stopped)
+                }
                 Whereabouts::Parked(_) | Whereabouts::AtWork => {}
             }
         }
@@ -435,7 +437,7 @@ impl<S: Store> Reactor<S> {
         self.peers.iter().map(|(key, _)| key).collect()
     }
 
-    fn close(&mut self, key: usize, end: &End) {
+    fn close(&mut self, key: usize, end: &CloseReason) {
         let peer = &self.peers[key];
         let batch = match &peer.whereabouts {
             Whereabouts::Parked(connection) => connection.batch_in_progress(),

@@ -18,7 +18,6 @@ mod copy;
 mod draw;
 pub mod export;
 mod filesystem;
-mod found_log;
 mod header;
 mod lock;
 pub mod operator;
@@ -26,8 +25,9 @@ pub mod overview;
 mod readers;
 pub mod restore;
 mod schema;
-mod settings;
 mod startup;
+mod terms;
+mod wal_resync;
 mod writer;
 
 use std::io;
@@ -37,15 +37,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rusqlite::Connection;
 
 pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refuse_own_files};
-pub use self::header::log_of;
+pub use self::header::wal_path;
 use self::lock::LockFile;
 use self::overview::Overview;
 use self::readers::Readers;
 use self::writer::Writer;
-use super::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
-use crate::lottery::{AgencyId, Batch, DrawId, UploadId, is_bidirectional_control};
+use super::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
 use crate::metrics::Metrics;
 use crate::unfinished::{folder_of, sync_folder_of};
+use sorteo_protocol::text::is_bidirectional_control;
+use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 /// What the store needs to know before it opens a database.
 #[derive(Clone, Debug)]
@@ -104,7 +105,7 @@ pub const WRITE_QUEUE_MAX: usize = 1024;
 pub enum Event {
     /// This process made the draw. Told after the commit, and before any read
     /// can see the draw made.
-    Drawn(Standing),
+    Drawn(DrawStatus),
     /// A write failed in a way that leaves its outcome unknown. The store
     /// accepts nothing more and the process must end.
     Failed(String),
@@ -119,7 +120,7 @@ pub struct Recovery {
     /// Whether the database was made now.
     pub created: bool,
     /// How the newest draw stands.
-    pub standing: Standing,
+    pub status: DrawStatus,
     /// Whether the draw was due and made while opening.
     pub drawn_now: bool,
 }
@@ -251,24 +252,24 @@ impl SqliteStore {
         let created = !path.exists();
         let mut writing = connection::open_writer(path)?;
         sync_folder(path)?;
-        let (standing, drawn_now) = draw::prepare(&mut writing, options)
+        let (status, drawn_now) = draw::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
         match options.checkpoints {
             Checkpoints::Server => sync_what_was_found(&writing)
                 .map_err(|source| sqlite_error(path, "syncing its log", source))?,
-            Checkpoints::External => found_log::write_again(&writing, path)?,
+            Checkpoints::External => wal_resync::write_again(&writing, path)?,
         }
         connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
-            observer(Event::Drawn(standing));
+            observer(Event::Drawn(status));
         }
         let readers = Readers::open(path, options.readers)?;
         let announcement = Announcement::default();
         let writer = Writer::start(writing, options, observer, Arc::clone(&announcement));
         let store = Self { path: path.clone(), writer, readers, announcement, _lock: lock };
-        let recovery = Recovery { created, standing, drawn_now };
+        let recovery = Recovery { created, status, drawn_now };
         Ok((store, recovery))
     }
 
@@ -286,11 +287,11 @@ impl SqliteStore {
     }
 
     /// A draw that a read saw made has been announced when this returns.
-    fn after_announcement(&self, standing: Standing) -> Standing {
-        if standing.drawn {
+    fn after_announcement(&self, status: DrawStatus) -> DrawStatus {
+        if status.drawn {
             drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));
         }
-        standing
+        status
     }
 }
 
@@ -311,16 +312,16 @@ impl Store for SqliteStore {
         self.readers.next_row(agency, upload)
     }
 
-    fn standing(&self) -> Result<Standing, StoreError> {
-        self.readers.standing().map(|standing| self.after_announcement(standing))
+    fn newest_draw(&self) -> Result<DrawStatus, StoreError> {
+        self.readers.newest_draw().map(|status| self.after_announcement(status))
     }
 
-    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+    fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
         let found = self.readers.draw(draw)?;
-        Ok(found.map(|standing| self.after_announcement(standing)))
+        Ok(found.map(|status| self.after_announcement(status)))
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         // Made before the newest was opened, and so announced long ago.
         self.readers.draw_before(agency)
     }
@@ -428,8 +429,8 @@ fn is_time(text: &str) -> bool {
 }
 
 /// Reads one row of the view `standings`.
-fn read_standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
-    Ok(Standing {
+fn read_draw_status(row: &rusqlite::Row<'_>) -> rusqlite::Result<DrawStatus> {
+    Ok(DrawStatus {
         draw: DrawId(row.get("draw")?),
         drawn: row.get::<_, String>("state")? == "drawn",
         done: row.get("done")?,
@@ -441,8 +442,8 @@ fn read_standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
 }
 
 /// How the newest draw stands, as this connection sees it.
-fn newest_standing(connection: &Connection) -> rusqlite::Result<Standing> {
+fn newest_draw(connection: &Connection) -> rusqlite::Result<DrawStatus> {
     connection
         .prepare_cached("SELECT * FROM standings ORDER BY draw DESC LIMIT 1")?
-        .query_row([], read_standing)
+        .query_row([], read_draw_status)
 }

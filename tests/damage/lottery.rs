@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
-use sorteo::lottery::{AgencyId, Batch, Bets, Place, UploadId};
 use sorteo::store::Store as _;
 use sorteo::store::sqlite::{Options, SqliteStore};
+use sorteo_protocol::{AgencyId, Batch, Bets, UploadId, UploadPosition};
 use tempfile::TempDir;
 
 pub const AGENCIES: u32 = 4;
@@ -174,10 +174,10 @@ impl Game {
         self.append(agency, 4 + agency as usize, None);
     }
 
-    fn append(&mut self, agency: u32, bets: usize, place: Option<(&str, u64)>) {
+    fn append(&mut self, agency: u32, bets: usize, position: Option<(&str, u64)>) {
         let wins = format!("|{}", WINNING_NUMBERS[self.draw as usize - 1]);
         let mut rows = Bets::default();
-        let before = self.store().standing().unwrap().bets as usize;
+        let before = self.store().newest_draw().unwrap().bets as usize;
         for row in before..before + bets {
             let line = row_of(self.draw, agency, row);
             if line.ends_with(&wins) {
@@ -185,9 +185,9 @@ impl Game {
             }
             rows.push_line(&line).unwrap();
         }
-        let place =
-            place.map(|(upload, first_row)| Place { upload: UploadId::new(upload).unwrap(), first_row });
-        let batch = Batch { agency: AgencyId(agency), bets: rows, place };
+        let position = position
+            .map(|(upload, first_row)| UploadPosition { upload: UploadId::new(upload).unwrap(), first_row });
+        let batch = Batch { agency: AgencyId(agency), bets: rows, position };
         self.store().append(vec![batch]).unwrap().wait().unwrap().unwrap();
         self.note();
     }
@@ -223,7 +223,7 @@ pub fn late_batch(agency: u32) -> (Batch, Vec<String>) {
     lines.iter().for_each(|line| bets.push_line(line).unwrap());
     let wins = format!("|{}", WINNING_NUMBERS[OPEN_DRAW as usize - 1]);
     let winners = lines.into_iter().filter(|line| line.ends_with(&wins)).collect();
-    (Batch { agency: AgencyId(agency), bets, place: None }, winners)
+    (Batch { agency: AgencyId(agency), bets, position: None }, winners)
 }
 
 /// As an operator does it who has nothing but SQL.

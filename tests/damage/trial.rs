@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use sorteo::lottery::{AgencyId, DrawId};
 use sorteo::store::sqlite::check::check;
 use sorteo::store::sqlite::{Event, SqliteStore};
 use sorteo::store::{AppendRefusal, Store as _, StoreError};
+use sorteo_protocol::{AgencyId, DrawId};
 
 use crate::lottery::{AGENCIES, BETTING, Case, Content, Folder, OPEN_DRAW, Winners, late_batch, options};
 use crate::{Damaged, Fault};
@@ -235,7 +235,7 @@ fn take_draw_and_read(store: &SqliteStore) -> Result<Served, String> {
     let mut all = Winners::new();
     for draw in 1..=OPEN_DRAW {
         match store.draw(DrawId(draw)).map_err(failed)? {
-            Some(standing) if standing.drawn => {}
+            Some(status) if status.drawn => {}
             other => return Err(format!("draw {draw} stands as {other:?}")),
         }
         for agency in 1..=AGENCIES {

@@ -55,7 +55,7 @@ pub fn few_file_descriptors(run: &Run) {
         let mut behind_the_flood = TcpStream::connect(server.address).unwrap();
         behind_the_flood.write_all(&frame("STATUS")).unwrap();
         drop(flood);
-        // Nobody else connects, so nothing but its own patience makes it try again.
+        // Nobody else connects, so nothing but its own options makes it try again.
         behind_the_flood.set_read_timeout(Some(DEADLINE)).unwrap();
         behind_the_flood.read_exact(&mut [0]).expect("whoever waited is served when the flood leaves");
         wait_until_served(&server);

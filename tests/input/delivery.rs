@@ -1,6 +1,6 @@
 //! Bytes brought to a decoder in the pieces that a network may make of them.
 
-use sorteo::wire::{Decoder, Dialect, Incoming, WireLimits};
+use sorteo_protocol::wire::{Decoder, Dialect, Incoming, WireLimits};
 
 /// What became of all the bytes that one connection received.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use sorteo::lottery::{AgencyId, Batch, Bets, Digest, DrawId, UploadId};
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinnersSize,
-    WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
+    WinnersSize, WinningBet,
 };
+use sorteo_protocol::{AgencyId, Batch, Bets, Digest, DrawId, UploadId};
 
 const DRAW: DrawId = DrawId(1);
 
@@ -60,9 +60,9 @@ impl MemoryStore {
 impl State {
     fn append(&mut self, batch: &Batch) -> Appended {
         let digest = batch.bets.digest();
-        let upload = batch.place.as_ref().map(|place| (batch.agency, place.upload.clone()));
+        let upload = batch.position.as_ref().map(|place| (batch.agency, place.upload.clone()));
         let known = upload.as_ref().and_then(|upload| self.uploads.get(upload));
-        let first_row = batch.place.as_ref().map_or(0, |place| place.first_row);
+        let first_row = batch.position.as_ref().map_or(0, |place| place.first_row);
         match known.and_then(|known| known.batches.get(&first_row)) {
             Some(stored) if *stored == digest => return Ok(()),
             Some(_) => return Err(AppendRefusal::Conflict),
@@ -106,7 +106,7 @@ impl State {
             return Err(CloseRefusal::CountMismatch { stored });
         }
         let is_new = !self.drawn && self.done.insert(agency);
-        Ok(if is_new { Closing::Now } else { Closing::Before })
+        Ok(if is_new { Closing::Now } else { Closing::AlreadyDone })
     }
 
     fn highest_seen(&self) -> u32 {
@@ -162,10 +162,10 @@ impl Store for MemoryStore {
         Ok(state.uploads.get(&(agency, upload.clone())).map_or(0, |upload| upload.next_row))
     }
 
-    fn standing(&self) -> Result<Standing, StoreError> {
+    fn newest_draw(&self) -> Result<DrawStatus, StoreError> {
         let state = self.state.lock().unwrap();
         let wins = |(_, bet): &&(AgencyId, WinningBet)| state.drawn && bet.number == self.winning_number;
-        Ok(Standing {
+        Ok(DrawStatus {
             draw: DRAW,
             drawn: state.drawn,
             done: state.done.len() as u64,
@@ -176,11 +176,11 @@ impl Store for MemoryStore {
         })
     }
 
-    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
-        if draw == DRAW { self.standing().map(Some) } else { Ok(None) }
+    fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
+        if draw == DRAW { self.newest_draw().map(Some) } else { Ok(None) }
     }
 
-    fn draw_before(&self, _: AgencyId) -> Result<Option<Standing>, StoreError> {
+    fn draw_before(&self, _: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         Ok(None)
     }
 

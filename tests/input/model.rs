@@ -30,7 +30,7 @@ pub struct Lottery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub agency: u32,
-    pub place: Option<(String, u64)>,
+    pub position: Option<(String, u64)>,
     pub bets: Vec<Bet>,
 }
 
@@ -93,12 +93,12 @@ impl Lottery {
             Asked::Foreign => return None,
             Asked::Refused(words) | Asked::RefusedForGood(words) => words,
             Asked::Bet(agency, bet) => {
-                let batch = Batch { agency, place: None, bets: vec![bet] };
+                let batch = Batch { agency, position: None, bets: vec![bet] };
                 verdict("ACK", self.store(vec![batch]))
             }
-            Asked::Batch { agency, place, bets } => {
+            Asked::Batch { agency, position, bets } => {
                 let count = bets.len();
-                match self.store(vec![Batch { agency, place, bets }]) {
+                match self.store(vec![Batch { agency, position, bets }]) {
                     Ok(()) => format!("ACK_BATCH|OK|{count}"),
                     Err(reason) => format!("ACK_BATCH|ERR|{count}|{reason}"),
                 }
@@ -133,9 +133,11 @@ impl Lottery {
     }
 
     fn store_one(&mut self, batch: Batch) -> Result<(), String> {
-        if batch.place.is_some() {
-            let at_its_place =
-                self.batches.iter().find(|other| other.agency == batch.agency && other.place == batch.place);
+        if batch.position.is_some() {
+            let at_its_place = self
+                .batches
+                .iter()
+                .find(|other| other.agency == batch.agency && other.position == batch.position);
             match at_its_place {
                 Some(stored) if *stored == batch => return Ok(()),
                 Some(_) => return Err("conflict".into()),
@@ -148,7 +150,7 @@ impl Lottery {
         if self.done.contains_key(&batch.agency) {
             return Err("agency_done".into());
         }
-        if let Some((upload, first_row)) = &batch.place {
+        if let Some((upload, first_row)) = &batch.position {
             let next_row = self.next_row(batch.agency, upload);
             if *first_row > next_row {
                 return Err(format!("gap|{next_row}"));
@@ -190,7 +192,7 @@ impl Lottery {
 
     fn next_row(&self, agency: u32, upload: &str) -> u64 {
         let of_the_upload = |batch: &&Batch| {
-            batch.agency == agency && batch.place.as_ref().is_some_and(|(name, _)| name == upload)
+            batch.agency == agency && batch.position.as_ref().is_some_and(|(name, _)| name == upload)
         };
         self.batches.iter().filter(of_the_upload).map(|batch| batch.bets.len() as u64).sum()
     }
@@ -206,7 +208,7 @@ impl Lottery {
         let wins = move |(_, (other, bet)): &(u64, &(u32, Bet))| {
             self.drawn && *other == agency && bet.number == WINNING_NUMBER
         };
-        (1..).zip(&self.bets).filter(wins).map(|(place, (_, bet))| (place, bet))
+        (1..).zip(&self.bets).filter(wins).map(|(position, (_, bet))| (position, bet))
     }
 
     fn all_winners(&self, agency: u32) -> Result<String, &'static str> {
@@ -225,7 +227,7 @@ impl Lottery {
         if !self.drawn {
             return Err("not_ready");
         }
-        let all: Vec<_> = self.winning_bets(agency).filter(|(place, _)| *place > after).collect();
+        let all: Vec<_> = self.winning_bets(agency).filter(|(position, _)| *position > after).collect();
         let (mut page, mut bytes) = (Vec::new(), 0);
         for (_, bet) in all.iter().take(PAGE_DOCUMENTS_MAX) {
             bytes += bet.document.len() + 1;
@@ -254,7 +256,7 @@ pub fn by_agency(rows: Vec<(u32, Bet)>) -> Vec<Batch> {
     for (agency, bet) in rows {
         match batches.iter_mut().find(|batch| batch.agency == agency) {
             Some(batch) => batch.bets.push(bet),
-            None => batches.push(Batch { agency, place: None, bets: vec![bet] }),
+            None => batches.push(Batch { agency, position: None, bets: vec![bet] }),
         }
     }
     batches

@@ -3,9 +3,11 @@
 
 use std::slice;
 
-use sorteo::lottery::{self, Batch};
 use sorteo::service::{Begun, MoreWinners, Outcome, Service};
-use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, counted, encode_reply, framed};
+use sorteo_protocol::wire::{
+    Dialect, Incoming, Reason, Reply, Request, WireLimits, counted, encode_reply, framed,
+};
+use sorteo_protocol::{Batch, Bet as ProtocolBet};
 
 use super::delivery::{Delivered, deliver};
 use super::memory_store::MemoryStore;
@@ -186,7 +188,10 @@ fn requested(request: &Request) -> Asked {
         Request::Bet(batch) => Asked::Bet(batch.agency.0, bets(batch).remove(0)),
         Request::Batch(batch) => Asked::Batch {
             agency: batch.agency.0,
-            place: batch.place.as_ref().map(|place| (place.upload.as_str().to_owned(), place.first_row)),
+            position: batch
+                .position
+                .as_ref()
+                .map(|position| (position.upload.as_str().to_owned(), position.first_row)),
             bets: bets(batch),
         },
         Request::Payload(batches) => {
@@ -212,7 +217,7 @@ fn requested(request: &Request) -> Asked {
 }
 
 fn bets(batch: &Batch) -> Vec<Bet> {
-    let bet = |bet: lottery::Bet<'_>| {
+    let bet = |bet: ProtocolBet<'_>| {
         let texts = [bet.first_name, bet.last_name, bet.document, bet.birthdate].map(str::to_owned);
         let [first_name, last_name, document, birthdate] = texts;
         Bet { first_name, last_name, document, birthdate, number: bet.number }

@@ -44,7 +44,7 @@ pub enum Asked {
     Bet(u32, Bet),
     Batch {
         agency: u32,
-        place: Option<(String, u64)>,
+        position: Option<(String, u64)>,
         bets: Vec<Bet>,
     },
     Payload(Vec<(u32, Bet)>),

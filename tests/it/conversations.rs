@@ -16,7 +16,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sorteo::server::Limits;
-use sorteo::wire::WireLimits;
+use sorteo_protocol::wire::WireLimits;
 
 use self::holdings::assert_holds;
 use self::steps::Step;

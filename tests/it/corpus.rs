@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use expect_test::expect_file;
-use sorteo::wire::{Incoming, WireLimits};
+use sorteo_protocol::wire::{Incoming, WireLimits};
 
 use crate::input::delivery::{Delivered, deliver};
 use crate::input::model::Lottery;

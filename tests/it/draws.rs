@@ -11,10 +11,10 @@ use crate::process::{
 };
 use crate::support::{Setup, counted, frame, frames};
 use sorteo::agency::upload::Upload;
-use sorteo::agency::{AgencyError, Patience};
-use sorteo::lottery::{AgencyId, DrawId};
-use sorteo::store::sqlite::operator::{Operator, OperatorError, Terms};
-use sorteo::store::sqlite::overview::{Overview, Place, Query, Tally};
+use sorteo::agency::{AgencyError, ClientOptions};
+use sorteo::store::sqlite::operator::{DrawTerms, Operator, OperatorError};
+use sorteo::store::sqlite::overview::{Overview, Query, ResultsCursor, Tally};
+use sorteo_protocol::{AgencyId, DrawId};
 
 const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
 const ACK: &[u8] = b"3\nACK";
@@ -177,9 +177,9 @@ fn an_upload_sends_nothing_into_the_next_draw() {
     let server = Setup::agencies(2).start();
     let folder = folder();
     bets_file(folder.path(), "bets.csv", &[1, 2, 3, 4]);
-    let patience = Patience { server: server.address().to_string(), give_up_after: DEADLINE };
+    let options = ClientOptions { server: server.address().to_string(), give_up_after: DEADLINE };
     let file = folder.path().join("bets.csv");
-    let mut upload = Upload::start(patience, AgencyId(1), &file).unwrap();
+    let mut upload = Upload::start(options, AgencyId(1), &file).unwrap();
     let mut operator = Operator::open(&server.database_path()).unwrap();
     let mut batches = 0;
     let sent = upload.send(&file, 2, &mut |sent, _| {
@@ -188,7 +188,7 @@ fn an_upload_sends_nothing_into_the_next_draw() {
             // In the middle of it: the agency is taken for silent, and the next draw opens.
             operator.close_agency(AgencyId(1), "silent", false).unwrap();
             assert!(operator.close_agency(AgencyId(2), "silent", false).unwrap().drawn_now);
-            operator.open_draw(Terms::default()).unwrap();
+            operator.open_draw(DrawTerms::default()).unwrap();
         }
     });
     assert_eq!(batches, 2, "told of the beginning, and of one batch");
@@ -242,7 +242,7 @@ fn an_agency_nobody_knows_is_closed_only_by_force() {
         assert!(matches!(refused, Err(OperatorError::NeverSeen { expected: 2, .. })), "{refused:?}");
     }
     let closed = operator.close_agency(AgencyId(3), "renumbered", true).unwrap();
-    assert_eq!((closed.bets, closed.drawn_now, closed.standing.done), (0, false, 1));
+    assert_eq!((closed.bets, closed.drawn_now, closed.status.done), (0, false, 1));
     let closed = operator.close_agency(AgencyId(2), "never opened", false).unwrap();
     assert!(closed.drawn_now);
 }
@@ -259,7 +259,7 @@ fn who_waits_for_a_draw_gets_its_winners_though_the_next_one_opens_first() {
     // Made and followed by the next in one go: no moment in which the newest is made.
     let closed = operator.close_agency(AgencyId(2), "silent", false).unwrap();
     assert!(closed.drawn_now);
-    operator.open_draw(Terms::default()).unwrap();
+    operator.open_draw(DrawTerms::default()).unwrap();
     waiting.expect(&frame("WINNERS|OK|30876370|\n"));
     server.ask_once(&frame("GET_WINNERS|1"), &frame("WINNERS|ERR|not_ready\n"));
     server.ask_once(&frame("GET_WINNERS|1|0|1"), &frame("WINNERS|OK|30876370|\n"));
@@ -273,7 +273,7 @@ fn a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_
     server.ask_once(&counted(&line), ACK);
     server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
     let mut operator = Operator::open(&path).unwrap();
-    operator.open_draw(Terms { agencies: Some(2), winning_number: None }).unwrap();
+    operator.open_draw(DrawTerms { agencies: Some(2), winning_number: None }).unwrap();
     for _ in 0..2 {
         server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
     }
@@ -311,13 +311,13 @@ fn an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw() {
     server.ask_once(&frame("DONE|2"), &frame("ACK_DONE|OK\n"));
     let made = (1, vec![(1, 0, 0, true, 0), (2, 3, 3, true, 3)]);
     assert_eq!(look(None), made);
-    Operator::open(&server.database_path()).unwrap().open_draw(Terms::default()).unwrap();
+    Operator::open(&server.database_path()).unwrap().open_draw(DrawTerms::default()).unwrap();
     assert_eq!(look(None), (2, vec![]));
     server.ask_once(&frame(&format!("BET|1|{BET}")), &frame("ACK|OK\n"));
     assert_eq!(look(None), (2, vec![(1, 1, 1, false, 0)]));
     assert_eq!(look(Some(1)), made);
     assert_eq!(overview.detail(Some(DrawId(3)), &mut Tally::default()).unwrap(), None);
-    let draws: Vec<_> = overview.draws(1).unwrap().iter().map(|draw| (draw.id, draw.is_made())).collect();
+    let draws: Vec<_> = overview.draws(1).unwrap().iter().map(|draw| (draw.id, draw.is_drawn())).collect();
     assert_eq!(draws, [(2, false)], "the newest come first");
 }
 
@@ -343,7 +343,7 @@ fn results_are_found_by_agency_and_by_part_of_a_name_page_by_page() {
         (results.total, documents, results.next)
     };
     let search = |text: &str| find(Query { search: Some(text.to_owned()), ..Query::default() });
-    let second = Place { agency: AgencyId(1), bet: 5 };
+    let second = ResultsCursor { agency: AgencyId(1), bet: 5 };
     assert_eq!(find(Query::default()), (4, vec!["22".into(), "225".into()], Some(second)));
     let rest = find(Query { after: Some(second), ..Query::default() });
     assert_eq!(rest, (4, vec!["44".into(), "11".into()], None));

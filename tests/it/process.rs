@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sorteo::lottery::is_bidirectional_control;
+use sorteo_protocol::text::is_bidirectional_control;
 use tempfile::TempDir;
 
 /// A failing test ends by this, never by hanging. No test is about time.

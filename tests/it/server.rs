@@ -6,10 +6,10 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use sorteo::lottery::{AgencyId, Batch, DrawId, UploadId};
 use sorteo::server::ServeError;
 use sorteo::store::sqlite::SqliteStore;
-use sorteo::store::{Appended, Closed, Standing, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use sorteo::store::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 use crate::support::{
     Client, DEADLINE, Setup, TestServer, counted, frame, frames, long_winning_lines, raw_frame, until,
@@ -1067,15 +1067,15 @@ impl Store for Failing {
         Err(StoreError::Unavailable)
     }
 
-    fn standing(&self) -> Result<Standing, StoreError> {
-        self.store.standing()
+    fn newest_draw(&self) -> Result<DrawStatus, StoreError> {
+        self.store.newest_draw()
     }
 
-    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+    fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
         self.store.draw(draw)
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         self.store.draw_before(agency)
     }
 
@@ -1173,15 +1173,15 @@ impl Store for Gated {
         self.store.next_row(agency, upload)
     }
 
-    fn standing(&self) -> Result<Standing, StoreError> {
-        self.store.standing()
+    fn newest_draw(&self) -> Result<DrawStatus, StoreError> {
+        self.store.newest_draw()
     }
 
-    fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+    fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
         self.store.draw(draw)
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         self.store.draw_before(agency)
     }
 

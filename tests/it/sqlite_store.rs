@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
-use sorteo::lottery::{AgencyId, Batch, Bets, DrawId, Place, UploadId};
 use sorteo::store::sqlite::{Checkpoints, Event, Observer, OpenError, Options, Recovery, SqliteStore};
-use sorteo::store::{AppendRefusal, Appended, CloseRefusal, Standing, Store, StoreError, Ticket};
+use sorteo::store::{AppendRefusal, Appended, CloseRefusal, DrawStatus, Store, StoreError, Ticket};
+use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
 /// A failing test ends by this, never by hanging.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -67,10 +67,10 @@ impl Database {
     }
 
     /// Draws told of so far, over all lives.
-    fn drawn_events(&self) -> Vec<Standing> {
+    fn drawn_events(&self) -> Vec<DrawStatus> {
         let events = self.events.lock().unwrap();
         let drawn = events.iter().filter_map(|event| match event {
-            Event::Drawn(standing) => Some(*standing),
+            Event::Drawn(status) => Some(*status),
             Event::Failed(_) => None,
         });
         drawn.collect()
@@ -87,12 +87,12 @@ fn batch(agency: u32, documents: &[&str], number: u32) -> Batch {
     for document in documents {
         bets.push(["Ana", "Paz", document, "1999-03-17", &number.to_string()]).unwrap();
     }
-    Batch { agency: AgencyId(agency), bets, place: None }
+    Batch { agency: AgencyId(agency), bets, position: None }
 }
 
 fn placed(agency: u32, first_row: u64, documents: &[&str]) -> Batch {
     let upload = UploadId::new("u").unwrap();
-    Batch { place: Some(Place { upload, first_row }), ..batch(agency, documents, WINS) }
+    Batch { position: Some(UploadPosition { upload, first_row }), ..batch(agency, documents, WINS) }
 }
 
 fn append(store: &SqliteStore, batch: Batch) -> Appended {
@@ -156,27 +156,27 @@ fn reopening_keeps_everything_and_makes_no_second_draw() {
     let options = database.options(Some(2));
     let (store, recovery) = database.open(&options);
     assert!(recovery.created && !recovery.drawn_now);
-    assert_eq!(recovery.standing, store.standing().unwrap());
+    assert_eq!(recovery.status, store.newest_draw().unwrap());
     append(&store, placed(1, 0, &["1", "2"])).unwrap();
     append(&store, batch(2, &["3"], 1)).unwrap();
     close(&store, 1).unwrap();
-    let open_standing = store.standing().unwrap();
+    let open_standing = store.newest_draw().unwrap();
     store.close();
 
     let (store, recovery) = database.open(&options);
-    let expected = Recovery { created: false, standing: open_standing, drawn_now: false };
+    let expected = Recovery { created: false, status: open_standing, drawn_now: false };
     assert_eq!(recovery, expected);
     assert_eq!((open_standing.bets, open_standing.done), (3, 1));
     assert_eq!(append(&store, placed(1, 0, &["1", "2"])), Ok(()), "stored already");
     assert_eq!(append(&store, placed(1, 2, &["9"])), Err(AppendRefusal::AgencyDone));
     close(&store, 2).unwrap();
-    let drawn_standing = store.standing().unwrap();
+    let drawn_standing = store.newest_draw().unwrap();
     assert!(drawn_standing.drawn);
     store.close();
 
     for _ in 0..2 {
         let (store, recovery) = database.open(&options);
-        let expected = Recovery { created: false, standing: drawn_standing, drawn_now: false };
+        let expected = Recovery { created: false, status: drawn_standing, drawn_now: false };
         assert_eq!(recovery, expected);
         assert_eq!(documents(&store, 1, 1), ["1", "2"]);
         assert_eq!(close(&store, 2), Ok(()));
@@ -195,9 +195,9 @@ fn a_draw_that_is_due_by_fewer_agencies_is_made_when_the_database_is_opened() {
     close(&store, 2).unwrap();
     store.close();
     let (store, recovery) = database.open(&database.options(Some(2)));
-    assert!(recovery.drawn_now && recovery.standing.drawn && !recovery.created);
-    assert_eq!((recovery.standing.expected, recovery.standing.winners), (2, 1));
-    assert_eq!(store.standing().unwrap(), recovery.standing);
+    assert!(recovery.drawn_now && recovery.status.drawn && !recovery.created);
+    assert_eq!((recovery.status.expected, recovery.status.winners), (2, 1));
+    assert_eq!(store.newest_draw().unwrap(), recovery.status);
     assert_eq!(documents(&store, 1, 1), ["1"]);
     store.close();
     let audit = rows(&database.raw(), "SELECT action, draw_id, detail FROM audit ORDER BY id");
@@ -206,9 +206,9 @@ fn a_draw_that_is_due_by_fewer_agencies_is_made_when_the_database_is_opened() {
     // What is told to a draw that is made changes nothing, and is no news.
     let (store, again) = database.open(&database.options(Some(7)));
     assert!(!again.drawn_now);
-    assert_eq!(again.standing, recovery.standing);
+    assert_eq!(again.status, recovery.status);
     store.close();
-    assert_eq!(database.drawn_events(), [recovery.standing]);
+    assert_eq!(database.drawn_events(), [recovery.status]);
     assert_eq!(count(&database.raw(), "audit"), 3);
 }
 
@@ -222,9 +222,9 @@ fn a_draw_that_is_due_by_another_process_is_made_when_the_database_is_opened() {
     raw_done(&database.raw(), 2);
     let (store, recovery) = database.open(&database.options(None));
     assert!(recovery.drawn_now);
-    assert_eq!(recovery.standing.expected, 2, "what is not told stays");
+    assert_eq!(recovery.status.expected, 2, "what is not told stays");
     assert_eq!(documents(&store, 1, 1), ["1"]);
-    assert_eq!(database.drawn_events(), [recovery.standing]);
+    assert_eq!(database.drawn_events(), [recovery.status]);
 }
 
 #[test]
@@ -234,8 +234,8 @@ fn what_a_draw_is_opened_with_and_what_is_told_later_holds_and_is_audited_once()
     let told = Options { winning_number: Some(5), ..database.options(Some(2)) };
     for options in [&told, &told, &database.options(None)] {
         let (store, recovery) = database.open(options);
-        let standing = recovery.standing;
-        assert_eq!((standing.winning_number, standing.expected), (5, 2));
+        let status = recovery.status;
+        assert_eq!((status.winning_number, status.expected), (5, 2));
         store.close();
     }
     let audit = rows(&database.raw(), "SELECT action, draw_id, detail FROM audit ORDER BY id");
@@ -262,7 +262,7 @@ fn dropping_without_closing_loses_nothing_acknowledged() {
         assert_eq!(ticket.wait(), Ok(Ok(())));
     }
     let (store, recovery) = database.open(&database.options(None));
-    assert_eq!(recovery.standing.bets, 40);
+    assert_eq!(recovery.status.bets, 40);
     assert_eq!(store.next_row(AgencyId(1), &UploadId::new("u").unwrap()), Ok(40));
     assert_eq!(database.failures(), 0);
 }
@@ -278,7 +278,7 @@ fn after_closing_the_database_is_one_whole_file() {
     let copy = database.folder.path().join("copy.db");
     fs::copy(database.path(), &copy).unwrap();
     let (copied, recovery) = database.open(&Options::new(copy));
-    assert_eq!(recovery.standing.bets, 2);
+    assert_eq!(recovery.status.bets, 2);
     copied.close();
 }
 
@@ -402,7 +402,7 @@ fn a_database_whose_making_was_cut_short_is_made_again() {
         );
         fs::write(database.path().with_file_name("sorteo.db-journal"), journal).unwrap();
         let (store, recovery) = database.open(&options);
-        assert_eq!(recovery.standing.bets, 0);
+        assert_eq!(recovery.status.bets, 0);
         assert_eq!(append(&store, batch(1, &["30904465"], 7574)), Ok(()));
     }
 }
@@ -432,7 +432,7 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     // With its version back it is the database that it was.
     database.raw().pragma_update(None, "user_version", known).unwrap();
     let (_store, recovery) = database.open(&database.options(None));
-    assert_eq!((recovery.standing.bets, recovery.standing.expected), (1, 1));
+    assert_eq!((recovery.status.bets, recovery.status.expected), (1, 1));
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn a_link_to_a_database_is_that_database() {
     assert!(!names.iter().any(|name| name.starts_with("link.db-") || name == "link.db.lock"), "{names:?}");
     store.close();
     let (by_name, recovery) = database.open(&database.options(None));
-    assert_eq!(recovery.standing.bets, 1);
+    assert_eq!(recovery.status.bets, 1);
     by_name.close();
 }
 
@@ -463,7 +463,7 @@ fn one_server_at_a_time_holds_a_database() {
     assert_eq!(append(&store, batch(1, &["1"], WINS)), Ok(()), "the first is not disturbed");
     store.close();
     let (store, recovery) = database.open(&options);
-    assert_eq!(recovery.standing.bets, 1);
+    assert_eq!(recovery.status.bets, 1);
     drop(store);
     let (_store, recovery) = database.open(&options);
     assert!(!recovery.created);
@@ -526,14 +526,14 @@ fn what_another_process_stored_closed_or_drew_is_respected() {
 
     raw_done(&raw, 1);
     assert_eq!(append(&store, placed(1, 2, &["3"])), Err(AppendRefusal::AgencyDone));
-    assert_eq!(store.standing().unwrap().done, 1);
+    assert_eq!(store.newest_draw().unwrap().done, 1);
 
     assert!(raw_draw(&raw));
     assert_eq!(append(&store, batch(2, &["4"], WINS)), Err(AppendRefusal::DrawClosed));
     assert_eq!(close(&store, 2), Ok(()));
     assert_eq!(close(&store, 3), Ok(()));
-    let standing = store.standing().unwrap();
-    assert!(standing.drawn);
+    let status = store.newest_draw().unwrap();
+    assert!(status.drawn);
     assert_eq!(documents(&store, 1, 1), ["2"]);
     assert!(database.drawn_events().is_empty(), "the other made the draw");
     assert_eq!(count(&raw, "bets"), 1);
@@ -550,7 +550,7 @@ fn a_draw_that_another_process_is_committing_is_not_made_again() {
     assert!(raw_draw(&transaction));
     let closing = store.close_agency(AgencyId(1), None).unwrap();
     let late = store.append(vec![batch(1, &["late"], WINS)]).unwrap();
-    assert!(!store.standing().unwrap().drawn, "it is not committed");
+    assert!(!store.newest_draw().unwrap().drawn, "it is not committed");
     transaction.commit().unwrap();
     assert_eq!(closing.wait().map(|closed| closed.is_ok()), Ok(true));
     assert_eq!(late.wait(), Ok(Err(AppendRefusal::DrawClosed)));
@@ -580,8 +580,8 @@ fn two_processes_that_close_the_last_agency_make_one_draw() {
             other.join().unwrap()
         });
         assert_eq!(database.drawn_events().len() + usize::from(drew), 1);
-        let standing = store.standing().unwrap();
-        assert_eq!((standing.drawn, standing.winners), (true, 1));
+        let status = store.newest_draw().unwrap();
+        assert_eq!((status.drawn, status.winners), (true, 1));
     }
 }
 
@@ -591,14 +591,14 @@ fn the_next_draw_starts_afresh_and_the_last_one_stays() {
     let store = database.open_expecting(1);
     append(&store, placed(1, 0, &["1", "2"])).unwrap();
     close(&store, 1).unwrap();
-    let first = store.standing().unwrap();
+    let first = store.newest_draw().unwrap();
     database
         .raw()
         .execute_batch(
             "INSERT INTO draws (winning_number, expected_agencies, opened_at) VALUES (7574, 2, '')",
         )
         .unwrap();
-    let second = store.standing().unwrap();
+    let second = store.newest_draw().unwrap();
     assert_eq!((second.draw, second.bets, second.drawn), (DrawId(2), 0, false));
     assert_eq!(store.draw(DrawId(1)), Ok(Some(first)));
     assert_eq!(store.next_row(AgencyId(1), &UploadId::new("u").unwrap()), Ok(0));
@@ -618,7 +618,7 @@ fn the_next_draw_starts_afresh_and_the_last_one_stays() {
     assert_eq!(database.drawn_events().len(), 2);
     store.close();
     let (_store, recovery) = database.open(&database.options(None));
-    assert_eq!((recovery.standing.draw, recovery.drawn_now), (DrawId(2), false));
+    assert_eq!((recovery.status.draw, recovery.drawn_now), (DrawId(2), false));
 }
 
 #[test]
@@ -666,8 +666,8 @@ fn a_full_queue_is_busy_and_stores_nothing_of_it() {
         assert_eq!(ticket.wait().map(|closed| closed.is_ok()), Ok(true));
     }
     assert_eq!(rows(&raw, "SELECT document FROM bets ORDER BY id"), accepted);
-    let standing = store.standing().unwrap();
-    assert_eq!((standing.bets, standing.done), (accepted.len() as u64, closed));
+    let status = store.newest_draw().unwrap();
+    assert_eq!((status.bets, status.done), (accepted.len() as u64, closed));
     assert_eq!(append(&store, batch(1, &["later"], WINS)), Ok(()), "a retry helps");
 }
 
@@ -680,9 +680,9 @@ fn a_write_that_waits_too_long_for_another_process_is_busy_and_not_stored() {
     let ticket = store.append(vec![placed(1, 0, &["1"])]).unwrap();
     assert_eq!(ticket.wait(), Err(StoreError::Busy));
     lock.commit().unwrap();
-    assert_eq!(store.standing().unwrap().bets, 0);
+    assert_eq!(store.newest_draw().unwrap().bets, 0);
     assert_eq!(append(&store, placed(1, 0, &["1"])), Ok(()), "a retry helps");
-    assert_eq!(store.standing().unwrap().bets, 1);
+    assert_eq!(store.newest_draw().unwrap().bets, 1);
     assert_eq!(database.failures(), 0);
 }
 
@@ -708,8 +708,8 @@ fn a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it() {
     append(&store, batch(1, &["1"], WINS)).unwrap();
     let closing = store.close_agency(AgencyId(1), None).unwrap();
     assert_eq!(wait_committed.recv_timeout(DEADLINE), Ok(1), "the observer is told of what is committed");
-    let reads: [fn(&SqliteStore) -> Standing; 2] =
-        [|store| store.standing().unwrap(), |store| store.draw(DrawId(1)).unwrap().unwrap()];
+    let reads: [fn(&SqliteStore) -> DrawStatus; 2] =
+        [|store| store.newest_draw().unwrap(), |store| store.draw(DrawId(1)).unwrap().unwrap()];
     thread::scope(|scope| {
         let (answered, answers) = mpsc::channel();
         for read in reads {
@@ -758,7 +758,7 @@ fn after_a_write_that_failed_nothing_more_is_accepted_and_nothing_was_stored() {
     raw.execute_batch("DROP TRIGGER broken").unwrap();
     drop(store);
     let (store, recovery) = database.open(&database.options(None));
-    assert_eq!(recovery.standing.bets, 1);
+    assert_eq!(recovery.status.bets, 1);
     assert_eq!(append(&store, batch(1, &["2"], WINS)), Ok(()), "the next life goes on");
     assert_eq!(database.failures(), 1);
 }
@@ -856,7 +856,7 @@ fn the_log_is_left_to_a_replicator_that_makes_the_checkpoints() {
     store.close();
     assert_eq!(log(), written, "closing leaves it too");
     let (reopened, recovery) = database.open(&options);
-    assert_eq!(recovery.standing.bets, 4_000);
+    assert_eq!(recovery.status.bets, 4_000);
     reopened.close();
 }
 
@@ -896,7 +896,7 @@ fn the_log_stays_bounded_though_somebody_always_reads() {
         scope.spawn(move || read_on(&other_raw, &other_watch, &other_begun, &other_hears));
         let _writing = writing;
         for _ in 0..200 {
-            let batch = Batch { agency: AgencyId(1), bets: bets.clone(), place: None };
+            let batch = Batch { agency: AgencyId(1), bets: bets.clone(), position: None };
             assert_eq!(append(&store, batch), Ok(()));
             let log = fs::metadata(database.path().with_extension("db-wal")).unwrap().len();
             largest = largest.max(log);

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use sorteo::lottery::{AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, Place, UploadId};
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, Standing, Store, StoreError, Ticket, WinnersSize,
-    WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
+    WinnersSize, WinningBet,
+};
+use sorteo_protocol::{
+    AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, UploadId, UploadPosition,
 };
 
 /// How the operator set up the first draw of a fresh database.
@@ -65,12 +67,12 @@ fn bets(rows: &[Row<'_>]) -> Bets {
 }
 
 fn batch(agency: u32, rows: &[Row<'_>]) -> Batch {
-    Batch { agency: AgencyId(agency), bets: bets(rows), place: None }
+    Batch { agency: AgencyId(agency), bets: bets(rows), position: None }
 }
 
 fn placed(agency: u32, upload: &str, first_row: u64, rows: &[Row<'_>]) -> Batch {
-    let place = Place { upload: self::upload(upload), first_row };
-    Batch { place: Some(place), ..batch(agency, rows) }
+    let position = UploadPosition { upload: self::upload(upload), first_row };
+    Batch { position: Some(position), ..batch(agency, rows) }
 }
 
 fn upload(name: &str) -> UploadId {
@@ -97,8 +99,8 @@ fn closing(store: &impl Store, agency: u32, bets: Option<u64>) -> Closed {
     store.close_agency(AgencyId(agency), bets).unwrap().wait().unwrap()
 }
 
-fn standing(store: &impl Store) -> Standing {
-    store.standing().unwrap()
+fn standing(store: &impl Store) -> DrawStatus {
+    store.newest_draw().unwrap()
 }
 
 fn stored(store: &impl Store) -> u64 {
@@ -372,9 +374,9 @@ fn closing_again_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     append(&*store, batch(1, &[("1", 1)])).unwrap();
     for (count, told) in [
         (None, Closing::Now),
-        (Some(1), Closing::Before),
-        (None, Closing::Before),
-        (Some(1), Closing::Before),
+        (Some(1), Closing::AlreadyDone),
+        (None, Closing::AlreadyDone),
+        (Some(1), Closing::AlreadyDone),
     ] {
         assert_eq!(closing(&*store, 1, count), Ok(told));
         let now = standing(&*store);
@@ -386,7 +388,7 @@ fn closing_again_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let drawn = standing(&*store);
     assert_eq!((drawn.done, drawn.drawn), (2, true));
     for agency in [1, 2, 3] {
-        assert_eq!(closing(&*store, agency, None), Ok(Closing::Before), "after the draw");
+        assert_eq!(closing(&*store, agency, None), Ok(Closing::AlreadyDone), "after the draw");
         assert_eq!(standing(&*store), drawn);
     }
     assert_eq!(store.draws_made(), 1);
@@ -613,7 +615,7 @@ fn the_size_of_the_winners_is_counted_in_bytes<S: Store>(open: impl Fn(Setup) ->
     mixed.push(["Ñandú", "Ávila", "007", "2000-02-29", "7574"]).unwrap();
     mixed.push(["Ana", "Paz", "12", "1999-03-17", "7574"]).unwrap();
     mixed.push(["Eva", "Sol", "13", "1999-03-17", "1"]).unwrap();
-    let batch_of = |agency, bets| Batch { agency: AgencyId(agency), bets, place: None };
+    let batch_of = |agency, bets| Batch { agency: AgencyId(agency), bets, position: None };
     append(&*store, batch_of(1, mixed)).unwrap();
     append(&*store, batch(2, &[("123456", WINS)])).unwrap();
     close(&*store, 1).unwrap();
@@ -643,7 +645,7 @@ fn a_winning_bet_comes_back_as_it_was_sent<S: Store>(open: impl Fn(Setup) -> Ope
         bets.push(row).unwrap();
     }
     let store = open(expecting(Some(1)));
-    let batch = Batch { agency: AgencyId(1), bets, place: None };
+    let batch = Batch { agency: AgencyId(1), bets, position: None };
     append(&*store, batch).unwrap();
     close(&*store, 1).unwrap();
     let back = winners(&*store, 1);
@@ -677,21 +679,22 @@ fn the_largest_agency_and_number_are_kept<S: Store>(open: impl Fn(Setup) -> Open
 fn the_standing_tells_every_field<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let store = open(Setup { agencies: Some(2), winning_number: Some(5) });
     let draw = standing(&*store).draw;
-    let fresh = Standing { draw, drawn: false, done: 0, expected: 2, bets: 0, winners: 0, winning_number: 5 };
-    let stands = |expected: Standing| {
+    let fresh =
+        DrawStatus { draw, drawn: false, done: 0, expected: 2, bets: 0, winners: 0, winning_number: 5 };
+    let stands = |expected: DrawStatus| {
         assert_eq!(standing(&*store), expected);
         assert_eq!(store.draw(draw).unwrap(), Some(expected));
     };
     stands(fresh);
     append(&*store, batch(1, &[("1", 5), ("2", 6), ("3", 5)])).unwrap();
-    stands(Standing { bets: 3, ..fresh });
+    stands(DrawStatus { bets: 3, ..fresh });
     close(&*store, 1).unwrap();
-    stands(Standing { bets: 3, done: 1, ..fresh });
+    stands(DrawStatus { bets: 3, done: 1, ..fresh });
     append(&*store, batch(2, &[("4", 5)])).unwrap();
     close(&*store, 2).unwrap();
-    stands(Standing { bets: 4, done: 2, drawn: true, winners: 3, ..fresh });
+    stands(DrawStatus { bets: 4, done: 2, drawn: true, winners: 3, ..fresh });
     let inferred = open(INFERRED);
-    assert_eq!(standing(&*inferred), Standing { expected: 0, winning_number: 7574, ..fresh });
+    assert_eq!(standing(&*inferred), DrawStatus { expected: 0, winning_number: 7574, ..fresh });
     append(&*inferred, batch(4, &[("1", 5)])).unwrap();
     assert_eq!(standing(&*inferred).expected, 4);
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sorteo::server::{Limits, Remote, ServeError, Server};
+use sorteo::server::{Limits, ServeError, Server, ServerHandle};
 use sorteo::service::Service;
 use sorteo::store::Store;
 use sorteo::store::sqlite::{Event, Options, SqliteStore, WRITE_QUEUE_MAX};
@@ -69,7 +69,7 @@ impl Setup {
 /// A server on a port and a database of its own. Dropped, it stops.
 pub struct TestServer {
     address: SocketAddr,
-    remote: Remote,
+    handle: ServerHandle,
     draws_made: Arc<AtomicUsize>,
     ended: Option<Receiver<Result<(), ServeError>>>,
     folder: tempfile::TempDir,
@@ -81,16 +81,16 @@ impl TestServer {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = server.local_address().unwrap();
-        let remote = server.remote();
+        let handle = server.handle();
         let draws_made = Arc::new(AtomicUsize::new(0));
         let observer = {
-            let (remote, draws_made) = (remote.clone(), Arc::clone(&draws_made));
+            let (handle, draws_made) = (handle.clone(), Arc::clone(&draws_made));
             Arc::new(move |event| match event {
                 Event::Drawn(_) => {
                     draws_made.fetch_add(1, Ordering::SeqCst);
-                    remote.draw_made();
+                    handle.draw_made();
                 }
-                Event::Failed(error) => remote.store_failed(error),
+                Event::Failed(error) => handle.store_failed(error),
             })
         };
         let options = Options {
@@ -107,7 +107,7 @@ impl TestServer {
             // A test that has failed no longer listens.
             let _ = end.send(result);
         });
-        Self { address, remote, draws_made, ended: Some(ended), folder }
+        Self { address, handle, draws_made, ended: Some(ended), folder }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -153,13 +153,13 @@ impl TestServer {
 
     /// Begins to stop, and waits until nobody can connect any more.
     pub fn begin_to_stop(&self) {
-        self.remote.stop();
+        self.handle.stop();
         until("the listener is closed", || TcpStream::connect(self.address).is_err());
     }
 
     /// Stops if it has not, and answers how it ended.
     pub fn stop(&mut self) -> Result<(), ServeError> {
-        self.remote.stop();
+        self.handle.stop();
         self.wait_end()
     }
 

@@ -2,9 +2,11 @@
 //! every rule of the protocol's table. Each input is also delivered byte by byte
 //! and in every split into two (see `wire_support`).
 
-use sorteo::lottery::{AgencyId, BetError};
-use sorteo::wire::counted::{NotAnAnswer, append_payload, decode_answer, encode_request, winner_line};
-use sorteo::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, Winners, WireLimits};
+use sorteo_protocol::wire::counted::{
+    NotAnAnswer, append_payload, decode_answer, encode_request, winner_line,
+};
+use sorteo_protocol::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, Winners, WireLimits};
+use sorteo_protocol::{AgencyId, BetError};
 
 use super::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_answer_read, assert_decoded,

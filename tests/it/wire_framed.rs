@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use sorteo::lottery::{AgencyId, DrawId};
-use sorteo::wire::framed::{NotAnAnswer, PAGE_BYTES_MAX, decode_answer, encode_request};
-use sorteo::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits};
+use sorteo_protocol::wire::framed::{NotAnAnswer, PAGE_BYTES_MAX, decode_answer, encode_request};
+use sorteo_protocol::wire::{
+    Decoder, Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits,
+};
+use sorteo_protocol::{AgencyId, DrawId};
 
 use super::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_answer_read, assert_decoded,

@@ -7,8 +7,10 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use sorteo::lottery::{AgencyId, Batch, Bets, DrawId, Place};
-use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits, counted, framed};
+use sorteo_protocol::wire::{
+    Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits, counted, framed,
+};
+use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadPosition};
 
 use super::properties::cases;
 use super::wire_support::{
@@ -89,22 +91,22 @@ fn stored_number() -> impl Strategy<Value = u64> {
     prop_oneof![0..1_000_u64, 0..=i64::MAX as u64]
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn position() -> impl Strategy<Value = UploadPosition> {
     ("[A-Za-z0-9._-]{1,64}", stored_number())
-        .prop_map(|(name, first_row)| Place { upload: upload_id(&name), first_row })
+        .prop_map(|(name, first_row)| UploadPosition { upload: upload_id(&name), first_row })
 }
 
 fn batch_of(rows: impl Strategy<Value = Vec<[String; 5]>>) -> impl Strategy<Value = Batch> {
-    (agency(), rows, proptest::option::of(place())).prop_map(|(agency, rows, place)| Batch {
+    (agency(), rows, proptest::option::of(position())).prop_map(|(agency, rows, position)| Batch {
         agency,
         bets: bets_of(&rows),
-        place,
+        position,
     })
 }
 
 fn framed_request() -> impl Strategy<Value = Request> {
     let single =
-        (agency(), bet()).prop_map(|(agency, bet)| Batch { agency, bets: bets_of(&[bet]), place: None });
+        (agency(), bet()).prop_map(|(agency, bet)| Batch { agency, bets: bets_of(&[bet]), position: None });
     prop_oneof![
         single.prop_map(Request::Bet),
         batch_of(vec(bet(), 0..4)).prop_map(Request::Batch),
@@ -116,7 +118,8 @@ fn framed_request() -> impl Strategy<Value = Request> {
         }),
         (agency(), 0..=60_000_u64)
             .prop_map(|(agency, ms)| Request::WaitWinners { agency, wait: Duration::from_millis(ms) }),
-        (agency(), place()).prop_map(|(agency, Place { upload, .. })| Request::Resume { agency, upload }),
+        (agency(), position())
+            .prop_map(|(agency, UploadPosition { upload, .. })| Request::Resume { agency, upload }),
         Just(Request::Status),
     ]
 }
@@ -125,7 +128,8 @@ fn framed_request() -> impl Strategy<Value = Request> {
 fn counted_bets(agencies: usize, rows: usize) -> impl Strategy<Value = Request> {
     vec((agency(), vec(bet(), 1..=rows)), 1..=agencies).prop_map(|batches| {
         let by_agency: BTreeMap<_, _> = batches.into_iter().collect();
-        let batch = |(agency, rows): (AgencyId, Vec<_>)| Batch { agency, bets: bets_of(&rows), place: None };
+        let batch =
+            |(agency, rows): (AgencyId, Vec<_>)| Batch { agency, bets: bets_of(&rows), position: None };
         Request::Payload(by_agency.into_iter().map(batch).collect())
     })
 }
@@ -297,7 +301,7 @@ proptest! {
 }
 
 fn fields_of(bets: &Bets) -> Vec<[String; 5]> {
-    let fields = |bet: sorteo::lottery::Bet<'_>| {
+    let fields = |bet: sorteo_protocol::Bet<'_>| {
         let texts = [bet.first_name, bet.last_name, bet.document, bet.birthdate].map(str::to_owned);
         let [first, last, document, birthdate] = texts;
         [first, last, document, birthdate, bet.number.to_string()]

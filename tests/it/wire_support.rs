@@ -3,8 +3,8 @@
 //! refuse. Nothing here uses the encoders that are under test, except to tell
 //! which words a refusal is answered with; those words have golden bytes.
 
-use sorteo::lottery::{AgencyId, Batch, BetError, Bets, DrawId, Place, UploadId};
-use sorteo::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+use sorteo_protocol::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
 pub(crate) use crate::input::delivery::{Delivered, deliver};
 use crate::input::properties::words;
@@ -176,12 +176,12 @@ pub(crate) fn bets(rows: &[&str]) -> Bets {
 
 /// A batch without a place in an upload.
 pub(crate) fn batch(agency: u32, rows: &[&str]) -> Batch {
-    Batch { agency: AgencyId(agency), bets: bets(rows), place: None }
+    Batch { agency: AgencyId(agency), bets: bets(rows), position: None }
 }
 
 /// A batch of an upload.
 pub(crate) fn placed_batch(agency: u32, rows: &[&str], upload: &str, first_row: u64) -> Batch {
-    Batch { place: Some(Place { upload: upload_id(upload), first_row }), ..batch(agency, rows) }
+    Batch { position: Some(UploadPosition { upload: upload_id(upload), first_row }), ..batch(agency, rows) }
 }
 
 /// A name that is one.

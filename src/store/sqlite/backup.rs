@@ -47,7 +47,7 @@ fn refuse_log(destination: &Path) -> Result<(), CopyError> {
     for suffix in ["-wal", "-journal"] {
         let log = header::companion(destination, suffix);
         if fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
-            return Err(CopyError::LogInTheWay { path: destination.to_owned(), log });
+            return Err(CopyError::StrayWal { path: destination.to_owned(), log });
         }
     }
     Ok(())

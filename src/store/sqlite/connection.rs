@@ -61,11 +61,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let fail = |operation| move |source| open_error(path, operation, source);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let found_log = header::has_log(path);
+    let wal_resync = header::has_wal(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
     // Closing copies the log into the database. One that is refused stays as it is.
     connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, found_log)
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, wal_resync)
         .and_then(|_| configure(&mut connection))
         .map_err(fail("setting up the writing connection"))?;
     refuse_foreign_schema(&connection, path)?;

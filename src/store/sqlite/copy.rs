@@ -53,7 +53,7 @@ pub enum CopyError {
     /// Beside the target lies a log, which SQLite would take for the copy's own.
     #[error("{} is a log that would be taken for the copy's own: a database is or was at {}, give another name",
             log.display(), path.display())]
-    LogInTheWay {
+    StrayWal {
         /// The target.
         path: PathBuf,
         /// The log.

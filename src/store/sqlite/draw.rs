@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use super::super::{AppendRefusal, CloseRefusal, Closed, Closing, DoneBy, Standing};
-use super::{Options, newest_standing, now, settings};
+use super::super::{AppendRefusal, CloseRefusal, Closed, Closing, DoneBy, DrawStatus};
+use super::{Options, newest_draw, now, terms};
 use crate::failpoint::Failpoint;
-use crate::lottery::{AgencyId, Batch, Digest, DrawId, Place};
+use sorteo_protocol::{AgencyId, Batch, Digest, DrawId, UploadPosition};
 
 /// A batch and the digest of its rows, computed before the writer is asked.
 #[derive(Debug)]
@@ -29,21 +29,24 @@ impl From<Batch> for DigestedBatch {
 /// due when the last server ended.
 ///
 /// Answers how the newest draw stands, and whether it was made now.
-pub(super) fn prepare(connection: &mut Connection, options: &Options) -> rusqlite::Result<(Standing, bool)> {
+pub(super) fn prepare(
+    connection: &mut Connection,
+    options: &Options,
+) -> rusqlite::Result<(DrawStatus, bool)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM draws", [], |row| row.get(0))?;
     match newest {
-        None => settings::open_first_draw(&transaction, options)?,
-        Some(draw) => settings::apply(&transaction, DrawId(draw), options)?,
+        None => terms::open_first_draw(&transaction, options)?,
+        Some(draw) => terms::apply(&transaction, DrawId(draw), options)?,
     }
-    let draw = newest_standing(&transaction)?.draw;
-    settings::note(&transaction, draw, settings::Teller::Server)?;
+    let draw = newest_draw(&transaction)?.draw;
+    terms::note(&transaction, draw, terms::RecordedBy::Server)?;
     let drawn_now = make_draw_if_due(&transaction, draw)?;
-    let standing = newest_standing(&transaction)?;
+    let status = newest_draw(&transaction)?;
     Failpoint::BeforePrepared.pass();
     transaction.commit()?;
     Failpoint::AfterPrepared.pass();
-    Ok((standing, drawn_now))
+    Ok((status, drawn_now))
 }
 
 /// The newest draw as a write finds it.
@@ -91,8 +94,8 @@ fn append_one(
     let newest = newest(connection, batch.agency)?;
     // First: a batch that is stored already is answered so, even if betting has
     // closed since. The agency that repeats it never got our answer.
-    if let Some(place) = &batch.place {
-        match stored_at_place(connection, newest.draw, batch.agency, place)? {
+    if let Some(position) = &batch.position {
+        match stored_at_place(connection, newest.draw, batch.agency, position)? {
             Some(stored) if stored == *digest => return Ok(Ok(0)),
             Some(_) => return Ok(Err(AppendRefusal::Conflict)),
             None => {}
@@ -104,12 +107,12 @@ fn append_one(
     if newest.agency_done {
         return Ok(Err(AppendRefusal::AgencyDone));
     }
-    if let Some(place) = &batch.place {
-        let next_row = next_row(connection, newest.draw, batch.agency, place.upload.as_str())?;
-        if place.first_row > next_row {
+    if let Some(position) = &batch.position {
+        let next_row = next_row(connection, newest.draw, batch.agency, position.upload.as_str())?;
+        if position.first_row > next_row {
             return Ok(Err(AppendRefusal::Gap { next_row }));
         }
-        if place.first_row < next_row {
+        if position.first_row < next_row {
             // Inside rows that are stored, cut in another way.
             return Ok(Err(AppendRefusal::Conflict));
         }
@@ -124,14 +127,14 @@ fn stored_at_place(
     connection: &Connection,
     draw: DrawId,
     agency: AgencyId,
-    place: &Place,
+    position: &UploadPosition,
 ) -> rusqlite::Result<Option<Digest>> {
     connection
         .prepare_cached(
             "SELECT digest FROM batches
               WHERE draw_id = $1 AND agency = $2 AND upload = $3 AND first_row = $4",
         )?
-        .query_row(params![draw.0, agency.0, place.upload.as_str(), place.first_row], |row| {
+        .query_row(params![draw.0, agency.0, position.upload.as_str(), position.first_row], |row| {
             row.get(0).map(Digest)
         })
         .optional()
@@ -164,8 +167,8 @@ fn insert(
 ) -> rusqlite::Result<()> {
     insert_bets(connection, draw, batch)?;
     Failpoint::InsideBatch.pass();
-    let (upload, first_row) = match &batch.place {
-        Some(place) => (Some(place.upload.as_str()), Some(place.first_row)),
+    let (upload, first_row) = match &batch.position {
+        Some(position) => (Some(position.upload.as_str()), Some(position.first_row)),
         None => (None, None),
     };
     let bets = batch.bets.len();
@@ -244,7 +247,7 @@ pub(super) fn close_agency(
     let newest = newest(connection, agency)?;
     if bets.is_none() && (newest.drawn || newest.agency_done) {
         // Without a count there is nothing to add up.
-        return Ok((Ok(Closing::Before), false));
+        return Ok((Ok(Closing::AlreadyDone), false));
     }
     let stored = stored_bets(connection, newest.draw, agency)?;
     if bets.is_some_and(|bets| bets != stored) {
@@ -252,7 +255,7 @@ pub(super) fn close_agency(
     }
     // After the draw there is nothing left to close: the answer is the same.
     if newest.drawn {
-        return Ok((Ok(Closing::Before), false));
+        return Ok((Ok(Closing::AlreadyDone), false));
     }
     let recorded = connection
         .prepare_cached(
@@ -261,7 +264,7 @@ pub(super) fn close_agency(
         )?
         .execute(params![newest.draw.0, agency.0, stored, now(), by.as_str()])?;
     let drawn = make_draw_if_due(connection, newest.draw)?;
-    let closing = if recorded == 1 { Closing::Now } else { Closing::Before };
+    let closing = if recorded == 1 { Closing::Now } else { Closing::AlreadyDone };
     Ok((Ok(closing), drawn))
 }
 
@@ -273,7 +276,7 @@ pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyI
 
 /// Writes what is there already: a row that stays as it is passes through the log
 /// and the sync like any other.
-pub(super) fn write_nothing_new(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn no_op_write(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE draws SET bets = bets WHERE id = (SELECT max(id) FROM draws)")?
         .execute([])

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 
 use super::{OpenError, connection, sqlite_error};
-use crate::lottery::{AgencyId, DrawId};
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// Most rows of a piece: some MiB of text at most.
 const ROWS_MAX: i64 = 10_000;

@@ -37,8 +37,8 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
             return Err(OpenError::NotWritable { path: path.to_owned(), source: error });
         }
         // SQLite would make a new database, and delete the log of the old one.
-        Ok(0) | Err(_) if has_log(path) => {
-            let detail = format!("it is missing or empty, but its log {} is not", log_of(path).display());
+        Ok(0) | Err(_) if has_wal(path) => {
+            let detail = format!("it is missing or empty, but its log {} is not", wal_path(path).display());
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
         Ok(0) | Err(_) => return Ok(()),
@@ -61,7 +61,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The write-ahead log that belongs to a database.
-pub fn log_of(path: &Path) -> PathBuf {
+pub fn wal_path(path: &Path) -> PathBuf {
     companion(path, "-wal")
 }
 
@@ -73,8 +73,8 @@ pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Whether there is a log with anything in it beside the database.
-pub(super) fn has_log(path: &Path) -> bool {
-    fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+pub(super) fn has_wal(path: &Path) -> bool {
+    fs::metadata(wal_path(path)).is_ok_and(|log| log.len() > 0)
 }
 
 /// Whether there is a rollback journal beside the database: it was being made.
@@ -135,7 +135,7 @@ impl Header<'_> {
         let holds = self.field(24) == self.field(92);
         // The log first: where a server is emptying it, the file is whole afterwards.
         // A journal beside it tells SQLite to undo what a power cut left half written.
-        if !holds || has_log(path) || has_journal(path) {
+        if !holds || has_wal(path) || has_journal(path) {
             return Ok(());
         }
         let found = fs::metadata(path).map_or(0, |file| file.len());

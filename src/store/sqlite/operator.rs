@@ -12,11 +12,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{
-    OpenError, connection, draw, is_one_line, newest_standing, now, one_line, settings, sqlite_error,
-};
-use crate::lottery::{AgencyId, DrawId};
-use crate::store::{Closing, DoneBy, Standing};
+use super::{OpenError, connection, draw, is_one_line, newest_draw, now, one_line, sqlite_error, terms};
+use crate::store::{Closing, DoneBy, DrawStatus};
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// How often the write lock is asked for while a busy server holds it. Its writer
 /// lets go only for moments: SQLite's own pauses, up to 100 ms, would miss them.
@@ -44,7 +42,7 @@ fn file_at(path: &Path) -> Option<FileId> {
 
 /// What the next draw is opened with; what is not told is as in the draw before.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
+pub struct DrawTerms {
     /// How many agencies must be done.
     pub agencies: Option<u32>,
     /// The number that wins.
@@ -57,7 +55,7 @@ pub struct ClosedAgency {
     /// Its bets, which take part in the draw.
     pub bets: u64,
     /// How the draw stands now.
-    pub standing: Standing,
+    pub status: DrawStatus,
     /// Whether this was the last agency, and the draw was made.
     pub drawn_now: bool,
 }
@@ -80,7 +78,7 @@ pub enum OperatorError {
          `sorteo draw close-agency` closes an agency that stays silent",
         .0.draw, .0.done, .0.expected
     )]
-    StillOpen(Standing),
+    StillOpen(DrawStatus),
     /// The newest draw is made.
     #[error("draw {0} is made: there is nothing to close")]
     Made(DrawId),
@@ -125,13 +123,13 @@ impl Operator {
     }
 
     /// Opens the next draw, once the newest is made.
-    pub fn open_draw(&mut self, terms: Terms) -> Result<Standing, OperatorError> {
-        self.change(|transaction, standing| {
-            if !standing.drawn {
-                return Ok(Err(OperatorError::StillOpen(standing)));
+    pub fn open_draw(&mut self, terms: DrawTerms) -> Result<DrawStatus, OperatorError> {
+        self.change(|transaction, status| {
+            if !status.drawn {
+                return Ok(Err(OperatorError::StillOpen(status)));
             }
-            settings::open_next_draw(transaction, standing.draw, terms)?;
-            Ok(Ok(newest_standing(transaction)?))
+            terms::open_next_draw(transaction, status.draw, terms)?;
+            Ok(Ok(newest_draw(transaction)?))
         })
     }
 
@@ -161,10 +159,10 @@ impl Operator {
                 (Ok(Closing::Now), drawn_now) => {
                     let detail = format!("agency {agency} closed with {bets} bets: {}", reason.trim());
                     note(transaction, "close-agency", draw, &detail)?;
-                    Ok(Ok(ClosedAgency { bets, standing: newest_standing(transaction)?, drawn_now }))
+                    Ok(Ok(ClosedAgency { bets, status: newest_draw(transaction)?, drawn_now }))
                 }
                 // Without a count nothing can mismatch.
-                (Ok(Closing::Before) | Err(_), _) => Ok(Err(OperatorError::DoneBefore { agency, draw })),
+                (Ok(Closing::AlreadyDone) | Err(_), _) => Ok(Err(OperatorError::DoneBefore { agency, draw })),
             }
         })
     }
@@ -178,7 +176,7 @@ impl Operator {
     /// Runs one change in one transaction; one that is refused leaves nothing.
     fn change<T>(
         &mut self,
-        change: impl FnOnce(&Transaction<'_>, Standing) -> rusqlite::Result<Result<T, OperatorError>>,
+        change: impl FnOnce(&Transaction<'_>, DrawStatus) -> rusqlite::Result<Result<T, OperatorError>>,
     ) -> Result<T, OperatorError> {
         let path = &self.path;
         let fail = |operation| move |source| sqlite_error(path, operation, source);
@@ -189,11 +187,11 @@ impl Operator {
         if file_at(path) != self.file {
             return Err(OperatorError::Replaced(path.clone()));
         }
-        let standing = newest_standing(&transaction).optional().map_err(fail("reading the newest draw"))?;
-        let Some(standing) = standing else {
+        let status = newest_draw(&transaction).optional().map_err(fail("reading the newest draw"))?;
+        let Some(status) = status else {
             return Err(OperatorError::NoDraw(path.clone()));
         };
-        let changed = change(&transaction, standing).map_err(fail("changing the draw"))??;
+        let changed = change(&transaction, status).map_err(fail("changing the draw"))??;
         transaction.commit().map_err(fail("committing the change"))?;
         match file_at(path) == self.file {
             true => Ok(changed),

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use serde::Serialize;
 
 use super::{Announcement, OpenError, connection, sqlite_error};
-use crate::lottery::{AgencyId, DrawId};
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// A database opened to be looked at.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Draw {
 
 impl Draw {
     /// Whether it is made: then nothing of it changes any more.
-    pub fn is_made(&self) -> bool {
+    pub fn is_drawn(&self) -> bool {
         self.drawn_at.is_some()
     }
 }
@@ -126,14 +126,14 @@ pub struct Query {
     /// With this in the document or a name, in either case (of ASCII letters).
     pub search: Option<String>,
     /// Behind this place, which a page before told.
-    pub after: Option<Place>,
+    pub after: Option<ResultsCursor>,
     /// At most so many.
     pub winners_max: usize,
 }
 
 /// A winner's place in the results: its agency, then the order of storing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ResultsCursor {
     /// The agency.
     pub agency: AgencyId,
     /// The bet's place among all bets ever stored.
@@ -148,7 +148,7 @@ pub struct Results {
     /// Those of this page.
     pub winners: Vec<Winner>,
     /// Where the next page begins, if there is one.
-    pub next: Option<Place>,
+    pub next: Option<ResultsCursor>,
 }
 
 const DRAWS: &str = "
@@ -221,7 +221,7 @@ impl Overview {
                 })?;
             let (after_agency, after_bet) =
                 query.after.map_or((-1, 0), |at| (i64::from(at.agency.0), at.bet));
-            let mut found: Vec<(Place, Winner)> = connection
+            let mut found: Vec<(ResultsCursor, Winner)> = connection
                 .prepare_cached(&format!(
                     "SELECT winners.agency, winners.bet_id, document, first_name, last_name, birthdate, number
                      {MATCHING} AND (winners.agency, winners.bet_id) > (:after_agency, :after_bet)
@@ -264,7 +264,7 @@ impl Tally {
                 Ok((row.get(0)?, Sent { bets: row.get(1)?, batches: row.get(2)? }, row.get(3)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        if draw.is_made() && self.winners.is_none() {
+        if draw.is_drawn() && self.winners.is_none() {
             let winners = connection
                 .prepare_cached("SELECT agency, count(*) FROM winners WHERE draw_id = $1 GROUP BY agency")?
                 .query_map([draw.id], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -335,7 +335,7 @@ fn read_draw(row: &Row<'_>) -> rusqlite::Result<Draw> {
     })
 }
 
-fn read_winner(row: &Row<'_>) -> rusqlite::Result<(Place, Winner)> {
+fn read_winner(row: &Row<'_>) -> rusqlite::Result<(ResultsCursor, Winner)> {
     let agency = row.get(0)?;
     let winner = Winner {
         agency,
@@ -345,7 +345,7 @@ fn read_winner(row: &Row<'_>) -> rusqlite::Result<(Place, Winner)> {
         birthdate: row.get(5)?,
         number: row.get(6)?,
     };
-    Ok((Place { agency: AgencyId(agency), bet: row.get(1)? }, winner))
+    Ok((ResultsCursor { agency: AgencyId(agency), bet: row.get(1)? }, winner))
 }
 
 #[cfg(test)]

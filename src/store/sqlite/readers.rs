@@ -11,9 +11,9 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{OptionalExtension as _, Row, params};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::super::{Standing, StoreError, WinnersSize, WinningBet};
-use super::{OpenError, connection, draw, newest_standing, read_standing};
-use crate::lottery::{AgencyId, DrawId, UploadId};
+use super::super::{DrawStatus, StoreError, WinnersSize, WinningBet};
+use super::{OpenError, connection, draw, newest_draw, read_draw_status};
+use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
 /// How long a read waits for a free connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,20 +57,20 @@ impl Readers {
         query(&connection).map_err(|error| read_failed(what, &error))
     }
 
-    pub(super) fn standing(&self) -> Result<Standing, StoreError> {
-        self.read("standing", newest_standing)
+    pub(super) fn newest_draw(&self) -> Result<DrawStatus, StoreError> {
+        self.read("standing", newest_draw)
     }
 
-    pub(super) fn draw(&self, draw: DrawId) -> Result<Option<Standing>, StoreError> {
+    pub(super) fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
         self.read("draw", |connection| {
             connection
                 .prepare_cached("SELECT * FROM standings WHERE draw = $1")?
-                .query_row([draw.0], read_standing)
+                .query_row([draw.0], read_draw_status)
                 .optional()
         })
     }
 
-    pub(super) fn draw_before(&self, agency: AgencyId) -> Result<Option<Standing>, StoreError> {
+    pub(super) fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         self.read("draw_before", |connection| {
             connection
                 .prepare_cached(
@@ -82,14 +82,14 @@ impl Readers {
                         AND NOT EXISTS (SELECT 1 FROM batches WHERE draw_id = newest.id AND agency = $1)
                         AND (SELECT drawn_at FROM draws WHERE draws.id = newest.id) IS NULL",
                 )?
-                .query_row([agency.0], read_standing)
+                .query_row([agency.0], read_draw_status)
                 .optional()
         })
     }
 
     pub(super) fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
         self.read("next_row", |connection| {
-            let draw = newest_standing(connection)?.draw;
+            let draw = newest_draw(connection)?.draw;
             draw::next_row(connection, draw, agency, upload.as_str())
         })
     }

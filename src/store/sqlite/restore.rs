@@ -244,21 +244,21 @@ mod tests {
 
     use super::super::{Options, SqliteStore, backup::backup};
     use super::*;
-    use crate::lottery::{AgencyId, Batch, Bets};
     use crate::store::Store as _;
+    use sorteo_protocol::{AgencyId, Batch, Bets};
 
     fn open(path: &Path) -> SqliteStore {
         SqliteStore::open(&Options::new(path), Arc::new(|_| {})).unwrap().0
     }
 
     fn bets(store: &SqliteStore) -> u64 {
-        store.standing().unwrap().bets
+        store.newest_draw().unwrap().bets
     }
 
     fn store_one(store: &SqliteStore, document: &str) {
         let mut bets = Bets::default();
         bets.push(["Ana", "Paz", document, "1999-03-17", "1"]).unwrap();
-        let batch = Batch { agency: AgencyId(1), bets, place: None };
+        let batch = Batch { agency: AgencyId(1), bets, position: None };
         store.append(vec![batch]).unwrap().wait().unwrap().unwrap();
     }
 

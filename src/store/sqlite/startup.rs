@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::connection::{is_new, open_error};
-use super::{OpenError, integrity_lines, one_line, schema, settings};
+use super::{OpenError, integrity_lines, one_line, schema, terms};
 
 /// Tables that are read whole: they grow with draws and agencies alone.
 const SMALL_TABLES: [&str; 4] = ["sqlite_schema", "draws", "done_agencies", "audit"];
@@ -98,5 +98,5 @@ fn newest_winners(connection: &Connection) -> rusqlite::Result<Option<String>> {
 
 /// What a server noted of a draw's settings holds.
 fn noted_settings(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    Ok(settings::not_as_noted(connection)?.pop())
+    Ok(terms::not_as_noted(connection)?.pop())
 }

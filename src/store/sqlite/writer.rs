@@ -11,10 +11,10 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::super::{AppendRefusal, Appended, Closed, DoneBy, Resolver, StoreError, Ticket};
 use super::draw::DigestedBatch;
-use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_standing, now};
+use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_draw, now};
 use crate::failpoint::Failpoint;
-use crate::lottery::{AgencyId, Batch};
 use crate::metrics::{CheckpointResult, Metrics, seconds_since};
+use sorteo_protocol::{AgencyId, Batch};
 
 /// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -164,7 +164,7 @@ impl Task {
 
     fn serve(&mut self) -> Result<(), Fatal> {
         while let Some(first) = self.next_command()? {
-            let group = self.group_behind(first);
+            let group = self.collect_group(first);
             self.commit(group)?;
             self.checkpoint_if_due()?;
         }
@@ -185,7 +185,7 @@ impl Task {
 
     /// The command and all that wait behind it. There is no lingering for
     /// company: while one group is synced, the next one gathers by itself.
-    fn group_behind(&self, first: Command) -> Vec<Command> {
+    fn collect_group(&self, first: Command) -> Vec<Command> {
         let mut pages = first.pages();
         let mut group = vec![first];
         while group.len() < GROUP_COMMANDS_MAX && pages < GROUP_PAGES_MAX {
@@ -235,10 +235,10 @@ impl Task {
         self.metrics.commit_seconds.observe(seconds_since(began));
         self.metrics.commit_writes.observe(group.len() as f64);
         self.metrics.bets.inc_by(executed.bets);
-        if let Some(standing) = executed.drawn {
+        if let Some(status) = executed.drawn {
             self.metrics.draws_made.inc();
             Failpoint::BeforeAnnouncement.pass();
-            (self.observer)(Event::Drawn(standing));
+            (self.observer)(Event::Drawn(status));
             Failpoint::AfterAnnouncement.pass();
         }
         drop(announcing);
@@ -354,7 +354,7 @@ struct Executed {
     outcomes: Vec<Outcome>,
     /// Bets that were stored; of a batch that was stored before, none.
     bets: u64,
-    drawn: Option<super::Standing>,
+    drawn: Option<super::DrawStatus>,
 }
 
 /// What becomes of one command once its group is committed.
@@ -388,12 +388,12 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
             Command::Close(agency, bets, _) => {
                 let (closed, drawn) = draw::close_agency(transaction, *agency, *bets, DoneBy::Agency)?;
                 if drawn {
-                    executed.drawn = Some(newest_standing(transaction)?);
+                    executed.drawn = Some(newest_draw(transaction)?);
                 }
                 Outcome::Closed(closed)
             }
             Command::Probe(_) => {
-                draw::write_nothing_new(transaction)?;
+                draw::no_op_write(transaction)?;
                 Outcome::Probed
             }
         };

@@ -88,7 +88,7 @@ enum Line {
 struct Header {
     count: u64,
     agency: Result<u32, &'static str>,
-    place: Option<(Result<String, &'static str>, Option<u64>)>,
+    position: Option<(Result<String, &'static str>, Option<u64>)>,
 }
 
 fn header(line: &[u8], allowed: Allowed) -> Line {
@@ -96,7 +96,7 @@ fn header(line: &[u8], allowed: Allowed) -> Line {
     if fields[0] != b"BATCH" {
         return Line::Request(request(line, &fields));
     }
-    let (agency_field, count, place) = match fields[1..] {
+    let (agency_field, count, position) = match fields[1..] {
         [agency, count] => (agency, count, None),
         [agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),
         _ => return Line::UnreadableBatch("ACK_BATCH|ERR|0|bad_header".into()),
@@ -108,8 +108,8 @@ fn header(line: &[u8], allowed: Allowed) -> Line {
     if count > allowed.batch_bets {
         return Line::Request(Asked::RefusedForGood(format!("ACK_BATCH|ERR|{count}|too_many")));
     }
-    let place = place.map(|(name, first_row)| (upload(name), number_up_to(first_row, U63)));
-    Line::BatchHeader(Header { count, agency: agency(agency_field), place })
+    let position = position.map(|(name, first_row)| (upload(name), number_up_to(first_row, U63)));
+    Line::BatchHeader(Header { count, agency: agency(agency_field), position })
 }
 
 impl Header {
@@ -127,7 +127,7 @@ impl Header {
             }
         }
         let refused = |reason: &str| Asked::Refused(format!("ACK_BATCH|ERR|{}|{reason}", self.count));
-        let place = match self.place {
+        let position = match self.position {
             None => None,
             Some((Ok(upload), Some(first_row))) => Some((upload, first_row)),
             _ if self.agency.is_err() => return Some(refused("bad_agency")),
@@ -137,7 +137,7 @@ impl Header {
         Some(match (self.agency, bad_row) {
             (Err(reason), _) => refused(reason),
             (_, Some(reason)) => refused(&reason),
-            (Ok(agency), None) => Asked::Batch { agency, place, bets },
+            (Ok(agency), None) => Asked::Batch { agency, position, bets },
         })
     }
 }

@@ -31,8 +31,8 @@ impl Holdings {
             for (agency, bet) in &lottery.bets {
                 all.bets.entry(*agency).or_default().push(bet.clone());
             }
-            for Batch { agency, place, bets } in &lottery.batches {
-                all.batches.entry(*agency).or_default().push((place.clone(), bets.len() as u64));
+            for Batch { agency, position, bets } in &lottery.batches {
+                all.batches.entry(*agency).or_default().push((position.clone(), bets.len() as u64));
             }
             all.done.extend(&lottery.done);
             for agency in all.bets.keys() {
@@ -64,8 +64,8 @@ impl Holdings {
         let winners = format!("SELECT winners.{bet} JOIN winners ON bets.id = bet_id ORDER BY bet_id");
         for_each(&database, &winners, |row| all.winners.entry(get(row, 0)).or_default().push(bet_of(row)));
         for_each(&database, "SELECT agency, upload, first_row, bet_count FROM batches ORDER BY id", |row| {
-            let place = get::<Option<String>>(row, 1).zip(get(row, 2));
-            all.batches.entry(get(row, 0)).or_default().push((place, get(row, 3)));
+            let position = get::<Option<String>>(row, 1).zip(get(row, 2));
+            all.batches.entry(get(row, 0)).or_default().push((position, get(row, 3)));
         });
         for_each(&database, "SELECT agency, bet_count FROM done_agencies", |row| {
             all.done.insert(get(row, 0), get(row, 1));

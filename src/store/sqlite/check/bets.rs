@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use rusqlite::{Connection, Row};
 
 use super::{Progress, Report, Step};
-use crate::lottery::{Bet, Bets, Digest, DigestBuilder};
 use crate::store::sqlite::is_damage;
+use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
 
 /// Bets between two reports of progress.
 const PROGRESS_EVERY: u64 = 10_000;

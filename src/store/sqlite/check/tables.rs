@@ -5,8 +5,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::Report;
-use crate::lottery::UploadId;
-use crate::store::sqlite::{is_time, settings};
+use crate::store::sqlite::{is_time, terms};
+use sorteo_protocol::UploadId;
 
 /// A question whose every row is a finding.
 struct Question {
@@ -182,7 +182,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> rusqlite::R
         report.attempt(form.about, |report| form.check(connection, report))?;
     }
     report.attempt("draws", |report| {
-        for line in settings::not_as_noted(connection)? {
+        for line in terms::not_as_noted(connection)? {
             report.found(format_args!("draws: {line}"));
         }
         Ok(())

@@ -10,7 +10,8 @@ use std::str;
 use std::time::Duration;
 
 use super::{FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Status, WAIT_MAX, Winners, WireLimits};
-use crate::lottery::{AgencyId, Batch, BetError, Bets, DrawId, Place, UploadId, decimal, split_exactly};
+use crate::text::{decimal, split_exactly};
+use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
@@ -194,12 +195,12 @@ fn read_bet(fields: &[&str]) -> Result<Request, Reason> {
     let agency = agency.parse()?;
     let mut bets = Bets::default();
     bets.push([first, last, document, birthdate, number])?;
-    Ok(Request::Bet(Batch { agency, bets, place: None }))
+    Ok(Request::Bet(Batch { agency, bets, position: None }))
 }
 
 fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
     let refused = |count, reason| Incoming::Refused(Reply::Batch { count, result: Err(reason) });
-    let (agency, count, place) = match *fields {
+    let (agency, count, position) = match *fields {
         [agency, count] => (agency, count, None),
         [agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),
         _ => return Message::Whole(refused(0, Reason::BadHeader)),
@@ -216,26 +217,29 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
         }));
     }
     // The count is known, so whatever else is wrong, the rows can be skipped.
-    let (agency, place, refusal) = match read_batch_place(agency, place) {
-        Ok((agency, place)) => (agency, place, None),
+    let (agency, position, refusal) = match read_batch_place(agency, position) {
+        Ok((agency, position)) => (agency, position, None),
         Err(reason) => (AgencyId(0), None, Some(reason)),
     };
     Message::BatchHeader(Box::new(PartialBatch {
         count,
         received: 0,
-        batch: Batch { agency, bets: Bets::default(), place },
+        batch: Batch { agency, bets: Bets::default(), position },
         refusal,
     }))
 }
 
-fn read_batch_place(agency: &str, place: Option<(&str, &str)>) -> Result<(AgencyId, Option<Place>), Reason> {
+fn read_batch_place(
+    agency: &str,
+    position: Option<(&str, &str)>,
+) -> Result<(AgencyId, Option<UploadPosition>), Reason> {
     let agency = read_agency(agency)?;
-    let Some((upload, first_row)) = place else {
+    let Some((upload, first_row)) = position else {
         return Ok((agency, None));
     };
     let upload = UploadId::new(upload).ok_or(Reason::BadUpload)?;
     let first_row = read_stored_number(first_row).ok_or(Reason::BadFirstRow)?;
-    Ok((agency, Some(Place { upload, first_row })))
+    Ok((agency, Some(UploadPosition { upload, first_row })))
 }
 
 fn read_done(fields: &[&str]) -> Result<Request, Reason> {
@@ -394,9 +398,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
 
 fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     let count = batch.bets.len();
-    let header = match &batch.place {
+    let header = match &batch.position {
         None => format!("BATCH|{}|{count}", batch.agency),
-        Some(Place { upload, first_row }) => {
+        Some(UploadPosition { upload, first_row }) => {
             format!("BATCH|{}|{count}|{}|{first_row}", batch.agency, upload.as_str())
         }
     };
@@ -406,8 +410,8 @@ fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     }
 }
 
-fn row_line(bet: crate::lottery::Bet<'_>) -> String {
-    let crate::lottery::Bet { first_name, last_name, document, birthdate, number } = bet;
+fn row_line(bet: crate::Bet<'_>) -> String {
+    let crate::Bet { first_name, last_name, document, birthdate, number } = bet;
     format!("{first_name}|{last_name}|{document}|{birthdate}|{number}")
 }
 

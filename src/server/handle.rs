@@ -8,7 +8,7 @@ use mio::Waker;
 
 /// Speaks to a running server from other threads.
 #[derive(Clone, Debug)]
-pub struct Remote(Arc<Shared>);
+pub struct ServerHandle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -22,8 +22,8 @@ struct Shared {
     woken: AtomicBool,
 }
 
-impl Remote {
-    /// A remote for the server that this waker wakes.
+impl ServerHandle {
+    /// A handle for the server that this waker wakes.
     pub(super) fn new(waker: Waker) -> Self {
         Self(Arc::new(Shared {
             waker,

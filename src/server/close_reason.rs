@@ -8,7 +8,7 @@ use crate::service;
 
 /// Why a connection is over.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum CloseReason {
     /// The peer closed it.
     Eof,
     /// We closed it, as we said in our last answer.
@@ -31,7 +31,7 @@ pub(super) enum End {
     DrainTimeout,
 }
 
-impl End {
+impl CloseReason {
     /// One line for the connection, and one for a batch that was cut short.
     pub(super) fn log(&self, ip: IpAddr, batch: Option<u64>) {
         let error = match self {

@@ -6,7 +6,8 @@ use std::collections::hash_map::Entry;
 use std::str;
 
 use super::{Incoming, Reason, Reply, Request, Winners, WireLimits, without_line_end};
-use crate::lottery::{AgencyId, Batch, Bet, BetError, Bets, split_exactly};
+use crate::text::split_exactly;
+use crate::{AgencyId, Batch, Bet, BetError, Bets};
 
 /// Most digits of a payload's length.
 const LENGTH_DIGITS_MAX: usize = 10;
@@ -78,7 +79,7 @@ fn read_batches(text: &str) -> Result<Request, Reply> {
                 let batch = match batch_of.entry(agency) {
                     Entry::Occupied(known) => *known.get(),
                     Entry::Vacant(new) => {
-                        batches.push(Batch { agency, bets: Bets::default(), place: None });
+                        batches.push(Batch { agency, bets: Bets::default(), position: None });
                         *new.insert(batches.len() - 1)
                     }
                 };

@@ -13,7 +13,7 @@ pub mod framed;
 use std::fmt;
 use std::time::Duration;
 
-use crate::lottery::{AgencyId, Batch, BetError, DrawId, UploadId};
+use crate::{AgencyId, Batch, BetError, DrawId, UploadId};
 
 /// Largest frame of the framed dialect, in bytes after its length. The first
 /// seed's constant; it also keeps the first byte of every frame zero, by which

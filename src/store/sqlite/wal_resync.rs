@@ -26,7 +26,7 @@ pub(super) fn write_again(connection: &Connection, database: &Path) -> Result<()
     // While this transaction is open, nobody else writes to the log or begins it
     // anew: its bytes stay those that were read.
     let alone = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(fail)?;
-    let log = header::log_of(database);
+    let log = header::wal_path(database);
     match File::options().read(true).write(true).open(&log).and_then(|log| write_file_again(&log)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(source) => return Err(OpenError::NotWritable { path: log, source }),

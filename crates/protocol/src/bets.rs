@@ -1,24 +1,17 @@
-//! The lottery itself: what a bet is, when one is valid, who is who.
+//! What a bet is and when it is valid; batches of bets and their digest.
 //!
-//! Everything here is pure: no clock, no socket, no database. The wire decodes
-//! *into* these types and the store keeps them; neither may invent a bet that
-//! this module has not accepted.
+//! The wire decodes *into* these types and the store keeps them; neither can hold a
+//! bet that this module has not accepted.
 
-use std::fmt;
-use std::str::FromStr;
-
-use memchr::memchr_iter;
 use sha2::{Digest as _, Sha256};
+
+use crate::ids::{AgencyId, UploadPosition};
+use crate::text::{decimal, is_bidirectional_control, split_exactly};
 
 /// Longest `first_name` or `last_name`, in bytes of UTF-8 (wire: "A bet").
 pub const NAME_BYTES_MAX: usize = 120;
 /// Longest `document`, in bytes of UTF-8 (wire: "A bet").
 pub const DOCUMENT_BYTES_MAX: usize = 32;
-/// Longest name of an upload, in characters (wire: "What we add").
-pub const UPLOAD_ID_CHARS_MAX: usize = 64;
-/// The number that wins unless an operator says other: the seeds' constant.
-pub const DEFAULT_WINNING_NUMBER: u32 = 7574;
-
 /// Why a bet is not one. Each variant is a stable reason code of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BetError {
@@ -51,61 +44,6 @@ pub enum BetError {
     /// Not a decimal number from 0 to 4294967295.
     #[error("bad_number")]
     Number,
-}
-
-/// An agency's number, 0 to 4294967295. `01` and `1` are the same agency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AgencyId(pub u32);
-
-impl fmt::Display for AgencyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for AgencyId {
-    type Err = BetError;
-
-    fn from_str(text: &str) -> Result<Self, BetError> {
-        decimal(text).map(AgencyId).ok_or(BetError::Agency)
-    }
-}
-
-/// A draw's number, from 1 in the order in which draws were opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DrawId(pub i64);
-
-impl fmt::Display for DrawId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The name of one upload of one agency: 1 to 64 of `A-Za-z0-9._-`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UploadId(Box<str>);
-
-impl UploadId {
-    /// Accepts a name of the allowed form; anything else is no upload id.
-    pub fn new(name: &str) -> Option<Self> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let fits = (1..=UPLOAD_ID_CHARS_MAX).contains(&name.len());
-        (fits && name.bytes().all(allowed)).then(|| Self(name.into()))
-    }
-
-    /// The name as it travels and as it is stored.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Where a batch stands in its upload: what makes it storable exactly once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The upload that the batch is part of.
-    pub upload: UploadId,
-    /// How many rows of the upload came before this batch.
-    pub first_row: u64,
 }
 
 /// Valid bets in the order they came, held in one text buffer.
@@ -265,7 +203,7 @@ pub struct Batch {
     /// The bets, in the order they were sent.
     pub bets: Bets,
     /// The batch's place in an upload; without one, sending it twice stores it twice.
-    pub place: Option<Place>,
+    pub position: Option<UploadPosition>,
 }
 
 /// Checks the five fields in their order; answers the number.
@@ -301,12 +239,6 @@ fn is_plain(field: &str, bytes_max: usize) -> bool {
     !(forbidden || not_ascii && field.chars().any(is_bidirectional_control))
 }
 
-/// The bidirectional controls of Unicode (UAX #9): they reorder what a person
-/// sees, so a name holding one can show another name.
-pub fn is_bidirectional_control(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Whether the text is `YYYY-MM-DD` and that day exists.
 fn is_date(text: &str) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else {
@@ -319,29 +251,6 @@ fn is_date(text: &str) -> bool {
     let [y1, y2, y3, y4, m1, m2, d1, d2] = digits.map(|b| (b - b'0') as i8);
     let year = i16::from(y1) * 1000 + i16::from(y2) * 100 + i16::from(y3 * 10 + y4);
     jiff::civil::Date::new(year, m1 * 10 + m2, d1 * 10 + d2).is_ok()
-}
-
-/// A number written in decimal digits only: no sign, no space, no other base.
-pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
-    // `parse` alone would take a leading `+`.
-    let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits_only.then(|| text.parse().ok()).flatten()
-}
-
-/// Splits at every `|` into exactly `N` fields, or answers nothing.
-pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
-    let mut split = [""; N];
-    let (mut start, mut found) = (0, 0);
-    for at in memchr_iter(b'|', line.as_bytes()) {
-        // The last field runs to the end: one more separator is one too many.
-        if found + 1 >= N {
-            return None;
-        }
-        split[found] = &line[start..at];
-        (start, found) = (at + 1, found + 1);
-    }
-    split[found] = &line[start..];
-    (found + 1 == N).then_some(split)
 }
 
 /// A number's shortest decimal form.
@@ -457,17 +366,6 @@ mod tests {
         assert_eq!(bets.push_line("a|b|1|2000-01-01"), Err(BetError::Fields));
         assert_eq!(bets.push_line("a|b|1|2000-01-01|1|2"), Err(BetError::Fields));
         assert!(bets.is_empty(), "a refused row leaves nothing behind");
-    }
-
-    #[test]
-    fn upload_ids_are_1_to_64_safe_characters() {
-        assert!(UploadId::new("a").is_some());
-        assert!(UploadId::new(&"Z9._-".repeat(12)).is_some());
-        assert!(UploadId::new(&"a".repeat(64)).is_some());
-        for bad in ["", "a b", "a|b", "ñ", "a/b"] {
-            assert!(UploadId::new(bad).is_none(), "{bad}");
-        }
-        assert!(UploadId::new(&"a".repeat(65)).is_none());
     }
 
     #[test]

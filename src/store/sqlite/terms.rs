@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::operator::Terms;
+use super::operator::DrawTerms;
 use super::{Options, now};
-use crate::lottery::{DEFAULT_WINNING_NUMBER, DrawId};
+use sorteo_protocol::{DEFAULT_WINNING_NUMBER, DrawId};
 
 /// Opens the first draw of a database.
 pub(super) fn open_first_draw(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {
@@ -20,26 +20,26 @@ pub(super) fn open_first_draw(transaction: &Transaction<'_>, options: &Options) 
 pub(super) fn open_next_draw(
     transaction: &Transaction<'_>,
     before: DrawId,
-    terms: Terms,
+    terms: DrawTerms,
 ) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO draws (winning_number, expected_agencies, opened_at)
          SELECT coalesce($1, winning_number), coalesce($2, expected_agencies), $3 FROM draws WHERE id = $4",
         params![terms.winning_number, terms.agencies, now(), before.0],
     )?;
-    note(transaction, DrawId(transaction.last_insert_rowid()), Teller::Operator)
+    note(transaction, DrawId(transaction.last_insert_rowid()), RecordedBy::Operator)
 }
 
 /// Who tells the audit of a draw's settings.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Teller {
+pub(super) enum RecordedBy {
     /// A server that opened the first draw, or was told other settings for an open one.
     Server,
     /// The operator who opened the draw.
     Operator,
 }
 
-impl Teller {
+impl RecordedBy {
     /// The audit's word for what was done.
     fn action(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ const NOTED: &str = "
 /// Notes in the audit what an open draw is made with, unless it says so already.
 /// Besides telling an operator, it tells these numbers a second time: a draw is
 /// right only if they are, and nothing else in the database depends on them.
-pub(super) fn note(transaction: &Transaction<'_>, draw: DrawId, teller: Teller) -> rusqlite::Result<()> {
+pub(super) fn note(transaction: &Transaction<'_>, draw: DrawId, teller: RecordedBy) -> rusqlite::Result<()> {
     transaction.execute(
         &format!(
             "INSERT INTO audit (at, action, draw_id, detail)

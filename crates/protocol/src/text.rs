@@ -1,0 +1,35 @@
+//! Plain text as the protocol and its surroundings need it: decimal numbers, fields
+//! between `|`, and the characters that mislead a reader.
+
+use std::str::FromStr;
+
+use memchr::memchr_iter;
+
+/// A number written in decimal digits only: no sign, no space, no other base.
+pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
+    // `parse` alone would take a leading `+`.
+    let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits_only.then(|| text.parse().ok()).flatten()
+}
+
+/// Splits at every `|` into exactly `N` fields, or answers nothing.
+pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
+    let mut split = [""; N];
+    let (mut start, mut found) = (0, 0);
+    for at in memchr_iter(b'|', line.as_bytes()) {
+        // The last field runs to the end: one more separator is one too many.
+        if found + 1 >= N {
+            return None;
+        }
+        split[found] = &line[start..at];
+        (start, found) = (at + 1, found + 1);
+    }
+    split[found] = &line[start..];
+    (found + 1 == N).then_some(split)
+}
+
+/// The bidirectional controls of Unicode (UAX #9): they reorder what a person
+/// sees, so a name holding one can show another name.
+pub fn is_bidirectional_control(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
