@@ -15,9 +15,9 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::agency::Connection;
 use crate::generate::random_bet;
-use sorteo_protocol::wire::{Dialect, Request, counted, framed};
+use sorteo_agency::Connection;
+use sorteo_protocol::wire::{Dialect, Reason, Request, encode_request};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
 /// What load to make.
@@ -89,7 +89,7 @@ pub type Progress<'a> = dyn FnMut(u64) + 'a;
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// How long one answer may take before the run fails.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Slowest answer that the histogram tells apart, in microseconds.
 const LATENCY_MAX_US: u64 = 120_000_000;
 /// A sender needs little stack, and there may be thousands.
@@ -185,7 +185,7 @@ fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> 
     let plan = &shared.plan;
     let mut latencies = new_histogram();
     let message = message(plan, index);
-    let opened = if plan.fresh { Ok(None) } else { Connection::open(&plan.server).map(Some) };
+    let opened = if plan.fresh { Ok(None) } else { Connection::open(&plan.server, plan.dialect).map(Some) };
     // Whatever came of it: everybody waits here for everybody.
     shared.start.wait();
     let mut connection = opened?;
@@ -228,45 +228,17 @@ fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> i
     let connection = match kept {
         Some(connection) => connection,
         None => {
-            fresh = Connection::open(&shared.plan.server)?;
+            fresh = Connection::open(&shared.plan.server, shared.plan.dialect)?;
             &mut fresh
         }
     };
-    match ask(shared.plan.dialect, connection, message)? {
-        Verdict::Stored => shared.bets.fetch_add(shared.plan.batch as u64, Ordering::Relaxed),
-        Verdict::Busy => shared.busy.fetch_add(1, Ordering::Relaxed),
-        Verdict::Refused(answer) => {
-            return Err(io::Error::other(format!("the server refused a batch: {answer}")));
-        }
+    let reply = connection.exchange_bytes(message, REPLY_TIMEOUT).map_err(io::Error::other)?;
+    match reply.refusal() {
+        None => shared.bets.fetch_add(shared.plan.batch as u64, Ordering::Relaxed),
+        Some(Reason::Busy) => shared.busy.fetch_add(1, Ordering::Relaxed),
+        Some(reason) => return Err(io::Error::other(format!("the server refused a batch: {reason}"))),
     };
     Ok(())
-}
-
-enum Verdict {
-    Stored,
-    Busy,
-    Refused(String),
-}
-
-fn ask(dialect: Dialect, connection: &mut Connection, message: &[u8]) -> io::Result<Verdict> {
-    match dialect {
-        Dialect::Framed => connection.exchange(message, ANSWER_TIMEOUT, |input| {
-            let fields = framed::decode_answer(input).map_err(io::Error::other)?;
-            Ok(fields.map(|fields| match fields.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                ["ACK_BATCH", "OK", _] => Verdict::Stored,
-                ["ACK_BATCH", "ERR", _, "busy"] => Verdict::Busy,
-                _ => Verdict::Refused(fields.join("|")),
-            }))
-        }),
-        Dialect::Counted => connection.exchange(message, ANSWER_TIMEOUT, |input| {
-            let answer = counted::decode_answer(input).map_err(io::Error::other)?;
-            Ok(answer.map(|answer| match answer {
-                "ACK" => Verdict::Stored,
-                "ERROR_BUSY" => Verdict::Busy,
-                other => Verdict::Refused(other.to_owned()),
-            }))
-        }),
-    }
 }
 
 /// The bytes of one batch of made-up bets, of a size like real ones.
@@ -280,9 +252,10 @@ fn message(plan: &Plan, index: usize) -> Vec<u8> {
     }
     let batch = Batch { agency, bets, position: None };
     let mut bytes = Vec::new();
-    match plan.dialect {
-        Dialect::Framed => framed::encode_request(&Request::Batch(batch), &mut bytes),
-        Dialect::Counted => counted::encode_request(&Request::Payload(vec![batch]), &mut bytes),
-    }
+    let request = match plan.dialect {
+        Dialect::Framed => Request::Batch(batch),
+        Dialect::Counted => Request::Payload(vec![batch]),
+    };
+    encode_request(plan.dialect, &request, &mut bytes);
     bytes
 }

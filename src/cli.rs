@@ -27,7 +27,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::agency::AgencyError;
 use crate::config::{
     ConfigError, Flags, Layers, ServeConfig, database, flags as config_flags, process_environment,
 };
@@ -36,6 +35,7 @@ use crate::import::ImportError;
 use crate::store::DrawStatus;
 use crate::store::sqlite::{CopyError, OpenError, Options};
 use crate::unfinished::UnfinishedError;
+use sorteo_agency::AgencyError;
 
 /// The central server of a lottery, and all that goes with it.
 ///

@@ -12,11 +12,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use csv::ByteRecord;
 use sha2::{Digest as _, Sha256};
 
-use crate::agency::file::{self, FileError, Version};
 use crate::store::{AppendRefusal, Store, StoreError};
+use sorteo_agency::rows::{self, FileError, Version};
 use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
 /// The column before a bet's own.
@@ -82,7 +81,7 @@ pub struct Checked {
 
 /// Reads the whole file and checks every row.
 pub fn check(path: &Path) -> Result<Checked, ImportError> {
-    let version = file::version_of(path)?;
+    let version = Version::of(path)?;
     let mut rows = Rows::open(path)?;
     let mut counts = BTreeMap::new();
     let mut one = Bets::default();
@@ -156,7 +155,7 @@ impl Checked {
         draw: DrawId,
         cursors: &mut BTreeMap<AgencyId, Cursor>,
     ) -> Result<(), ImportError> {
-        if file::version_of(&self.path)? != self.version {
+        if Version::of(&self.path)? != self.version {
             return Err(self.changed().into());
         }
         let filled = cursors.iter_mut().filter(|(_, cursor)| !cursor.bets.is_empty());
@@ -220,40 +219,32 @@ impl Cursor {
 }
 
 /// The rows of a file, one by one.
-struct Rows {
-    path: PathBuf,
-    reader: csv::Reader<Hashed>,
-    record: ByteRecord,
-    first: bool,
-}
+struct Rows(rows::Rows<Hashed>);
 
 impl Rows {
     fn open(path: &Path) -> Result<Self, FileError> {
-        let file = Hashed { file: file::open_regular(path)?, digest: Sha256::new() };
-        let reader = file::csv_reader(file);
-        Ok(Self { path: path.to_owned(), reader, record: ByteRecord::new(), first: true })
+        let file = Hashed { file: rows::open_regular(path)?, digest: Sha256::new() };
+        Ok(Self(rows::Rows::new(path, file)))
     }
 
-    /// Moves the next row's bet into `bets`, and answers its agency.
+    /// Moves the next row's bet into `bets`, and returns its agency.
     fn next_into(&mut self, bets: &mut Bets) -> Result<Option<AgencyId>, FileError> {
-        let more = self.reader.read_byte_record(&mut self.record);
-        if !more.map_err(|error| file::csv_error(&self.path, error))? {
+        let Some([agency]) = self.0.next_into([AGENCY], bets)? else {
             return Ok(None);
+        };
+        match agency.parse() {
+            Ok(agency) => Ok(Some(agency)),
+            Err(_) => {
+                let agency = agency.to_owned();
+                Err(self.0.column_error(0, AGENCY, &agency, "a whole number from 0 to 4294967295"))
+            }
         }
-        let parsed = file::push_row(&self.record, [AGENCY], self.first, bets).and_then(|[agency]| {
-            let rule = "a whole number from 0 to 4294967295";
-            agency.parse().map_err(|_| file::column_problem(0, AGENCY, agency, rule))
-        });
-        self.first = false;
-        parsed.map(Some).map_err(|problem| file::row_error(&self.path, &self.record, problem))
     }
 
-    /// The name of an upload of what was read so far: at the end, the file's SHA-256
-    /// as `sha256sum` prints it.
+    /// Returns the name of an upload of what was read so far: at the end, the file's
+    /// SHA-256 as `sha256sum` prints it.
     fn upload(&self) -> UploadId {
-        let digest = self.reader.get_ref().digest.clone().finalize();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        UploadId::new(&hex).expect("64 hexadecimal digits are an upload id")
+        UploadId::of_digest(&self.0.get_ref().digest.clone().finalize().into())
     }
 }
 

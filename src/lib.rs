@@ -12,7 +12,7 @@
 //! | [`store`] | the [`store::Store`] trait and its guarantees; SQLite below it |
 //! | [`service`] | all policy: a request and a store make a reply |
 //! | [`server`] | sockets: the reactor, the workers, one peer's connection |
-//! | [`agency`] | the client: send, resume, retry, ask |
+//! | [`sorteo_agency`] | the client: send, resume, retry, ask; a crate of its own |
 //! | [`import`] | a file of bets of all agencies, into a store |
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
@@ -25,12 +25,11 @@
 //! # Dependency rule
 //!
 //! `main → cli → server → service → store → sorteo_protocol`; `server`, `service` and
-//! `agency` know its wire types. The service knows no
+//! `sorteo_agency` know its wire types. The service knows no
 //! socket and no byte, the store no wire type, and nothing outside
 //! `store::sqlite` knows SQL.
 #![forbid(unsafe_code)]
 
-pub mod agency;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -25,7 +25,7 @@ pub struct Metrics {
     pub batches: Family<BatchLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     /// The counters of `refusals`, which cannot be listed.
-    refusals_by_reason: Mutex<BTreeMap<String, Counter>>,
+    refusals_by_reason: Mutex<BTreeMap<&'static str, Counter>>,
     /// Draws that this process made.
     pub draws_made: Counter,
     /// Writes that wait for the writer.
@@ -69,7 +69,7 @@ pub enum BatchResult {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
-    reason: String,
+    reason: &'static str,
 }
 
 /// How a checkpoint ended.
@@ -174,16 +174,16 @@ impl Metrics {
     }
 
     /// Counts a refused request by its reason code: there are about forty.
-    pub fn count_refusal(&self, reason: String) {
+    pub fn count_refusal(&self, reason: &'static str) {
         let mut known = self.refusals_by_reason.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = ReasonLabel { reason: reason.clone() };
+        let label = ReasonLabel { reason };
         known.entry(reason).or_insert_with(|| self.refusals.get_or_create_owned(&label)).inc();
     }
 
     /// Reason codes and how often each was answered, the most frequent first.
-    pub fn refused(&self) -> Vec<(String, u64)> {
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
         let known = self.refusals_by_reason.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut refused: Vec<_> = known.iter().map(|(reason, count)| (reason.clone(), count.get())).collect();
+        let mut refused: Vec<_> = known.iter().map(|(reason, count)| (*reason, count.get())).collect();
         refused.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         refused
     }

@@ -19,14 +19,13 @@ use serde::Serialize;
 
 use super::generate::write_files;
 use super::serve::observer;
-use super::upload::{DialectName, bar};
+use super::upload::{DialectName, bar, log_event};
 use super::{Failure, check, say, say_json};
-use crate::agency::upload::Upload;
-use crate::agency::{ClientOptions, counted};
 use crate::server::{Limits, ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::{generate, logging};
+use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 
 /// Agencies of the demo: as many as the lab has.
@@ -36,7 +35,7 @@ const FIRST_COUNTED: u32 = 4;
 /// Bets in a batch: what the seeds' clients send.
 const BATCH: usize = 99;
 /// How long an agency tries to reach a server that is in the same process.
-const PATIENCE: Duration = Duration::from_secs(30);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -171,30 +170,32 @@ fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Fai
 }
 
 fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
-    let options = ClientOptions { server: address.to_string(), give_up_after: PATIENCE };
+    let mut options = ClientOptions::new(address.to_string(), GIVE_UP_AFTER);
     let dialect = if agency < FIRST_COUNTED { DialectName::Framed } else { DialectName::Counted };
-    let mut bets = 0;
-    let mut progress = |sent, all| {
-        bets = all;
-        bar.set_length(all);
-        bar.set_position(sent);
-    };
+    let shown = bar.clone();
+    options.observer = Observer::new(move |event| {
+        log_event(event);
+        if let Event::Resumed { stored, total } | Event::Stored { stored, total, .. } = event {
+            shown.set_length(*total);
+            shown.set_position(*stored);
+        }
+    });
     let id = AgencyId(agency);
     let winners = match dialect {
         DialectName::Framed => {
             let mut upload = Upload::start(options, id, file)?;
-            upload.send(file, BATCH, &mut progress)?;
+            upload.send(file, BATCH)?;
             upload.done()?;
             bar.set_message("waits for the draw");
             upload.wait_winners()?
         }
-        DialectName::Counted => counted::upload(&options, id, file, BATCH, &mut progress)?,
+        DialectName::Counted => counted::upload(&options, id, file, BATCH)?,
     };
     bar.finish_with_message(format!("{} winners", winners.len()));
     Ok(Done {
         agency,
         dialect: if dialect == DialectName::Framed { "framed" } else { "counted" },
-        bets,
+        bets: bar.position(),
         expected: winners_of_file(file)?,
         winners,
     })

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Failure, say, say_json};
-use crate::agency::{AgencyError, Client, ClientOptions};
 use crate::config::flags::{AgencyQuestion, Question};
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
+use sorteo_agency::{AgencyError, Client, ClientOptions};
 use sorteo_protocol::DrawId;
+use sorteo_protocol::wire::{Reason, Status};
 
 /// How long a question is retried: a person, or a health check, waits.
-const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -42,6 +43,16 @@ struct Winners {
     documents: Vec<String>,
 }
 
+/// How the newest draw stands, for a program.
+#[derive(Serialize)]
+struct StatusOutput {
+    draw: i64,
+    state: &'static str,
+    done: u64,
+    expected: u64,
+    bets: u64,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 1 where no server answers: it serves as a health check.
@@ -68,25 +79,18 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
-        None => Err(AgencyError::Refused { what: "GET_WINNERS", reason: "not_ready".to_owned() }.into()),
+        None => Err(AgencyError::Refused { what: "GET_WINNERS", reason: Reason::NotReady }.into()),
     }
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     let status = client(&read(&args.settings)?).status()?;
+    let state = if status.drawn { "drawn" } else { "open" };
+    let Status { draw, done, expected, bets, .. } = status;
     if args.json {
-        say_json(&status)?;
-    } else {
-        say!(
-            "draw {}: {}, {} of {} agencies done, {} bets",
-            status.draw,
-            status.state,
-            status.done,
-            status.expected,
-            status.bets
-        )?;
+        return say_json(&StatusOutput { draw: draw.0, state, done, expected, bets });
     }
-    Ok(())
+    Ok(say!("draw {draw}: {state}, {done} of {expected} agencies done, {bets} bets")?)
 }
 
 fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {
@@ -94,5 +98,5 @@ fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {
 }
 
 fn client(config: &AgencyConfig) -> Client {
-    Client::new(ClientOptions { server: config.server.clone(), give_up_after: QUESTION_PATIENCE })
+    Client::new(ClientOptions::new(config.server.as_str(), QUESTION_TIMEOUT))
 }

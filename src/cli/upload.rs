@@ -11,10 +11,9 @@ use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use log::LevelFilter;
 
 use super::{Failure, require_folder_of};
-use crate::agency::upload::Upload;
-use crate::agency::{ClientOptions, counted};
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
 use crate::{event, logging};
+use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
 #[derive(Debug, clap::Args)]
@@ -62,15 +61,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         require_folder_of(path)?;
         refuse_own_bets(path, config.file.as_deref())?;
     }
-    let options = ClientOptions { server: config.server.clone(), give_up_after: config.give_up_after };
+    let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);
+        options.observer = Observer::new(log_event);
         return send_one_bet(&options, agency, &environment);
     };
     let bar = Bar::new(std::io::stderr().is_terminal());
     // Lines for every batch would tear the bar: there, only what went wrong is told.
     let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
     logging::init(level, config.log_format);
+    let shown = bar.clone();
+    options.observer = Observer::new(move |event| {
+        log_event(event);
+        if let Event::Resumed { stored, total } | Event::Stored { stored, total, .. } = event {
+            shown.set(*stored, *total);
+        }
+    });
     match send_file(args, &config, agency, path, &options, &bar) {
         Ok(()) => {
             event!(Info, "loop_finished", Success);
@@ -103,12 +110,11 @@ fn send_file(
     options: &ClientOptions,
     bar: &Bar,
 ) -> Result<(), Failure> {
-    let mut progress = |sent, all| bar.set(sent, all);
     let documents = match args.dialect {
-        DialectName::Counted => counted::upload(options, agency, path, config.batch, &mut progress)?,
+        DialectName::Counted => counted::upload(options, agency, path, config.batch)?,
         DialectName::Framed => {
             let mut upload = Upload::start(options.clone(), agency, path)?;
-            upload.send(path, config.batch, &mut progress)?;
+            upload.send(path, config.batch)?;
             upload.done()?;
             if args.no_wait {
                 bar.finish(&format!("{} bets stored", upload.bets()));
@@ -118,6 +124,7 @@ fn send_file(
             upload.wait_winners()?
         }
     };
+    event!(Info, "consulta_ganadores", Success, cant_ganadores = documents.len());
     bar.finish(&format!("{} winners", documents.len()));
     if let Some(out) = &args.winners_out {
         let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
@@ -150,7 +157,17 @@ fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environ
     Ok(sent?)
 }
 
+/// Logs what happens to an agency.
+pub(super) fn log_event(event: &Event<'_>) {
+    match event {
+        Event::Stored { bets, .. } => event!(Info, "apuesta_enviada", Success, cantidad = bets),
+        Event::Retrying { error } => event!(Warn, "connect", Fail, error = error),
+        _ => {}
+    }
+}
+
 /// A progress bar on a terminal, and nothing elsewhere.
+#[derive(Clone)]
 struct Bar(ProgressBar);
 
 impl Bar {

@@ -78,12 +78,12 @@ pub(super) struct Listed {
 
 #[derive(Serialize)]
 struct Refused {
-    reason: String,
+    reason: &'static str,
     count: u64,
 }
 
-impl From<(String, u64)> for Refused {
-    fn from((reason, count): (String, u64)) -> Self {
+impl From<(&'static str, u64)> for Refused {
+    fn from((reason, count): (&'static str, u64)) -> Self {
         Self { reason, count }
     }
 }

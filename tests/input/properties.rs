@@ -105,8 +105,8 @@ pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, inp
     for answer in &answers {
         let mut rest = &answer[..];
         match delivered.dialect.expect("an answer has one") {
-            Dialect::Framed => _ = framed::decode_answer(&mut rest).expect("a frame of text"),
-            Dialect::Counted => _ = counted::decode_answer(&mut rest).expect("a payload of text"),
+            Dialect::Framed => _ = framed::decode_reply(&mut rest).expect("a reply"),
+            Dialect::Counted => _ = counted::decode_reply(&mut rest).expect("a reply"),
         }
         assert!(rest.is_empty(), "not read whole: {}", answer.escape_ascii());
     }

@@ -351,7 +351,7 @@ fn winners_before_the_draw_exit_with_1_and_say_not_ready() {
     let folder = folder();
     let server = Server::start(folder.path(), &["--agencies", "1"]);
     let finished = run(&mut server.command(folder.path(), &["winners", "--agency", "1"]));
-    assert_names(finished.failed(1), &["not_ready", "the draw is not made yet"]);
+    assert_names(finished.failed(1), &["not_ready", "the draw has not taken place yet"]);
     assert_eq!(finished.stdout, "");
     let finished = run(&mut server.command(folder.path(), &["winners", "--agency", "1", "--draw", "9"]));
     assert_names(finished.failed(1), &["bad_draw"]);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 
@@ -10,10 +11,9 @@ use crate::process::{
     DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
 };
 use crate::support::{Setup, counted, frame, frames};
-use sorteo::agency::upload::Upload;
-use sorteo::agency::{AgencyError, ClientOptions};
 use sorteo::store::sqlite::operator::{DrawTerms, Operator, OperatorError};
 use sorteo::store::sqlite::overview::{Overview, Query, ResultsCursor, Tally};
+use sorteo_agency::{AgencyError, ClientOptions, Event, Observer, Upload};
 use sorteo_protocol::{AgencyId, DrawId};
 
 const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
@@ -177,21 +177,26 @@ fn an_upload_sends_nothing_into_the_next_draw() {
     let server = Setup::agencies(2).start();
     let folder = folder();
     bets_file(folder.path(), "bets.csv", &[1, 2, 3, 4]);
-    let options = ClientOptions { server: server.address().to_string(), give_up_after: DEADLINE };
     let file = folder.path().join("bets.csv");
-    let mut upload = Upload::start(options, AgencyId(1), &file).unwrap();
-    let mut operator = Operator::open(&server.database_path()).unwrap();
-    let mut batches = 0;
-    let sent = upload.send(&file, 2, &mut |sent, _| {
-        batches += 1;
-        if sent == 2 {
+    let reports = Arc::new(Mutex::new(0));
+    let operator = Mutex::new(Operator::open(&server.database_path()).unwrap());
+    let mut options = ClientOptions::new(server.address().to_string(), DEADLINE);
+    let count = Arc::clone(&reports);
+    options.observer = Observer::new(move |event| {
+        if let Event::Resumed { .. } | Event::Stored { .. } = event {
+            *count.lock().unwrap() += 1;
+        }
+        if let Event::Stored { stored: 2, .. } = event {
             // In the middle of it: the agency is taken for silent, and the next draw opens.
+            let mut operator = operator.lock().unwrap();
             operator.close_agency(AgencyId(1), "silent", false).unwrap();
             assert!(operator.close_agency(AgencyId(2), "silent", false).unwrap().drawn_now);
             operator.open_draw(DrawTerms::default()).unwrap();
         }
     });
-    assert_eq!(batches, 2, "told of the beginning, and of one batch");
+    let mut upload = Upload::start(options, AgencyId(1), &file).unwrap();
+    let sent = upload.send(&file, 2);
+    assert_eq!(*reports.lock().unwrap(), 2, "the beginning, and one batch");
     assert!(matches!(sent, Err(AgencyError::OtherDraw { draw: DrawId(1), newest: DrawId(2) })), "{sent:?}");
     server.ask_once(&frame("STATUS"), &frame("STATUS|OK|2|open|0|2|0\n"));
     assert_eq!(upload.wait_winners().unwrap(), Vec::<String>::new(), "its own draw can be asked of");

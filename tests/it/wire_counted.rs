@@ -2,15 +2,15 @@
 //! every rule of the protocol's table. Each input is also delivered byte by byte
 //! and in every split into two (see `wire_support`).
 
-use sorteo_protocol::wire::counted::{
-    NotAnAnswer, append_payload, decode_answer, encode_request, winner_line,
+use sorteo_protocol::wire::counted::{append_payload, decode_reply, encode_request, winner_line};
+use sorteo_protocol::wire::{
+    Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Winners, WireLimits,
 };
-use sorteo_protocol::wire::{Decoder, Dialect, Incoming, Reason, Reply, Request, Winners, WireLimits};
 use sorteo_protocol::{AgencyId, BetError};
 
 use super::wire_support::{
-    BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_answer_read, assert_decoded,
-    assert_encoded, assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_same_bytes,
+    BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
+    assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_reply_read, assert_same_bytes,
     bad_values, batch, bets, deliver, good_values, payload, reasons, reply_bytes, row_with,
 };
 
@@ -123,7 +123,40 @@ fn a_payload_is_counted_in_bytes() {
 fn an_agency_reads_every_answer_once_all_its_bytes_are_there() {
     for (_, golden, text) in golden_answers() {
         let and_more = [golden, b"3\nA"].concat();
-        assert_answer_read(decode_answer, &and_more, golden.len(), text);
+        assert_reply_read(decode_reply, &and_more, golden.len(), &read_by_an_agency(text));
+    }
+}
+
+/// What an agency makes of a payload: this dialect has few words.
+fn read_by_an_agency(payload: &str) -> Reply {
+    let batch = |result| Reply::Batch { count: 0, result };
+    match payload {
+        "ACK" => batch(Ok(())),
+        "ERROR_EMPTY_BATCH" => batch(Err(Reason::EmptyBatch)),
+        "ERROR_BUSY" => batch(Err(Reason::Busy)),
+        "ERROR_INVALID_BATCH" => batch(Err(Reason::Other(payload.into()))),
+        "ERROR_LOTTERY_HASNT_ENDED" => Reply::Winners(Err(Reason::NotReady)),
+        "ERROR_INVALID_GET_WINNERS" => Reply::Winners(Err(Reason::Other(payload.into()))),
+        lines => {
+            let documents = lines.lines().map(|line| line.split('|').nth(2).unwrap().to_owned());
+            Reply::Winners(Ok(Winners::All(documents.collect())))
+        }
+    }
+}
+
+#[test]
+fn an_agency_refuses_a_payload_that_is_no_reply() {
+    for text in [
+        "NACK",
+        "ACK\n",
+        "a|b|c",
+        "Ana|Paz|007|2000-02-29|7574",
+        "Ana|Paz|007|2000-02-29|7574|1\n\n",
+        "ERROR_\u{7}",
+    ] {
+        let bytes = payload(text);
+        let shown = text.escape_debug().to_string();
+        assert_eq!(decode_reply(&mut &bytes[..]), Err(NotAReply::Text(shown)), "{text}");
     }
 }
 
@@ -140,7 +173,7 @@ fn an_agency_refuses_what_is_no_counted_payload_of_text() {
         b"2\n\xff\xff",
     ];
     for mut bytes in answers {
-        assert_eq!(decode_answer(&mut bytes), Err(NotAnAnswer));
+        assert_eq!(decode_reply(&mut bytes), Err(NotAReply::OtherDialect));
     }
 }
 

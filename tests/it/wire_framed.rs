@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use sorteo_protocol::wire::framed::{NotAnAnswer, PAGE_BYTES_MAX, decode_answer, encode_request};
+use sorteo_protocol::wire::framed::{PAGE_BYTES_MAX, decode_reply, encode_request};
 use sorteo_protocol::wire::{
-    Decoder, Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits,
+    Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Status, Winners, WireLimits,
 };
 use sorteo_protocol::{AgencyId, DrawId};
 
 use super::wire_support::{
-    BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_answer_read, assert_decoded,
-    assert_encoded, assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_same_bytes,
+    BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
+    assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_reply_read, assert_same_bytes,
     bad_values, batch, deliver, frame, good_values, placed_batch, reasons, reply_bytes, row_with, upload_id,
     winners_page,
 };
@@ -62,87 +62,41 @@ fn golden_requests() -> Vec<(Request, &'static [u8])> {
     ]
 }
 
-/// Every form of answer, and the fields that an agency reads in it.
-fn golden_answers() -> Vec<(Reply, &'static [u8], &'static [&'static str])> {
+/// Every form of reply.
+fn golden_answers() -> Vec<(Reply, &'static [u8])> {
     let documents = |list: &[&str]| list.iter().map(|document| (*document).to_owned()).collect();
     let page = |list: &[&str], next| Reply::Winners(Ok(Winners::Page { documents: documents(list), next }));
     let batch = |count, result| Reply::Batch { count, result };
     let status =
         |drawn| Reply::Status(Ok(Status { draw: DrawId(3), drawn, done: 4, expected: 5, bets: 78_697 }));
     vec![
-        (Reply::Bet(Ok(())), b"\x00\x00\x00\x07ACK|OK\n", &["ACK", "OK"]),
-        (Reply::Bet(Err(Reason::Unknown)), b"\x00\x00\x00\x10ACK|ERR|unknown\n", &["ACK", "ERR", "unknown"]),
-        (batch(2, Ok(())), b"\x00\x00\x00\x0fACK_BATCH|OK|2\n", &["ACK_BATCH", "OK", "2"]),
-        (
-            batch(250, Err(Reason::Gap { next_row: 40 })),
-            b"\x00\x00\x00\x19ACK_BATCH|ERR|250|gap|40\n",
-            &["ACK_BATCH", "ERR", "250", "gap", "40"],
-        ),
-        (
-            batch(250, Err(Reason::Conflict)),
-            b"\x00\x00\x00\x1bACK_BATCH|ERR|250|conflict\n",
-            &["ACK_BATCH", "ERR", "250", "conflict"],
-        ),
-        (
-            batch(0, Err(Reason::BadHeader)),
-            b"\x00\x00\x00\x1bACK_BATCH|ERR|0|bad_header\n",
-            &["ACK_BATCH", "ERR", "0", "bad_header"],
-        ),
-        (Reply::Done(Ok(())), b"\x00\x00\x00\x0cACK_DONE|OK\n", &["ACK_DONE", "OK"]),
+        (Reply::Bet(Ok(())), b"\x00\x00\x00\x07ACK|OK\n"),
+        (Reply::Bet(Err(Reason::Unknown)), b"\x00\x00\x00\x10ACK|ERR|unknown\n"),
+        (batch(2, Ok(())), b"\x00\x00\x00\x0fACK_BATCH|OK|2\n"),
+        (batch(250, Err(Reason::Gap { next_row: 40 })), b"\x00\x00\x00\x19ACK_BATCH|ERR|250|gap|40\n"),
+        (batch(250, Err(Reason::Conflict)), b"\x00\x00\x00\x1bACK_BATCH|ERR|250|conflict\n"),
+        (batch(0, Err(Reason::BadHeader)), b"\x00\x00\x00\x1bACK_BATCH|ERR|0|bad_header\n"),
+        (Reply::Done(Ok(())), b"\x00\x00\x00\x0cACK_DONE|OK\n"),
         (
             Reply::Done(Err(Reason::CountMismatch { stored: 99 })),
             b"\x00\x00\x00\x1fACK_DONE|ERR|count_mismatch|99\n",
-            &["ACK_DONE", "ERR", "count_mismatch", "99"],
         ),
         (
             Reply::Winners(Ok(Winners::All(documents(&["30904465", "007", "ñ-1"])))),
             b"\x00\x00\x00\x1dWINNERS|OK|30904465,007,\xc3\xb1-1\n",
-            &["WINNERS", "OK", "30904465,007,ñ-1"],
         ),
-        (
-            Reply::Winners(Ok(Winners::All(documents(&["1"])))),
-            b"\x00\x00\x00\x0dWINNERS|OK|1\n",
-            &["WINNERS", "OK", "1"],
-        ),
-        (
-            Reply::Winners(Ok(Winners::All(Vec::new()))),
-            b"\x00\x00\x00\x0cWINNERS|OK|\n",
-            &["WINNERS", "OK", ""],
-        ),
-        (
-            page(&["1", "2"], Some(987)),
-            b"\x00\x00\x00\x13WINNERS|OK|1,2|987\n",
-            &["WINNERS", "OK", "1,2", "987"],
-        ),
-        (page(&["3"], None), b"\x00\x00\x00\x0eWINNERS|OK|3|\n", &["WINNERS", "OK", "3", ""]),
-        (page(&[], None), b"\x00\x00\x00\x0dWINNERS|OK||\n", &["WINNERS", "OK", "", ""]),
-        (
-            Reply::Winners(Err(Reason::NotReady)),
-            b"\x00\x00\x00\x16WINNERS|ERR|not_ready\n",
-            &["WINNERS", "ERR", "not_ready"],
-        ),
-        (
-            Reply::Winners(Err(Reason::UsePages)),
-            b"\x00\x00\x00\x1fWINNERS|ERR|too_many|use_pages\n",
-            &["WINNERS", "ERR", "too_many", "use_pages"],
-        ),
-        (Reply::Resume(Ok(250)), b"\x00\x00\x00\x0eRESUME|OK|250\n", &["RESUME", "OK", "250"]),
-        (
-            Reply::Resume(Err(Reason::BadUpload)),
-            b"\x00\x00\x00\x16RESUME|ERR|bad_upload\n",
-            &["RESUME", "ERR", "bad_upload"],
-        ),
-        (
-            status(false),
-            b"\x00\x00\x00\x1bSTATUS|OK|3|open|4|5|78697\n",
-            &["STATUS", "OK", "3", "open", "4", "5", "78697"],
-        ),
-        (
-            status(true),
-            b"\x00\x00\x00\x1cSTATUS|OK|3|drawn|4|5|78697\n",
-            &["STATUS", "OK", "3", "drawn", "4", "5", "78697"],
-        ),
-        (Reply::Status(Err(Reason::Busy)), b"\x00\x00\x00\x10STATUS|ERR|busy\n", &["STATUS", "ERR", "busy"]),
+        (Reply::Winners(Ok(Winners::All(documents(&["1"])))), b"\x00\x00\x00\x0dWINNERS|OK|1\n"),
+        (Reply::Winners(Ok(Winners::All(Vec::new()))), b"\x00\x00\x00\x0cWINNERS|OK|\n"),
+        (page(&["1", "2"], Some(987)), b"\x00\x00\x00\x13WINNERS|OK|1,2|987\n"),
+        (page(&["3"], None), b"\x00\x00\x00\x0eWINNERS|OK|3|\n"),
+        (page(&[], None), b"\x00\x00\x00\x0dWINNERS|OK||\n"),
+        (Reply::Winners(Err(Reason::NotReady)), b"\x00\x00\x00\x16WINNERS|ERR|not_ready\n"),
+        (Reply::Winners(Err(Reason::UsePages)), b"\x00\x00\x00\x1fWINNERS|ERR|too_many|use_pages\n"),
+        (Reply::Resume(Ok(250)), b"\x00\x00\x00\x0eRESUME|OK|250\n"),
+        (Reply::Resume(Err(Reason::BadUpload)), b"\x00\x00\x00\x16RESUME|ERR|bad_upload\n"),
+        (status(false), b"\x00\x00\x00\x1bSTATUS|OK|3|open|4|5|78697\n"),
+        (status(true), b"\x00\x00\x00\x1cSTATUS|OK|3|drawn|4|5|78697\n"),
+        (Reply::Status(Err(Reason::Busy)), b"\x00\x00\x00\x10STATUS|ERR|busy\n"),
     ]
 }
 
@@ -163,17 +117,16 @@ fn the_golden_requests_cut_off_anywhere_are_heard_up_to_the_last_whole_one() {
 
 #[test]
 fn every_answer_is_encoded_as_its_golden_bytes() {
-    for (reply, golden, _) in golden_answers() {
+    for (reply, golden) in golden_answers() {
         assert_same_bytes(&reply_bytes(Dialect::Framed, &reply), golden);
     }
 }
 
 #[test]
 fn an_agency_reads_every_answer_once_all_its_bytes_are_there() {
-    for (_, golden, fields) in golden_answers() {
+    for (reply, golden) in golden_answers() {
         let and_more = [golden, b"\0\0\0"].concat();
-        let expected = fields.iter().map(|field| (*field).to_owned()).collect();
-        assert_answer_read(decode_answer, &and_more, golden.len(), expected);
+        assert_reply_read(decode_reply, &and_more, golden.len(), &reply);
     }
 }
 
@@ -182,8 +135,45 @@ fn an_agency_refuses_what_is_no_frame_of_text() {
     let answers: [&[u8]; 5] =
         [b"\x00\x00\x00\x00", b"\x00\x00\x20\x01", b"\x00\xff\xff\xff", b"3\nACK", b"\x00\x00\x00\x02\xff\n"];
     for mut bytes in answers {
-        assert_eq!(decode_answer(&mut bytes), Err(NotAnAnswer));
+        assert_eq!(decode_reply(&mut bytes), Err(NotAReply::OtherDialect));
     }
+}
+
+#[test]
+fn an_agency_refuses_a_frame_that_is_no_reply() {
+    for text in [
+        "STATUS",
+        "ACK",
+        "ACK|OK|",
+        "ACK|OK|1",
+        "ACK|MAYBE",
+        "ACK|ERR",
+        "ACK|ERR|",
+        "ACK|ERR|\u{1b}[2J",
+        "ACK_BATCH|OK",
+        "ACK_BATCH|OK|-1",
+        "ACK_BATCH|ERR|busy",
+        "ACK_DONE|OK|1",
+        "WINNERS|OK|1|x",
+        "WINNERS|OK|1|2|3",
+        "RESUME|OK|",
+        "RESUME|OK|1|2",
+        "STATUS|OK|1|open|0|1",
+        "STATUS|OK|1|closed|0|1|0",
+        "STATUS|OK|1|open|0|1|0|0",
+        "HELLO|OK|1",
+    ] {
+        let bytes = frame(text);
+        let shown = text.escape_debug().to_string();
+        assert_eq!(decode_reply(&mut &bytes[..]), Err(NotAReply::Text(shown)), "{text}");
+    }
+}
+
+#[test]
+fn a_reason_of_a_newer_server_is_kept_as_it_came() {
+    let mut input = &frame("ACK_BATCH|ERR|3|unknown_agency|7")[..];
+    let reason = Reason::Other("unknown_agency|7".into());
+    assert_eq!(decode_reply(&mut input), Ok(Some(Reply::Batch { count: 3, result: Err(reason) })));
 }
 
 #[test]

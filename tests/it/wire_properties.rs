@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 use sorteo_protocol::wire::{
     Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits, counted, framed,
 };
-use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadPosition};
+use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadPosition};
 
 use super::properties::cases;
 use super::wire_support::{
@@ -365,31 +365,59 @@ fn framed_reply() -> impl Strategy<Value = Reply> {
     ]
 }
 
+/// What a client makes of a reply: two reasons share a code, and winners that do not fit
+/// a frame are refused.
+fn as_read(mut reply: Reply) -> Reply {
+    let too_long = match &reply {
+        Reply::Winners(Ok(Winners::All(documents))) => {
+            documents.join(",").len() + "WINNERS|OK|\n".len() > 8192
+        }
+        Reply::Winners(Ok(Winners::Page { documents, next })) => {
+            let next = next.map(|next| next.to_string()).unwrap_or_default();
+            documents.join(",").len() + next.len() + "WINNERS|OK||\n".len() > 8192
+        }
+        _ => false,
+    };
+    if too_long {
+        return Reply::Winners(Err(Reason::UsePages));
+    }
+    let reason = match &mut reply {
+        Reply::Bet(Err(reason)) | Reply::Batch { result: Err(reason), .. } | Reply::Done(Err(reason)) => {
+            reason
+        }
+        Reply::Winners(Err(reason)) | Reply::Resume(Err(reason)) | Reply::Status(Err(reason)) => reason,
+        _ => return reply,
+    };
+    if *reason == Reason::Bet(BetError::Agency) {
+        *reason = Reason::BadAgency;
+    }
+    reply
+}
+
 proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn any_answers_are_read_in_order_and_each_fits_its_frame(replies in vec(framed_reply(), 0..5)) {
-        let answers: Vec<_> = replies.iter().map(|reply| reply_bytes(Dialect::Framed, reply)).collect();
-        let all = answers.concat();
+    fn any_replies_come_back_in_order_and_each_fits_its_frame(replies in vec(framed_reply(), 0..5)) {
+        let encoded: Vec<_> = replies.iter().map(|reply| reply_bytes(Dialect::Framed, reply)).collect();
+        let all = encoded.concat();
         let mut input = &all[..];
-        for answer in answers {
-            let read = framed::decode_answer(&mut input).expect("text in a frame").expect("a whole one");
-            let line = answer[4..].strip_suffix(b"\n").expect("its line ends");
-            let read = read.join("|");
-            prop_assert_eq!(read.as_bytes(), line);
-            prop_assert!(answer.len() <= 4 + 8192);
+        for (reply, bytes) in replies.into_iter().zip(encoded) {
+            prop_assert!(bytes.len() <= 4 + 8192);
+            let decoded = framed::decode_reply(&mut input).expect("a reply").expect("a whole one");
+            prop_assert_eq!(&reply_bytes(Dialect::Framed, &decoded), &bytes);
+            prop_assert_eq!(decoded, as_read(reply));
         }
-        prop_assert_eq!(framed::decode_answer(&mut input), Ok(None));
+        prop_assert_eq!(framed::decode_reply(&mut input), Ok(None));
     }
 
     #[test]
     fn any_bytes_are_an_answer_or_none_but_never_a_panic(input in any_bytes()) {
         for cut in 0..=input.len().min(64) {
             let mut rest = &input[..cut];
-            while let Ok(Some(_)) = framed::decode_answer(&mut rest) {}
+            while let Ok(Some(_)) = framed::decode_reply(&mut rest) {}
             let mut rest = &input[..cut];
-            while let Ok(Some(_)) = counted::decode_answer(&mut rest) {}
+            while let Ok(Some(_)) = counted::decode_reply(&mut rest) {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //! refuse. Nothing here uses the encoders that are under test, except to tell
 //! which words a refusal is answered with; those words have golden bytes.
 
-use sorteo_protocol::wire::{Dialect, Incoming, Reason, Reply, Request, WireLimits, encode_reply};
+use sorteo_protocol::wire::{Dialect, Incoming, NotAReply, Reason, Reply, Request, WireLimits, encode_reply};
 use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
 pub(crate) use crate::input::delivery::{Delivered, deliver};
@@ -124,26 +124,23 @@ pub(crate) fn assert_heard_up_to_every_cut<B: AsRef<[u8]>>(conversation: &[(Requ
     }
 }
 
-/// Asserts that the agency's side makes nothing of the first bytes of an
-/// answer, and the expected of all of them, leaving what stands behind.
+/// Asserts that the client's side makes nothing of the first bytes of a reply, and the
+/// expected of all of them, leaving what stands behind.
 #[track_caller]
-pub(crate) fn assert_answer_read<'a, T, E>(
-    decode_answer: impl Fn(&mut &'a [u8]) -> Result<Option<T>, E>,
-    answer_and_more: &'a [u8],
-    answer_bytes: usize,
-    expected: T,
-) where
-    T: std::fmt::Debug + PartialEq,
-    E: std::fmt::Debug + PartialEq,
-{
-    for cut in 0..answer_bytes {
-        let mut input = &answer_and_more[..cut];
-        assert_eq!(decode_answer(&mut input), Ok(None), "cut at {cut}");
-        assert_eq!(input.len(), cut, "nothing is used of half an answer");
+pub(crate) fn assert_reply_read(
+    decode_reply: impl Fn(&mut &[u8]) -> Result<Option<Reply>, NotAReply>,
+    reply_and_more: &[u8],
+    reply_bytes: usize,
+    expected: &Reply,
+) {
+    for cut in 0..reply_bytes {
+        let mut input = &reply_and_more[..cut];
+        assert_eq!(decode_reply(&mut input), Ok(None), "cut at {cut}");
+        assert_eq!(input.len(), cut, "nothing is used of half a reply");
     }
-    let mut input = answer_and_more;
-    assert_eq!(decode_answer(&mut input), Ok(Some(expected)));
-    assert_eq!(input, &answer_and_more[answer_bytes..], "the next answer stays");
+    let mut input = reply_and_more;
+    assert_eq!(decode_reply(&mut input).as_ref(), Ok(&Some(expected.clone())));
+    assert_eq!(input, &reply_and_more[reply_bytes..], "the next reply stays");
 }
 
 /// Asserts that two byte strings are equal, and shows both as text if not.

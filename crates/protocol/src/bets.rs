@@ -12,38 +12,68 @@ use crate::text::{decimal, is_bidirectional_control, split_exactly};
 pub const NAME_BYTES_MAX: usize = 120;
 /// Longest `document`, in bytes of UTF-8 (wire: "A bet").
 pub const DOCUMENT_BYTES_MAX: usize = 32;
-/// Why a bet is not one. Each variant is a stable reason code of the protocol.
+/// Why a bet is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BetError {
     /// The row is not valid UTF-8.
-    #[error("bad_utf8")]
+    #[error("the row is not valid UTF-8")]
     Utf8,
     /// The row has too few or too many fields.
-    #[error("bad_fields")]
+    #[error("the row has too few or too many fields")]
     Fields,
     /// The agency is not a decimal number from 0 to 4294967295.
-    #[error("bad_agency")]
+    #[error("the agency is not a whole number from 0 to 4294967295")]
     Agency,
     /// The row names another agency than its batch does.
-    #[error("agency_mismatch")]
+    #[error("the row is of another agency than its batch")]
     AgencyMismatch,
     /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
-    #[error("bad_first_name")]
+    #[error("the first name is not 1 to {NAME_BYTES_MAX} bytes without `|` or control characters")]
     FirstName,
     /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
-    #[error("bad_last_name")]
+    #[error("the last name is not 1 to {NAME_BYTES_MAX} bytes without `|` or control characters")]
     LastName,
-    /// Empty, longer than [`DOCUMENT_BYTES_MAX`], with a forbidden character,
-    /// or with a comma: winners are answered as a comma-separated list, in
-    /// which such a document would read as two.
-    #[error("bad_document")]
+    /// Empty, longer than [`DOCUMENT_BYTES_MAX`], with a forbidden character, or with
+    /// a comma: the framed dialect sends winners as a comma-separated list of
+    /// documents, in which such a document would read as two.
+    #[error("the document is not 1 to {DOCUMENT_BYTES_MAX} bytes without `|`, `,` or control characters")]
     Document,
     /// Not `YYYY-MM-DD`, or not a date of the calendar.
-    #[error("bad_birthdate")]
+    #[error("the birthdate is not a date as YYYY-MM-DD")]
     Birthdate,
     /// Not a decimal number from 0 to 4294967295.
-    #[error("bad_number")]
+    #[error("the number is not a whole number from 0 to 4294967295")]
     Number,
+}
+
+impl BetError {
+    /// All there are, in the order of their codes in `docs/protocol.md`.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Utf8,
+        Self::Fields,
+        Self::Agency,
+        Self::AgencyMismatch,
+        Self::FirstName,
+        Self::LastName,
+        Self::Document,
+        Self::Birthdate,
+        Self::Number,
+    ];
+
+    /// Returns the protocol's stable reason code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Utf8 => "bad_utf8",
+            Self::Fields => "bad_fields",
+            Self::Agency => "bad_agency",
+            Self::AgencyMismatch => "agency_mismatch",
+            Self::FirstName => "bad_first_name",
+            Self::LastName => "bad_last_name",
+            Self::Document => "bad_document",
+            Self::Birthdate => "bad_birthdate",
+            Self::Number => "bad_number",
+        }
+    }
 }
 
 /// Valid bets in the order they came, held in one text buffer.

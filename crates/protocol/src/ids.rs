@@ -49,6 +49,18 @@ impl UploadId {
         (fits && name.bytes().all(allowed)).then(|| Self(name.into()))
     }
 
+    /// Names an upload after the SHA-256 of what it holds, in hexadecimal: the same
+    /// content is the same upload.
+    pub fn of_digest(digest: &[u8; 32]) -> Self {
+        use std::fmt::Write as _;
+        let mut name = String::with_capacity(UPLOAD_ID_CHARS_MAX);
+        for byte in digest {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        Self(name.into())
+    }
+
     /// The name as it travels and as it is stored.
     pub fn as_str(&self) -> &str {
         &self.0

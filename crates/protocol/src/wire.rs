@@ -17,7 +17,7 @@ mod request;
 use std::time::Duration;
 
 pub use decoder::{Decoder, Incoming};
-pub use reason::Reason;
+pub use reason::{NotAReason, Reason};
 pub use reply::{Reply, Status, Winners};
 pub use request::Request;
 
@@ -73,11 +73,54 @@ pub fn encode_reply(dialect: Dialect, reply: &Reply, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the request's bytes, as a client of the dialect sends them.
+///
+/// # Panics
+///
+/// Where the dialect has no such request: each variant of [`Request`] names its own.
+pub fn encode_request(dialect: Dialect, request: &Request, out: &mut Vec<u8>) {
+    match dialect {
+        Dialect::Framed => framed::encode_request(request, out),
+        Dialect::Counted => counted::encode_request(request, out),
+    }
+}
+
+/// Reads one reply of the dialect off the input; `Ok(None)` means that not all of it
+/// has arrived.
+///
+/// # Errors
+///
+/// Where what arrived is no reply: see [`NotAReply`].
+pub fn decode_reply(dialect: Dialect, input: &mut &[u8]) -> Result<Option<Reply>, NotAReply> {
+    match dialect {
+        Dialect::Framed => framed::decode_reply(input),
+        Dialect::Counted => counted::decode_reply(input),
+    }
+}
+
 /// The message without its line end, which is not part of it.
 fn without_line_end(message: &[u8]) -> &[u8] {
     match message.strip_suffix(b"\n") {
         Some(message) => message.strip_suffix(b"\r").unwrap_or(message),
         // A lone `\r` ends no line: it is a control character like others.
         None => message,
+    }
+}
+
+/// What arrived at a client is no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAReply {
+    /// The bytes are not in the client's dialect.
+    #[error("the reply is in another dialect")]
+    OtherDialect,
+    /// A message of the dialect that is no reply: its first 100 characters, escaped.
+    #[error("`{0}` is not a reply")]
+    Text(String),
+}
+
+impl NotAReply {
+    /// A message with this text.
+    fn of(text: &str) -> Self {
+        Self::Text(text.chars().take(100).flat_map(char::escape_debug).collect())
     }
 }

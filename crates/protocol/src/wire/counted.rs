@@ -11,7 +11,7 @@ use super::{Incoming, Reason, Reply, Request, Winners, WireLimits, without_line_
 use crate::text::split_exactly;
 use crate::{AgencyId, Batch, Bet, BetError, Bets};
 
-pub use client::{NotAnAnswer, decode_answer, encode_request};
+pub use client::{decode_reply, encode_request};
 
 /// Most digits of a payload's length.
 const LENGTH_DIGITS_MAX: usize = 10;

@@ -15,7 +15,7 @@ use super::{FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Status, WAIT_MAX,
 use crate::text::{decimal, split_exactly};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
-pub use client::{NotAnAnswer, decode_answer, encode_request};
+pub use client::{decode_reply, encode_request};
 
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;

@@ -1,8 +1,10 @@
 //! Why something is refused: the reason codes.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::BetError;
+use crate::text::decimal;
 
 /// Why something was refused: the protocol's table of reason codes.
 ///
@@ -75,28 +77,45 @@ pub enum Reason {
     StorageFull,
     /// The database did not answer; try again later.
     Unavailable,
+    /// A reason that this version does not know, as a newer server may send; or one of
+    /// the counted dialect's words, which stand for several reasons. Only reading a
+    /// reply makes it: no server of this version sends it.
+    Other(Box<str>),
 }
+
+/// Most bytes of a reason that this version does not know.
+const OTHER_BYTES_MAX: usize = 100;
 
 impl Reason {
-    /// The code alone, without what a peer is told besides.
-    pub fn code(&self) -> String {
-        match self {
-            Self::Row { error, .. } => error.to_string(),
-            Self::Gap { .. } => "gap".to_owned(),
-            Self::CountMismatch { .. } => "count_mismatch".to_owned(),
-            Self::UsePages => "use_pages".to_owned(),
-            code => code.to_string(),
-        }
-    }
-}
+    /// Every reason that is a code and nothing else.
+    const PLAIN: [Self; 21] = [
+        Self::Unknown,
+        Self::BadFrame,
+        Self::BadLength,
+        Self::BadHeader,
+        Self::BadAgency,
+        Self::BadCount,
+        Self::BadUpload,
+        Self::BadFirstRow,
+        Self::BadAfter,
+        Self::BadDraw,
+        Self::BadWait,
+        Self::StrayRow,
+        Self::TooMany,
+        Self::EmptyBatch,
+        Self::Conflict,
+        Self::AgencyDone,
+        Self::DrawClosed,
+        Self::NotReady,
+        Self::Busy,
+        Self::StorageFull,
+        Self::Unavailable,
+    ];
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match self {
-            Self::Bet(error) => return error.fmt(f),
-            Self::Row { row, error } => return write!(f, "row {row}: {error}"),
-            Self::Gap { next_row } => return write!(f, "gap|{next_row}"),
-            Self::CountMismatch { stored } => return write!(f, "count_mismatch|{stored}"),
+    /// Returns the code alone, without the details that travel with it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Bet(error) | Self::Row { error, .. } => error.code(),
             Self::Unknown => "unknown",
             Self::BadFrame => "bad_frame",
             Self::BadLength => "bad_length",
@@ -111,16 +130,78 @@ impl fmt::Display for Reason {
             Self::StrayRow => "stray_row",
             Self::TooMany => "too_many",
             Self::EmptyBatch => "empty_batch",
+            Self::Gap { .. } => "gap",
             Self::Conflict => "conflict",
             Self::AgencyDone => "agency_done",
             Self::DrawClosed => "draw_closed",
+            Self::CountMismatch { .. } => "count_mismatch",
             Self::NotReady => "not_ready",
-            Self::UsePages => "too_many|use_pages",
+            Self::UsePages => "use_pages",
             Self::Busy => "busy",
             Self::StorageFull => "storage_full",
             Self::Unavailable => "unavailable",
-        };
-        f.write_str(code)
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// Returns whether the same request may succeed later without anybody's doing.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::StorageFull | Self::Unavailable)
+    }
+}
+
+/// As the reason travels: the code, and its details.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { row, error } => write!(f, "row {row}: {}", error.code()),
+            Self::Gap { next_row } => write!(f, "gap|{next_row}"),
+            Self::CountMismatch { stored } => write!(f, "count_mismatch|{stored}"),
+            Self::UsePages => f.write_str("too_many|use_pages"),
+            Self::Other(text) => f.write_str(text),
+            plain => f.write_str(plain.code()),
+        }
+    }
+}
+
+/// The text is no reason: it is empty, too long, or has characters that no reason has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a reason of the protocol")]
+pub struct NotAReason;
+
+/// Reads what `Display` writes. A well-formed text that this version does not know is
+/// [`Reason::Other`].
+impl FromStr for Reason {
+    type Err = NotAReason;
+
+    fn from_str(text: &str) -> Result<Self, NotAReason> {
+        let bet_error = |code: &str| BetError::ALL.into_iter().find(|error| error.code() == code);
+        let detailed = |code: &str| text.strip_prefix(code).and_then(|rest| rest.strip_prefix('|'));
+        if let Some(plain) = Self::PLAIN.into_iter().find(|reason| reason.code() == text) {
+            return Ok(plain);
+        }
+        if let Some(error) = bet_error(text) {
+            return Ok(Self::Bet(error));
+        }
+        if let Some((row, code)) = text.strip_prefix("row ").and_then(|rest| rest.split_once(": "))
+            && let (Some(row), Some(error)) = (decimal(row), bet_error(code))
+        {
+            return Ok(Self::Row { row, error });
+        }
+        if let Some(next_row) = detailed("gap").and_then(decimal) {
+            return Ok(Self::Gap { next_row });
+        }
+        if let Some(stored) = detailed("count_mismatch").and_then(decimal) {
+            return Ok(Self::CountMismatch { stored });
+        }
+        if text == "too_many|use_pages" {
+            return Ok(Self::UsePages);
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-.:|, ".contains(&b);
+        match (1..=OTHER_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+            true => Ok(Self::Other(text.into())),
+            false => Err(NotAReason),
+        }
     }
 }
 

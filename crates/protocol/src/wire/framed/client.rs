@@ -1,6 +1,11 @@
 //! The client's side of the dialect: requests to bytes, bytes to replies.
 
-use super::*;
+use std::str;
+
+use super::{BadFrame, append_frame, next_frame};
+use crate::text::{decimal, split_exactly};
+use crate::wire::{NotAReply, Reply, Request, Status, Winners};
+use crate::{Batch, Bet, DrawId, UploadPosition};
 
 /// Appends a request as an agency sends it: a batch is a frame for its header
 /// and one for each row.
@@ -45,27 +50,77 @@ fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     }
 }
 
-fn row_line(bet: crate::Bet<'_>) -> String {
-    let crate::Bet { first_name, last_name, document, birthdate, number } = bet;
+fn row_line(bet: Bet<'_>) -> String {
+    let Bet { first_name, last_name, document, birthdate, number } = bet;
     format!("{first_name}|{last_name}|{document}|{birthdate}|{number}")
 }
 
-/// An answer as an agency reads it: the fields of one line.
+/// Reads one reply off the input. `Ok(None)` means that not all of it has arrived.
 ///
-/// `Ok(None)` means that not all of it has arrived; an error, that the peer
-/// does not speak this dialect.
-pub fn decode_answer(input: &mut &[u8]) -> Result<Option<Vec<String>>, NotAnAnswer> {
+/// # Errors
+///
+/// Where the bytes are no frame, or the frame is no reply: see [`NotAReply`].
+pub fn decode_reply(input: &mut &[u8]) -> Result<Option<Reply>, NotAReply> {
     match next_frame(input) {
         None => Ok(None),
-        Some(Err(BadFrame)) => Err(NotAnAnswer),
+        Some(Err(BadFrame)) => Err(NotAReply::OtherDialect),
         Some(Ok(frame)) => {
-            let line = str::from_utf8(frame).map_err(|_| NotAnAnswer)?;
-            Ok(Some(line.split('|').map(str::to_owned).collect()))
+            let line = str::from_utf8(frame).map_err(|_| NotAReply::OtherDialect)?;
+            read_reply(line).map(Some).ok_or_else(|| NotAReply::of(line))
         }
     }
 }
 
-/// What came back is no frame of text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the peer's answer is not in the framed dialect")]
-pub struct NotAnAnswer;
+fn read_reply(line: &str) -> Option<Reply> {
+    let (verb, rest) = line.split_once('|')?;
+    let (outcome, rest) = match rest.split_once('|') {
+        Some((outcome, rest)) => (outcome, Some(rest)),
+        None => (rest, None),
+    };
+    Some(match (verb, outcome, rest) {
+        ("ACK", "OK", None) => Reply::Bet(Ok(())),
+        ("ACK", "ERR", Some(reason)) => Reply::Bet(Err(reason.parse().ok()?)),
+        ("ACK_BATCH", "OK", Some(count)) => Reply::Batch { count: decimal(count)?, result: Ok(()) },
+        ("ACK_BATCH", "ERR", Some(rest)) => {
+            let (count, reason) = rest.split_once('|')?;
+            Reply::Batch { count: decimal(count)?, result: Err(reason.parse().ok()?) }
+        }
+        ("ACK_DONE", "OK", None) => Reply::Done(Ok(())),
+        ("ACK_DONE", "ERR", Some(reason)) => Reply::Done(Err(reason.parse().ok()?)),
+        ("WINNERS", "OK", Some(winners)) => Reply::Winners(Ok(read_winners(winners)?)),
+        ("WINNERS", "ERR", Some(reason)) => Reply::Winners(Err(reason.parse().ok()?)),
+        ("RESUME", "OK", Some(next_row)) => Reply::Resume(Ok(decimal(next_row)?)),
+        ("RESUME", "ERR", Some(reason)) => Reply::Resume(Err(reason.parse().ok()?)),
+        ("STATUS", "OK", Some(status)) => Reply::Status(Ok(read_status(status)?)),
+        ("STATUS", "ERR", Some(reason)) => Reply::Status(Err(reason.parse().ok()?)),
+        _ => return None,
+    })
+}
+
+fn read_winners(text: &str) -> Option<Winners> {
+    let documents = |list: &str| match list {
+        "" => Vec::new(),
+        list => list.split(',').map(str::to_owned).collect(),
+    };
+    let Some((list, next)) = text.split_once('|') else {
+        return Some(Winners::All(documents(text)));
+    };
+    let next = if next.is_empty() { None } else { Some(decimal(next)?) };
+    Some(Winners::Page { documents: documents(list), next })
+}
+
+fn read_status(text: &str) -> Option<Status> {
+    let [draw, state, done, expected, bets] = split_exactly(text)?;
+    let drawn = match state {
+        "open" => false,
+        "drawn" => true,
+        _ => return None,
+    };
+    Some(Status {
+        draw: DrawId(decimal(draw)?),
+        drawn,
+        done: decimal(done)?,
+        expected: decimal(expected)?,
+        bets: decimal(bets)?,
+    })
+}

@@ -1,0 +1,142 @@
+//! An agency in the counted dialect, and a single `BET`, as the original servers' clients
+//! send them: no request names its batch, so after a lost reply nobody can ask whether the
+//! batch was stored. Here a lost reply is an error, and the batch is never sent twice.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, Winners};
+use sorteo_protocol::{AgencyId, Batch};
+
+use crate::backoff::Backoff;
+use crate::file::{Batches, Scan};
+use crate::{AgencyError, ClientOptions, Connection, Event, ExchangeError};
+
+/// How often the winners are asked for: this dialect has no way to wait.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Sends the file in batches of at most `batch_max` bets, says done by asking for the
+/// winners, asks until the draw has taken place, and returns the winning documents in
+/// stored order.
+///
+/// # Errors
+///
+/// Where the file is malformed, the server cannot be reached or refuses, or a reply to a
+/// batch is lost ([`AgencyError::Unknown`]).
+pub fn upload(
+    options: &ClientOptions,
+    agency: AgencyId,
+    path: &Path,
+    batch_max: usize,
+) -> Result<Vec<String>, AgencyError> {
+    let scan = Scan::of(path)?;
+    let mut batches = Batches::open(path, &scan, batch_max)?;
+    let mut connection = connect(options, Dialect::Counted)?;
+    let mut stored = 0;
+    while let Some(batch) = batches.next_batch()? {
+        let bets = batch.len() as u64;
+        store(&mut connection, options, agency, batch)?;
+        stored += bets;
+        options.observer.report(&Event::Stored { bets, stored, total: scan.rows });
+    }
+    winners(&mut connection, options, agency)
+}
+
+/// Sends bets until they are stored or refused for good; `ERROR_BUSY` means that nothing
+/// was stored and a retry helps.
+fn store(
+    connection: &mut Connection,
+    options: &ClientOptions,
+    agency: AgencyId,
+    bets: sorteo_protocol::Bets,
+) -> Result<(), AgencyError> {
+    let request = Request::Payload(vec![Batch { agency, bets, position: None }]);
+    let mut backoff = Backoff::new(options);
+    loop {
+        let reply = ask(connection, options, &request)?;
+        match reply.refusal() {
+            None => return Ok(()),
+            Some(Reason::Busy) if backoff.pause(options, &io::Error::other("ERROR_BUSY")) => {}
+            Some(reason) => return Err(AgencyError::Refused { what: "bets", reason: reason.clone() }),
+        }
+    }
+}
+
+/// Sends one bet as the framed dialect's `BET`.
+///
+/// # Errors
+///
+/// As [`upload`].
+pub fn send_bet(options: &ClientOptions, bet: Batch) -> Result<(), AgencyError> {
+    let mut backoff = Backoff::new(options);
+    let request = Request::Bet(bet);
+    loop {
+        let reply = ask(&mut connect(options, Dialect::Framed)?, options, &request)?;
+        match reply.refusal() {
+            None => return Ok(()),
+            Some(reason)
+                if reason.is_temporary() && backoff.pause(options, &io::Error::other(reason.to_string())) => {
+            }
+            Some(reason) => return Err(AgencyError::Refused { what: "BET", reason: reason.clone() }),
+        }
+    }
+}
+
+/// Asks until the draw has taken place. Other than with bets, asking again is harmless, so
+/// a connection that breaks is replaced.
+fn winners(
+    connection: &mut Connection,
+    options: &ClientOptions,
+    agency: AgencyId,
+) -> Result<Vec<String>, AgencyError> {
+    loop {
+        let reply = match ask(connection, options, &Request::DoneAndWinners { agency }) {
+            Ok(reply) => reply,
+            Err(AgencyError::Unknown { source, .. }) => {
+                options.observer.report(&Event::Retrying { error: &source });
+                *connection = connect(options, Dialect::Counted)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match reply {
+            Reply::Winners(Ok(Winners::All(documents))) => return Ok(documents),
+            other => match other.refusal() {
+                Some(Reason::NotReady | Reason::Busy) => std::thread::sleep(POLL_INTERVAL),
+                Some(reason) => {
+                    return Err(AgencyError::Refused { what: "GET_WINNERS", reason: reason.clone() });
+                }
+                None => return Err(unexpected(options, "ACK".to_owned())),
+            },
+        }
+    }
+}
+
+fn connect(options: &ClientOptions, dialect: Dialect) -> Result<Connection, AgencyError> {
+    let mut backoff = Backoff::new(options);
+    loop {
+        match Connection::open(&options.server, dialect) {
+            Ok(connection) => return Ok(connection),
+            Err(error) if !backoff.pause(options, &error) => {
+                return Err(AgencyError::Unreachable { server: options.server.clone(), source: error });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn ask(
+    connection: &mut Connection,
+    options: &ClientOptions,
+    request: &Request,
+) -> Result<Reply, AgencyError> {
+    connection.exchange(request).map_err(|error| match error {
+        ExchangeError::Lost(source) => AgencyError::Unknown { server: options.server.clone(), source },
+        ExchangeError::Unexpected(answer) => unexpected(options, answer),
+    })
+}
+
+fn unexpected(options: &ClientOptions, answer: String) -> AgencyError {
+    AgencyError::Protocol { server: options.server.clone(), answer }
+}

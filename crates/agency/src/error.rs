@@ -1,0 +1,80 @@
+//! Why a call or an upload did not succeed.
+
+use std::io;
+
+use sorteo_protocol::DrawId;
+use sorteo_protocol::wire::Reason;
+
+use crate::rows::FileError;
+
+/// Why a call or an upload did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgencyError {
+    /// The server could not be reached, or went away, for longer than allowed.
+    #[error("no answer from {server} ({source}): is the server running there?")]
+    Unreachable {
+        /// The address tried.
+        server: String,
+        /// The last failure.
+        source: io::Error,
+    },
+    /// The server refused for a reason that a retry does not change.
+    #[error("the server refused {what}: {reason}{}", hint(reason))]
+    Refused {
+        /// What was asked: the request's verb.
+        what: &'static str,
+        /// Why.
+        reason: Reason,
+    },
+    /// The draw that the upload belongs to is over, and the next one takes bets.
+    #[error(
+        "draw {draw}, which these bets are for, is over and draw {newest} is open: nothing more was sent. \
+         What was stored is in draw {draw}; send the file again only if it is meant for draw {newest}"
+    )]
+    OtherDraw {
+        /// The draw in which the upload began.
+        draw: DrawId,
+        /// The newest draw.
+        newest: DrawId,
+    },
+    /// What came back is no reply to the request.
+    #[error("{server} does not answer as a sorteo server does: `{answer}`")]
+    Protocol {
+        /// The address.
+        server: String,
+        /// What it sent, escaped.
+        answer: String,
+    },
+    /// The bets' file is missing, unreadable, empty or malformed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Whether the last batch was stored is not known, and the dialect has no way to
+    /// find out.
+    #[error(
+        "{server} went away ({source}) and whether the last bets were stored is not known: \
+         ask for the agency's count (`sorteo status`, view `agencies`) before sending again"
+    )]
+    Unknown {
+        /// The address.
+        server: String,
+        /// What happened to the connection.
+        source: io::Error,
+    },
+}
+
+/// Returns what a person should know about a refusal besides its code.
+fn hint(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::AgencyDone => " (this agency said in this draw that it is done)",
+        Reason::DrawClosed => " (the draw is closed)",
+        Reason::Conflict => " (other bets are stored under this upload)",
+        Reason::CountMismatch { .. } => {
+            " (the server holds another number of bets of this agency in this draw)"
+        }
+        Reason::NotReady => " (the draw has not taken place yet)",
+        Reason::BadDraw => " (there is no such draw)",
+        Reason::StorageFull => " (the server's disk is full, and was at every retry)",
+        Reason::Busy | Reason::Unavailable => " (and did so at every retry)",
+        _ => "",
+    }
+}

@@ -1,0 +1,76 @@
+//! What a client is given: where the server is, how long to try, whom to report to.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the server is, and how long to go on trying.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// `HOST:PORT`; looked up anew with every connection.
+    pub server: String,
+    /// How long to go on trying without any success.
+    pub give_up_after: Duration,
+    /// Is given what happens.
+    pub observer: Observer,
+}
+
+impl ClientOptions {
+    /// Options with an observer that ignores everything.
+    pub fn new(server: impl Into<String>, give_up_after: Duration) -> Self {
+        Self { server: server.into(), give_up_after, observer: Observer::default() }
+    }
+}
+
+/// What happens while a client works.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An upload starts or resumes: `stored` of its `total` bets are stored already.
+    Resumed {
+        /// Bets of the upload that are stored.
+        stored: u64,
+        /// Bets of the whole upload.
+        total: u64,
+    },
+    /// The server acknowledged a batch.
+    Stored {
+        /// Bets in the batch.
+        bets: u64,
+        /// Bets of the upload that are stored, these included.
+        stored: u64,
+        /// Bets of the whole upload.
+        total: u64,
+    },
+    /// A try failed, and another follows after a pause.
+    Retrying {
+        /// Why it failed.
+        error: &'a io::Error,
+    },
+}
+
+/// Is given every [`Event`], on the thread that works.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<Report>>);
+
+type Report = dyn Fn(&Event<'_>) + Send + Sync;
+
+impl Observer {
+    /// An observer that calls this function.
+    pub fn new(function: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(function)))
+    }
+
+    pub(crate) fn report(&self, event: &Event<'_>) {
+        if let Some(function) = &self.0 {
+            function(event);
+        }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Observer(function)" } else { "Observer(none)" })
+    }
+}
