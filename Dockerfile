@@ -1,15 +1,14 @@
 # Two stages: the first has the compiler, the second only the program. Nothing
-# here needs BuildKit, so that an old engine with the classic builder gives the
-# same image.
+# here needs BuildKit, so old engines with the classic builder make the same image.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 
-# The dependencies get a layer of their own, which stays valid until the
-# manifest or the lock file changes: they are compiled for an empty crate with
-# our manifest. That crate's own output is then cleaned away. Otherwise cargo,
-# which compares modification times, could take the empty crate's program for a
-# fresh build of the real one, because COPY keeps the older times of the sources.
+# The dependencies are built in a layer of their own, which is reused until the
+# manifest or the lock file changes: an empty crate with our manifest is compiled.
+# The output of that crate is then removed. Otherwise cargo, which compares
+# modification times, could mistake the empty crate's program for a fresh build of
+# the real one, because COPY keeps the older times of the sources.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
 COPY tests/faulty_disk/Cargo.toml tests/faulty_disk/
@@ -22,7 +21,7 @@ RUN mkdir src bench tests/faults tests/faulty_disk/src \
     && cargo clean --release --package sorteo \
     && rm -r src bench tests
 
-# What else the build reads: .dockerignore lists it.
+# The rest of the build context, which .dockerignore lists.
 COPY . .
 RUN cargo build --release --locked
 
@@ -30,9 +29,9 @@ RUN cargo build --release --locked
 # The same Debian as above, since the program is linked against its C library.
 FROM debian:bookworm-slim
 
-# A fixed uid, so that the owner of a volume's files is known beforehand and
-# stays the same from one image to the next. /data is made here, because a new
-# named volume takes its owner from the directory it is mounted on.
+# A fixed uid, so that the owner of a volume's files is known in advance and stays
+# the same in every image. /data is created here, because a new named volume takes
+# its owner from the directory that it is mounted on.
 RUN groupadd --gid 10001 sorteo \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data \
         --shell /usr/sbin/nologin sorteo \
@@ -40,35 +39,37 @@ RUN groupadd --gid 10001 sorteo \
 
 COPY --from=build /build/target/release/sorteo /usr/local/bin/sorteo
 
-# All addresses: inside a container, loopback can't be reached from outside.
-# To serve another port, publish this one elsewhere: the health check asks here.
+# All addresses: inside a container, loopback cannot be reached from outside. To
+# use another port, publish this one under it: the health check uses this port.
 ENV SORTEO_LISTEN=0.0.0.0:12345 \
     SORTEO_DATABASE=/data/sorteo.db
 EXPOSE 12345
 
-# After the directory got its owner: what a later layer changes below a declared
-# volume is lost. Everything the server must not lose is in it.
+# Everything that the server must not lose is in this volume. It is declared after
+# the directory has its owner, because changes that later layers make in a declared
+# volume are lost.
 VOLUME /data
 WORKDIR /data
 
-# By number, so that a platform that demands a user other than root can check it
+# By number, so that a platform that requires a user other than root can verify it
 # without reading /etc/passwd.
 USER 10001:10001
 
-# The server drains on SIGTERM. Give it more than its drain limit of 8 seconds
-# (`docker stop --time 15`), since the engine's default of 10 leaves it little.
+# On SIGTERM the server finishes requests in progress for up to 8 seconds
+# (drain_timeout). Allow more time than that (`docker stop --time 15`): the engine's
+# default of 10 seconds leaves little margin.
 STOPSIGNAL SIGTERM
 
-# The program asks itself: it speaks the protocol, so an answer means that a
-# client would get one too, and the image needs neither curl nor a shell.
+# The health check uses the program's own client, so it tests the protocol that
+# agencies use, and the image needs neither curl nor a shell.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["/usr/local/bin/sorteo", "status", "--server", "127.0.0.1:12345"]
 
-# The exec form makes the program process 1, so that it gets the signals itself.
+# The exec form makes the program process 1, so that it receives the signals.
 ENTRYPOINT ["/usr/local/bin/sorteo"]
 CMD ["serve"]
 
-# Last, because the revision is another one at each build.
+# Last, because the revision changes with each build.
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sorteo" \
       org.opencontainers.image.description="The central server of a lottery, and its agencies' client" \
