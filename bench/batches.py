@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Brings generated bets into the forms that the peers' load generators take.
+"""Converts generated bets into the input of the other systems' load generators.
 
-Arguments: a folder with rows.csv, the bets, and how many bets are a batch. Writes
-there batch-NNN.sql, an INSERT of a batch each, for pgbench, and row.txt, one bet
-of average length, for redis-benchmark, which repeats one request.
+Arguments: a folder with rows.csv, the bets, and the number of bets per batch.
+Writes to the same folder batch-NNN.sql, each with an INSERT of one batch, for
+pgbench, and row.txt, one bet of average length, for redis-benchmark, which
+repeats a single request.
 """
 
 import csv
 import pathlib
 import sys
 
-# pgbench takes at most 128 scripts.
+# pgbench accepts at most 128 scripts.
 SCRIPTS_MAX = 100
 AGENCIES = 5
 
@@ -24,7 +25,7 @@ def insert(agency, bets):
         f"(1,{agency},{','.join(map(literal, texts))},{int(number)})" for *texts, number in bets
     )
     columns = "draw_id, agency, first_name, last_name, document, birthdate, number"
-    # A colon would be a variable of pgbench's.
+    # pgbench would read a colon as the start of a variable.
     assert ":" not in rows
     return f"INSERT INTO bets ({columns}) VALUES\n{rows};\n"
 

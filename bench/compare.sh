@@ -1,46 +1,46 @@
 #!/usr/bin/env bash
 #
-# Measures the server beside its peers: the same bets, in batches of 99, on the
-# same file system, in one run, because absolute figures move with the machine.
+# Compares the server with other databases: the same bets, in batches of 99, on the
+# same file system, in one run, because absolute results vary with the machine.
 #
 #   sorteo       the server, and `sorteo bench` as its clients
 #   ceiling      SQLite alone in one process, see bench/sqlite_ceiling.rs
 #   redis        RPUSH of each bet, 99 in a pipeline, `appendfsync always`
 #   postgresql   an INSERT of 99 rows by pgbench, `synchronous_commit=on`
 #
-# All are durable when they answer, and none is asked for more than to keep the
-# bets: Redis gets a line of text that it does not look at, PostgreSQL a table
-# without an index. It is not the most that each can do: one RPUSH of all 99 takes
-# Redis, with many clients, less than half the time of 99. Each runs on loopback
-# with the clients on the same machine, on an empty database for every
-# measurement, and only while it is measured. The systems are interleaved in
-# rounds; what is printed are medians, and of ratios those within a round:
+# All of them sync a batch to disk before they reply, and do nothing but store it:
+# Redis gets lines of text that it does not interpret, PostgreSQL a table without an
+# index. This is not the maximum that each can reach: with many clients, one RPUSH of
+# all 99 bets takes Redis less than half the time of 99 RPUSH. Each system runs on
+# loopback with the clients on the same machine, with an empty database for each
+# measurement, and only while it is measured. The systems are interleaved in rounds.
+# The output has medians; ratios are the medians of the ratios within each round:
 #
 #   1. at 1, 5, 16 and 64 clients;
 #   2. with 5 ms added to every fsync and fdatasync, as on a slower disk, at 1
-#      and 64 clients. strace starts the server and delays just those two calls,
-#      each by what a stop costs more than the 5 ms. It does not attach to it,
-#      since only from the start can it use the seccomp filter without which it
-#      would stop, and so slow, every other call too;
+#      and 64 clients. strace starts the server and delays only those two calls, by
+#      5 ms and the cost of a stop. It has to start the server, because strace cannot
+#      use its seccomp filter on a process that it attaches to, and without the filter
+#      it would stop, and slow down, all other system calls too;
 #   3. with a new connection for every batch, at 16 clients.
 #
-# Nothing is asserted: what is right is tested elsewhere, and what is fast enough
-# is for the reader to judge.
+# Nothing is asserted: other tests check correctness, and the reader decides what is
+# fast enough.
 #
-# Prints tables in Markdown; they are left in bench/out/ with the plot's data and
-# all measurements (tables.md, summary.json, measurements.csv), and the plot in
-# docs/compare.svg, or with --quick in bench/out/ too.
+# Prints tables in Markdown. Writes them to bench/out/, with the plot's data and all
+# measurements (tables.md, summary.json, measurements.csv), and the plot to
+# docs/compare.svg, or with --quick to bench/out/ too.
 #
 # Usage: bench/compare.sh [--quick]
-#   --quick   one round of one second: whether it works, not how fast it is
+#   --quick   one round of one second, to test the script
 #
-# Variables: ROUNDS (3); SECONDS_EACH (3), whole seconds a measurement; SCRATCH
-# (/var/tmp), a folder on the disk to measure, not in memory; SORTEO and CEILING,
-# programs to measure instead of building them here.
+# Variables, with their defaults: ROUNDS (3); SECONDS_EACH (3), whole seconds per
+# measurement; SCRATCH (/var/tmp), a folder on the disk to measure, not in memory;
+# SORTEO and CEILING, programs to measure instead of building them.
 #
-# What is missing of PostgreSQL, Redis, strace, gnuplot and Python is installed
-# from Debian, which takes root; no service is left running. As root, the servers
-# run as root but for PostgreSQL, which refuses to and runs as its own user.
+# PostgreSQL, Redis, strace, gnuplot and Python are installed from Debian if they are
+# missing, which requires root; no service is left running. If the script runs as
+# root, so do the servers, except PostgreSQL, which refuses to and runs as its own user.
 
 set -euo pipefail
 
@@ -52,13 +52,13 @@ readonly clients_slow=(1 64)
 readonly clients_fresh=16
 readonly servers=(sorteo redis postgresql)
 readonly batch=99
-# Enough that no two batches of a transaction are alike; their size is the real ones'.
+# Enough that no two batches of a transaction are equal; they are as large as real bets.
 readonly bets=10000
 readonly fsync_delay_us=5000
-# Far above what is needed: it only ends a run that hangs.
+# Far more than is needed: it only ends a run that hangs.
 readonly wait_max=60
 
-# Decimal points, and names with accents.
+# For decimal points, and for names with accents.
 export LC_ALL=C.UTF-8
 
 plot=$root/docs/compare.svg
@@ -72,7 +72,7 @@ die() {
     exit 1
 }
 
-# usage: the head of this file up to its variables.
+# usage: prints the header of this file up to its variables.
 usage() { sed -n '3,/^# Variables/{/^# Variables/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
 while (($# > 0)); do
@@ -86,12 +86,12 @@ while (($# > 0)); do
         usage
         exit
         ;;
-    *) die "what is $1? See --help" ;;
+    *) die "unknown argument $1; see --help" ;;
     esac
     shift
 done
-[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "ROUNDS is not a whole number above 0: $rounds"
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || die "SECONDS_EACH is not a whole number above 0: $seconds"
+[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "ROUNDS must be a whole number above 0, not $rounds"
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || die "SECONDS_EACH must be a whole number above 0, not $seconds"
 
 # --- Cleaning up ---------------------------------------------------------------
 
@@ -103,7 +103,7 @@ policy=
 cleanup() {
     local status=$?
     trap - EXIT INT TERM
-    # The whole group: a load is a pipeline.
+    # The whole process group: the load is a pipeline.
     [[ -z $load ]] || kill -KILL -- "-$load" 2>/dev/null || true
     stop KILL
     [[ -z $policy ]] || rm -f "$policy"
@@ -111,7 +111,7 @@ cleanup() {
         say "compare: the end of the last log:"
         tail -n 20 "$work/log" >&2
     fi
-    # PostgreSQL's processes end by themselves once the first has gone, but after it.
+    # PostgreSQL's other processes exit by themselves, but only after the first one has.
     [[ -z $work ]] || rm -rf "$work" 2>/dev/null || { sleep 1 && rm -rf "$work"; }
     exit "$status"
 }
@@ -119,7 +119,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# stop SIGNAL: ends the running server, if one is, and waits for it.
+# stop SIGNAL: ends the server, if one is running, and waits for it.
 stop() {
     [[ -n $server ]] || return 0
     kill "-$1" "$server" 2>/dev/null || true
@@ -127,9 +127,9 @@ stop() {
     server=
 }
 
-# --- What is needed --------------------------------------------------------------
+# --- Requirements --------------------------------------------------------------
 
-# The newest PostgreSQL that is installed; Debian keeps its programs off the path.
+# The newest installed PostgreSQL; Debian does not put its programs in PATH.
 find_postgresql() {
     local bin
     for bin in /usr/lib/postgresql/*/bin; do
@@ -145,9 +145,9 @@ install_missing() {
     command -v strace >/dev/null || packages+=(strace)
     command -v python3 >/dev/null || packages+=(python3)
     ((${#packages[@]} > 0)) || return 0
-    ((EUID == 0)) || die "not installed, and only root can: ${packages[*]}"
+    ((EUID == 0)) || die "not installed, and installing requires root: ${packages[*]}"
     say "compare: installing ${packages[*]}"
-    # Debian starts a service as soon as it is installed, unless this says no.
+    # Debian starts a service as soon as it is installed, unless this script forbids it.
     if [[ ! -e /usr/sbin/policy-rc.d ]]; then
         policy=/usr/sbin/policy-rc.d
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -155,10 +155,10 @@ install_missing() {
     fi
     apt-get update --quiet=2 >&2
     DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends \
-        "${packages[@]}" >"$work/log" 2>&1 || die "apt-get could not install them"
+        "${packages[@]}" >"$work/log" 2>&1 || die "apt-get could not install them: ${packages[*]}"
     [[ -z $policy ]] || rm -f "$policy"
     policy=
-    # Nor after the next boot.
+    # And it must not start at the next boot either.
     for package in "${packages[@]}"; do
         case $package in
         postgresql | redis-server) systemctl disable --now "$package" >/dev/null 2>&1 || true ;;
@@ -169,10 +169,10 @@ install_missing() {
 make_work() {
     local folder=${SCRATCH:-/var/tmp} kind
     kind=$(stat --file-system --format %T "$folder")
-    # There a sync costs nothing, and there would be nothing to compare.
+    # In memory a sync costs nothing, so the comparison would be meaningless.
     [[ $kind != tmpfs && $kind != ramfs ]] || die "$folder is in memory: set SCRATCH to a folder on a disk"
     work=$(mktemp --directory "$folder/sorteo-compare.XXXXXX")
-    # PostgreSQL's user passes through it.
+    # PostgreSQL's user must be able to enter it.
     chmod 755 "$work"
 }
 
@@ -184,7 +184,7 @@ build() {
         sorteo=${CARGO_TARGET_DIR:-$root/target}/release/sorteo
     fi
     if [[ -z $ceiling ]]; then
-        # A bench target's file has a hash in its name, which cargo tells.
+        # The file name of a bench target contains a hash; cargo reports the whole name.
         ceiling=$(cd "$root" && cargo build --release --locked --bench sqlite_ceiling \
             --message-format json-render-diagnostics | python3 -c '
 import json, sys
@@ -193,13 +193,13 @@ for line in sys.stdin:
     if message.get("target", {}).get("name") == "sqlite_ceiling" and message.get("executable"):
         print(message["executable"])')
     fi
-    [[ -x $sorteo ]] || die "there is no program $sorteo"
-    [[ -x $ceiling ]] || die "there is no program $ceiling"
+    [[ -x $sorteo ]] || die "$sorteo is not an executable file"
+    [[ -x $ceiling ]] || die "$ceiling is not an executable file"
 }
 
-# The bets: rows.csv for the ceiling, a statement a batch for pgbench, and for
-# redis-benchmark, which repeats one request, a bet of average length. `sorteo
-# bench` makes its own with the same generator.
+# Generates the bets: rows.csv for the ceiling, one statement per batch for pgbench, and
+# a bet of average length for redis-benchmark, which repeats a single request. `sorteo
+# bench` generates its own bets with the same generator.
 make_bets() {
     "$sorteo" generate --dir "$work/bets" --agencies 1 --bets "$bets" >/dev/null
     mv "$work/bets/agency-1.csv" "$work/bets/rows.csv"
@@ -214,19 +214,19 @@ make_bets() {
 
 # --- Starting and loading each system -------------------------------------------------
 #
-# start_X readies an empty database and leaves the server's process in $server;
-# `tracer` goes before its command. load_X CLIENTS KEPT prints bets per second and,
-# where the client tells, the answers' p50 and p99 in microseconds. KEPT is `kept`
-# for connections that last, `fresh` for a new one for every batch. What both have to
-# say goes to the end of one log, which is shown when something fails.
+# start_X prepares an empty database and sets $server to the server's process ID;
+# `tracer` is put before its command. load_X CLIENTS KEPT prints bets per second and, if
+# the client reports them, p50 and p99 of the reply times in microseconds. KEPT is
+# `kept` for persistent connections, `fresh` for a new one for every batch. Both append
+# their output to one log, whose end is shown when something fails.
 
 tracer=()
 
-# until_ready COMMAND…: polls until it succeeds, or the server is gone.
+# until_ready COMMAND…: polls until the command succeeds or the server has exited.
 until_ready() {
     local deadline=$((SECONDS + wait_max))
     until "$@" >/dev/null 2>&1; do
-        kill -0 "$server" 2>/dev/null || die "the server ended: $*"
+        kill -0 "$server" 2>/dev/null || die "the server exited before it was ready: $*"
         ((SECONDS < deadline)) || die "not ready within $wait_max s: $*"
         sleep 0.02
     done
@@ -237,7 +237,7 @@ free_port() {
 }
 
 start_sorteo() {
-    # More agencies than will ever be done, so that betting never closes.
+    # More agencies than are ever done, so that betting never closes.
     "${tracer[@]}" "$sorteo" serve --listen 127.0.0.1:0 --ready-file "$work/db/ready" \
         --database "$work/db/sorteo.db" --agencies 100000 --log-level warning >>"$work/log" 2>&1 &
     server=$!
@@ -260,15 +260,15 @@ stop_sorteo() { stop TERM; }
 
 start_redis() {
     port=$(free_port)
-    # Rewriting the log in the background would only take it time.
+    # No background rewrite of the append-only file: it would only cost time.
     "${tracer[@]}" redis-server --bind 127.0.0.1 --port "$port" --dir "$work/db" --save '' \
         --appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0 >>"$work/log" 2>&1 &
     server=$!
     until_ready redis-cli -p "$port" ping
 }
 
-# redis_benchmark CLIENTS KEPT REQUESTS: its line of numbers, from the end, since the
-# first field is the command itself.
+# redis_benchmark CLIENTS KEPT REQUESTS: prints rate, p50 and p99. Fields are counted from
+# the end, because the first field is the command itself.
 redis_benchmark() {
     local keep=1
     [[ $2 == kept ]] || keep=0
@@ -279,8 +279,8 @@ redis_benchmark() {
 
 load_redis() {
     local rate
-    # It is told how many requests to make, not how long: a short run says how fast
-    # it is about to be.
+    # redis-benchmark takes a number of requests, not a duration: a short run first
+    # estimates the rate.
     rate=$(redis_benchmark "$1" "$2" $((batch * (200 + 20 * $1))))
     rate=${rate%% *}
     redis_benchmark "$1" "$2" "$(awk -v r="$rate" -v s="$seconds" -v b="$batch" 'BEGIN { print b * int(1 + r * s / b) }')"
@@ -288,8 +288,8 @@ load_redis() {
 
 stop_redis() { stop KILL; }
 
-# The user that PostgreSQL runs as. `setpriv` becomes the server, unlike `runuser`,
-# so that its process is the one we signal.
+# The prefix that runs PostgreSQL as its user. Unlike `runuser`, `setpriv` executes the
+# server in its own process, so the process that we signal is the server.
 as_postgres=()
 
 make_cluster() {
@@ -299,14 +299,15 @@ make_cluster() {
         as_postgres=(setpriv --reuid postgres --regid postgres --init-groups)
         chown postgres: "$work/cluster"
     fi
-    # It goes where it may: the folder that we are in can be closed to its user.
+    # From /, because PostgreSQL's user may not be able to enter the current folder.
     (cd / && "${as_postgres[@]}" "$postgresql/initdb" --pgdata "$work/cluster" --username bench \
         --auth trust --encoding UTF8 --no-sync >"$work/log" 2>&1) || die "initdb failed"
 }
 
 start_postgresql() {
     port=$(free_port)
-    # Debian's defaults otherwise; these two are defaults too, and what this is about.
+    # Debian's defaults otherwise. The last two are defaults too, but the comparison
+    # depends on them.
     (
         cd /
         exec "${tracer[@]}" "${as_postgres[@]}" "$postgresql/postgres" -D "$work/cluster" -p "$port" \
@@ -314,10 +315,10 @@ start_postgresql() {
             -c fsync=on -c synchronous_commit=on
     ) >>"$work/log" 2>&1 &
     server=$!
-    # pg_isready would be content while the server still refuses; a query is not.
+    # A query, because pg_isready succeeds while the server still refuses connections.
     export PGHOST=127.0.0.1 PGPORT=$port PGUSER=bench PGDATABASE=postgres PGOPTIONS='-c client_min_messages=warning'
     until_ready "$postgresql/psql" --no-psqlrc --command 'SELECT'
-    # The checkpoint, so that none of what was before is written while we measure.
+    # The checkpoint, so that no earlier data is written during the measurement.
     "$postgresql/psql" --no-psqlrc --quiet --set ON_ERROR_STOP=1 >>"$work/log" 2>&1 <<'SQL'
 DROP TABLE IF EXISTS bets;
 CREATE TABLE bets (
@@ -337,16 +338,16 @@ SQL
 load_postgresql() {
     local fresh=()
     [[ $2 == kept ]] || fresh=(--connect)
-    # Its time begins before it has connected, which its rate leaves out: hence a
-    # second more. Without one transaction it has no rate to tell.
+    # Its time includes connecting, its rate does not: hence one more second. If no
+    # transaction completes, it prints no rate.
     "$postgresql/pgbench" --no-vacuum --client "$1" --jobs 2 --time $((seconds + 1)) "${fresh[@]}" \
         "${pgbench_scripts[@]}" | awk -v batch="$batch" '$1 == "tps" && !told++ { print $3 * batch }'
 }
 
-# Fast: it ends its connections, and does not wait for them.
+# A fast shutdown: the server closes its connections and does not wait for clients.
 stop_postgresql() { stop INT; }
 
-# The ceiling is no server: it has nothing to start, and no clients.
+# The ceiling is not a server: it has nothing to start, and no clients.
 start_ceiling() { :; }
 load_ceiling() {
     "${tracer[@]}" "$ceiling" "$work/bets/rows.csv" "$work/db/ceiling.db" "$seconds" |
@@ -356,31 +357,32 @@ stop_ceiling() { :; }
 
 # --- Measuring --------------------------------------------------------------------------
 
-# measure VARIANT ROUND SYSTEM CLIENTS: one measurement, a line of the table.
+# measure VARIANT ROUND SYSTEM CLIENTS: one measurement, one line of measurements.csv.
 # VARIANT is `kept`, `fresh`, or `slow` for kept connections and slow syncs.
 measure() {
     local variant=$1 round=$2 system=$3 clients=$4 kept=kept rate p50 p99
     tracer=()
     case $variant in
     fresh) kept=fresh ;;
-    # -D: strace is the grandchild, so that the process started is the server itself.
+    # -D: strace runs as a grandchild, so that the process we start is the server itself.
     slow) tracer=(strace -D -f --seccomp-bpf -qq -e "trace=fsync,fdatasync" -e signal=none
         -e "inject=fsync,fdatasync:delay_enter=$fsync_delay_us" -o /dev/null) ;;
     esac
     rm -rf "$work/db"
     mkdir "$work/db"
     : >"$work/log"
-    # What the one before left to be written is not for this one to wait for.
+    # So that this measurement does not wait for what the previous one left unwritten.
     sync --file-system "$work"
     "start_$system"
-    # A job, and waited for: a signal ends the wait at once, and then the job's group.
+    # As a background job: a signal interrupts `wait` immediately, and cleanup() then
+    # kills the job's process group.
     set -m
     "load_$system" "$clients" "$kept" >"$work/answer" 2>>"$work/log" &
     load=$!
     set +m
     wait "$load" || die "the load on $system failed"
     load=
-    read -r rate p50 p99 <"$work/answer" || die "the load on $system says nothing"
+    read -r rate p50 p99 <"$work/answer" || die "the load on $system printed no result"
     "stop_$system"
     [[ $round == warm-up ]] || printf '%s\n' "$variant,$round,$system,$clients,$rate,${p50:-},${p99:-}" >>"$out/measurements.csv"
     say "$(printf '%-8s %-6s %-11s %3d clients %10.0f bets/s' "$round" "$variant" "$system" "$clients" "$rate")"
@@ -410,7 +412,7 @@ measure_all() {
     done
 }
 
-# machine: what the figures hold for, a line each.
+# machine: prints the machine and versions that the results are valid for.
 machine() {
     printf '%s\n' "$(nproc) × $(sed -n 's/^model name\s*: //p;T;q' /proc/cpuinfo), Linux $(uname --kernel-release)," \
         "$(findmnt --noheadings --output FSTYPE --target "$work"); $("$sorteo" --version);" \
@@ -428,7 +430,7 @@ main() {
     machine >"$out/machine.txt"
     python3 "$root/bench/tables.py" "$out" | tee "$out/tables.md"
     gnuplot -c "$root/bench/plot.gnuplot" "$out/plot.dat" "$plot"
-    say "compare: the plot is ${plot#"$root/"}"
+    say "compare: the plot is in ${plot#"$root/"}"
 }
 
 main

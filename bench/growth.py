@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What it costs as the table grows: fifty million bets into one server.
+"""Measures how the server's performance changes as the table grows, up to fifty million bets.
 
     bench/growth.py [--bets 50000000] [--binary target/release/sorteo] [--scratch FOLDER]
 
 Fills one database in windows of a million bets over 16 connections, while a
-reader asks for the status and for the next row of an upload all the time. At
-each milestone (a fiftieth, a fifth and all of the bets) the server is stopped;
-its start on that database is timed, and on a copy the draw is made and an
-agency's winners are read. Prints a Markdown table; with gnuplot installed, the
-rate of every window is drawn to docs/growth.svg.
+reader continuously requests the status and the next row of an upload. At each
+milestone (a fiftieth, a fifth and all of the bets) the server is stopped. On a
+copy of the database the draw is carried out and an agency's winners are read;
+then the server's start on the original is timed. Prints a Markdown table; if
+gnuplot is installed, plots the rate of every window to docs/growth.svg.
 
-Figures of one run are compared with each other, never with those of another.
+Only compare results of the same run with each other.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Server:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait() != 0:
-            sys.exit("the server did not end well")
+            sys.exit("the server did not exit with code 0")
 
 
 class Peer:
@@ -76,7 +76,7 @@ class Peer:
 
 
 class Reader(threading.Thread):
-    """Reads all the time, and remembers the largest write-ahead log it saw."""
+    """Reads continuously, and records the largest size of the WAL."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
@@ -91,7 +91,7 @@ class Reader(threading.Thread):
 
 
 def fill(binary, server, bets):
-    """One window; answers bets per second."""
+    """Stores one window of bets; returns the report of `sorteo bench`."""
     output = subprocess.run(
         [binary, "bench", "--server", "%s:%d" % server.address, "--connections", str(CONNECTIONS),
          "--agencies", str(AGENCIES), "--bets", str(bets), "--json"],
@@ -100,9 +100,11 @@ def fill(binary, server, bets):
 
 
 def draw(binary, database):
-    """Makes the draw on this database; answers its seconds, winners and p99 of asking for them.
+    """Carries out the draw on this database.
 
-    A number that was bet on wins, so that there are pages of winners to read.
+    Returns its duration in seconds, the number of winners on a page, and p99 of the
+    time to request a page. The winning number is one that was bet on, so that there
+    are pages of winners to read.
     """
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         (number,) = connection.execute("SELECT number FROM bets WHERE agency = 1 LIMIT 1").fetchone()
@@ -124,7 +126,7 @@ def draw(binary, database):
 
 
 def copy_of(database):
-    """A stopped server leaves one whole file."""
+    """Copies the database; after the server stopped, it is a single complete file."""
     copy = database.with_name("copy.db")
     shutil.copyfile(database, copy)
     return copy
@@ -167,8 +169,8 @@ def run(binary, database, bets):
         rows.append((stored, statistics.median(last), rss - first_rss, reader.wal_bytes / 2**20, size / stored,
                      seconds, seconds / stored * 1e9, winners, p99 * 1000, server.start_seconds))
     server.stop()
-    print("\n| bets | bets/s, last windows | memory grown, MiB | WAL at most, MiB | bytes a bet | draw, s | ns a bet "
-          "| winners in a page | `GET_WINNERS` p99, ms | start, s |")
+    print("\n| bets | bets/s, last windows | memory growth, MiB | largest WAL, MiB | bytes per bet | draw, s | ns per bet "
+          "| winners per page | `GET_WINNERS` p99, ms | start, s |")
     print("|" + "---:|" * 10)
     for row in rows:
         print("| {:,} | {:,.0f} | {:.0f} | {:.0f} | {:.1f} | {:.2f} | {:.0f} | {} | {:.2f} | {:.2f} |".format(*row))

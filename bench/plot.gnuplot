@@ -1,14 +1,14 @@
-# Draws bets per second over the number of clients.
-# Arguments: the data that tables.py wrote, and the SVG file to make.
+# Plots bets per second over the number of clients.
+# Arguments: the data that tables.py wrote, and the SVG file to create.
 
 set terminal svg size 760,430 font "sans-serif,14" background rgb "white" name "compare"
 set output ARG2
 
-set title "Bets per second, each on disk when answered" font "sans-serif,16"
-set xlabel "clients at the same time, batches of 99 bets"
+set title "Bets per second, each synced to disk before its reply" font "sans-serif,16"
+set xlabel "concurrent clients, batches of 99 bets"
 set ylabel "thousand bets per second"
 
-# Doubling the clients is the same step everywhere; the ticks are what was measured.
+# Logarithmic: each doubling of the clients is one step. Ticks are at the measured numbers.
 set logscale x 2
 set xrange [0.9:72]
 set yrange [0:*]
@@ -16,7 +16,7 @@ set ytics 200
 set border 3 linecolor rgb "#555555"
 set tics nomirror out
 set grid ytics linewidth 1 linecolor rgb "#dddddd"
-# The names stand at the ends of the lines, where a legend would send the eye away.
+# Labels at the ends of the lines instead of a legend.
 unset key
 set rmargin 15
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Turns the measurements of one run into medians and ratios.
+"""Computes medians and ratios from the measurements of one run.
 
-A ratio is the median of the ratios of each round: a machine that is slow for half a
-minute is slow for both that are compared.
+A ratio is the median of the ratios within each round: if the machine is slow for half
+a minute, it is slow for both systems that are compared.
 
 Argument: the folder with measurements.csv and machine.txt. Prints the tables in
-Markdown; writes summary.json and plot.dat, what the plot is drawn from, beside.
+Markdown; writes summary.json and plot.dat, the data of the plot, to the same folder.
 """
 
 import collections
@@ -20,7 +20,7 @@ SERVERS = ["sorteo", "redis", "postgresql"]
 
 
 def read(path):
-    """What was measured, in the order of the rounds: (variant, system, clients) -> rows."""
+    """Reads the measurements: (variant, system, clients) -> rows, in the order of the rounds."""
     samples = collections.defaultdict(list)
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -29,7 +29,7 @@ def read(path):
 
 
 def medians_of(samples):
-    """Medians: variant -> system -> clients -> {rate, p50, p99}, and all of SQLite alone."""
+    """Returns variant -> system -> clients -> {rate, p50, p99}, and all rates of SQLite alone."""
     medians = collections.defaultdict(lambda: collections.defaultdict(dict))
     for (variant, system, clients), rows in samples.items():
         columns = {"rate": "bets_per_second", "p50_us": "p50_us", "p99_us": "p99_us"}
@@ -38,8 +38,8 @@ def medians_of(samples):
             for name, column in columns.items()
             if rows[0][column]
         }
-    # SQLite alone has no clients: it was measured beside each of their numbers, and
-    # all its measurements are of one thing.
+    # SQLite alone has no clients. It was measured once for each number of clients, but
+    # all these measurements are of the same thing.
     alone = [
         float(row["bets_per_second"])
         for (variant, system, _), rows in samples.items()
@@ -51,7 +51,7 @@ def medians_of(samples):
 
 
 def ratio(samples, one, other):
-    """How many times as fast one was as the other, beside it in the same round."""
+    """Returns how many times as fast one was as the other in the same round (median)."""
     rounds = zip(samples[one], samples[other], strict=True)
     return times(statistics.median(float(a["bets_per_second"]) / float(b["bets_per_second"]) for a, b in rounds))
 
@@ -61,7 +61,7 @@ def number(value):
 
 
 def thousands(value):
-    """Three digits are more than the noise leaves."""
+    """Rounds to three digits, which is already more than the noise allows."""
     return number(float(f"{value:.3g}"))
 
 
@@ -95,7 +95,7 @@ def print_kept(kept, samples):
               for other in ["ceiling", "redis", "postgresql"]),
         ])
     head = ["clients", "**sorteo**", "p50 / p99, ms", "Redis", "PostgreSQL"]
-    print("Bets per second, each durable when answered.\n")
+    print("Bets per second, each synced to disk before its reply.\n")
     table(head + ["sorteo ÷ ceiling", "÷ Redis", "÷ PostgreSQL"], rows)
 
 
@@ -104,7 +104,7 @@ def print_slow(slow, samples):
     rows = []
     for system in SERVERS:
         one, all_ = slow[system][few], slow[system][many]
-        # An answer faster than the delay would show that it did not take hold.
+        # A reply faster than the delay would show that the delay had no effect.
         latency = milliseconds(one["p50_us"]) if "p50_us" in one else ""
         times_one = ratio(samples, ("slow", system, many), ("slow", system, few))
         rows.append([NAMES[system], latency, thousands(one["rate"]), thousands(all_["rate"]), times_one])
@@ -125,7 +125,7 @@ def print_fresh(fresh, kept, samples):
 
 
 def apart(heights, distance):
-    """The heights, those too close together moved up, so that names do not overlap."""
+    """Returns the heights, moved up where they are too close together, so that labels do not overlap."""
     placed, last = list(heights), float("-inf")
     for index in sorted(range(len(heights)), key=heights.__getitem__):
         last = placed[index] = max(heights[index], last + distance)
@@ -133,7 +133,7 @@ def apart(heights, distance):
 
 
 def write_plot(path, kept, ceiling):
-    """Two blocks: the rates, and where the names of the lines stand at their ends."""
+    """Writes two blocks: the rates, and the positions of the labels at the ends of the lines."""
     lines = ["# clients sorteo redis postgresql ceiling"]
     for clients in sorted(kept["sorteo"]):
         rates = [kept[system][clients]["rate"] for system in SERVERS] + [ceiling]
@@ -150,7 +150,7 @@ def main():
     ceiling = statistics.median(alone)
     machine = (folder / "machine.txt").read_text(encoding="utf-8").strip()
     print_kept(medians["kept"], samples)
-    # One thing measured many times: how far apart it lies is how noisy the machine was.
+    # The same thing was measured many times: the spread shows how noisy the machine was.
     spread = f"{thousands(min(alone))} to {thousands(max(alone))}"
     print(f"The ceiling, SQLite alone: {thousands(ceiling)} (from {spread}).\n")
     print_slow(medians["slow"], samples)
