@@ -46,4 +46,4 @@ test: ## Run the Rust tests
 
 .PHONY: test-container
 test-container: ## Run the container test (Docker; root where no image can be pulled)
-	tests/container.sh
+	tests/outside/container.sh

@@ -2,7 +2,7 @@
 #
 # Tests what contrib has for Prometheus and Grafana, with Prometheus's own promtool.
 #
-#     tests/prometheus.sh [--scrape FILE]
+#     tests/outside/prometheus.sh [--scrape FILE]
 #
 # What it shows:
 #   1. promtool takes the alerts and the sample configuration, and each alert fires
@@ -21,13 +21,13 @@
 
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 readonly root
 scrape=
 case ${1:-} in
     '') ;;
     --scrape) scrape=$(realpath "${2:?a file is missing}") ;;
-    *) echo "usage: tests/prometheus.sh [--scrape FILE]" >&2; exit 2 ;;
+    *) echo "usage: tests/outside/prometheus.sh [--scrape FILE]" >&2; exit 2 ;;
 esac
 
 failed=0
@@ -56,7 +56,7 @@ find_promtool() {
     promtool=$work/package/usr/bin/promtool
 }
 
-lists() { python3 "$root/tests/prometheus/names.py" "$root" "$@"; }
+lists() { python3 "$root/tests/outside/prometheus/names.py" "$root" "$@"; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

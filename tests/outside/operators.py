@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What an operator sees of the real program while a draw fills, is made, and the next one is opened.
 
-    tests/operators.py [--binary target/release/sorteo] [--screenshots FOLDER]
+    tests/outside/operators.py [--binary target/release/sorteo] [--screenshots FOLDER]
 
 The page in a real browser in each of these states (`page.py`), and a scrape that promtool takes and that has every
 documented metric (`prometheus.sh`). Installs what those install. Ends with a line `N passed, N failed`.
@@ -17,16 +17,16 @@ import tempfile
 import time
 import urllib.request
 
-from outside import DEADLINE_S, Checks, ask, command, connect, start_server
+from outside import BINARY, DEADLINE_S, Checks, ask, command, connect, start_server
 
-TESTS = pathlib.Path(__file__).resolve().parent
+HERE = pathlib.Path(__file__).resolve().parent
 AGENCIES = 5
 BETS = 78_697
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", type=pathlib.Path, default=TESTS.parent / "target/release/sorteo")
+    options.add_argument("--binary", type=pathlib.Path, default=BINARY)
     options.add_argument("--screenshots", type=pathlib.Path)
     options = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="sorteo-operators-") as folder:
@@ -44,7 +44,7 @@ def run(binary, folder, screenshots):
 
     def page(state):
         shots = ["--screenshots", screenshots / state] if screenshots else []
-        seen = subprocess.run([sys.executable, TESTS / "page.py", "--server", operators, *shots],
+        seen = subprocess.run([sys.executable, HERE / "page.py", "--server", operators, *shots],
                               capture_output=True, text=True, check=False)
         check(f"the page, {state}: {seen.stdout.strip().rpartition(chr(10))[2]}", seen.returncode == 0,
               seen.stdout + seen.stderr)
@@ -64,7 +64,7 @@ def run(binary, folder, screenshots):
     page("drawn")
     scrape = folder / "scrape"
     scrape.write_bytes(urllib.request.urlopen(operators + "/metrics", timeout=DEADLINE_S).read())
-    told = subprocess.run([TESTS / "prometheus.sh", "--scrape", scrape], capture_output=True, text=True, check=False)
+    told = subprocess.run([HERE / "prometheus.sh", "--scrape", scrape], capture_output=True, text=True, check=False)
     check("promtool takes a scrape that has all that is documented", told.returncode == 0, told.stdout + told.stderr)
     command(binary, "draw", "open", "--database", database)
     page("next")

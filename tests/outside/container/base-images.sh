@@ -23,7 +23,7 @@ set -euo pipefail
 readonly label=sorteo.stand-in
 readonly mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 readonly certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
-dockerfile=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/Dockerfile
+dockerfile=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)/Dockerfile
 readonly dockerfile
 
 say() { printf 'base-images: %s\n' "$*"; }

@@ -20,7 +20,6 @@ import urllib.request
 
 from outside import file_of_wheel
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVERS = ("chromedriver",)
 PACKAGES = ("chromium", "chromium-driver", "fonts-liberation", "python3-pip")

@@ -6,7 +6,7 @@ draws are scripted: filling, drawn, earlier ones, a thousand agencies, hostile t
 silent or is replaced by a proxy's error. With --server the checks that hold of any server run against that one;
 it is only read.
 
-    tests/page.py [--server URL] [--screenshots FOLDER] [--only NAME[,NAME]] [--assets FOLDER] [--patience SECONDS]
+    tests/outside/page.py [--server URL] [--screenshots FOLDER] [--only NAME[,NAME]] [--assets FOLDER] [--patience SECONDS]
 
 Installs Chromium, its driver and axe-core where they are missing. Ends with a line `N passed, N failed`.
 """
@@ -18,8 +18,8 @@ import re
 import sys
 import urllib.request
 
-from outside import Checks
-from page_browser import ROOT, Browser
+from outside import ROOT, Checks
+from page_browser import Browser
 from page_mock import DRAWN, HEADERS, Draw, Mock, World, agency, until, winner
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"

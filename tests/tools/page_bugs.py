@@ -4,7 +4,7 @@
 Each bug names the scenario that must notice it and a part of the failing check's name. Takes about ten minutes;
 run it after a change of the page or of its test.
 
-    tests/page_bugs.py [--only TEXT]…
+    tests/tools/page_bugs.py [--only TEXT]…
 
 Ends with a line `N caught, N missed`.
 """
@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Shorter than the test's own: here most runs wait in vain.
 PATIENCE_S = 6
-PAGE = HERE.parent / "src" / "ops" / "page"
+PAGE = ROOT / "src" / "ops" / "page"
+TEST = ROOT / "tests" / "outside" / "page.py"
 JS, CSS, HTML = "page.js", "page.css", "index.html"
 
 # scenario, file, what stands there, what is put there instead, part of the name of the check that fails
@@ -186,7 +187,7 @@ def caught(bug):
         folder = pathlib.Path(temporary, "page")
         if not plant(bug, folder):
             return ["the place of the bug is not found"]
-        run = subprocess.run([sys.executable, HERE / "page.py", "--only", scenario, "--assets", folder,
+        run = subprocess.run([sys.executable, TEST, "--only", scenario, "--assets", folder,
                               "--patience", str(PATIENCE_S)],
                              capture_output=True, text=True, timeout=600, check=False)
     failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A full disk: refused with a code, reads go on, and so do writes once there is room.
 
-    tests/full_disk.py [--binary target/release/sorteo]
+    tests/outside/full_disk.py [--binary target/release/sorteo]
 
 Runs the server on a small file system in memory, fills it by batches large
 enough that the disk fills in the middle of a statement, and frees it again.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from outside import DEADLINE_S, Checks, ask, connect, start_server
+from outside import BINARY, DEADLINE_S, Checks, ask, connect, start_server
 
 DISK_MIB = 16
 FILLER_MIB = 10
@@ -31,7 +31,7 @@ def batch(count, agency=1):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
+    options.add_argument("--binary", default=BINARY)
     binary = options.parse_args().binary
     with tempfile.TemporaryDirectory(prefix="sorteo-full-disk-") as folder:
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", folder],

@@ -2,7 +2,7 @@
 """Ten thousand idle connections cost the server no thread, little memory and no
 work, and delay nobody.
 
-    tests/idle_connections.py [--connections 9900] [--rounds 3] [--binary target/release/sorteo]
+    tests/outside/idle_connections.py [--connections 9900] [--rounds 3] [--binary target/release/sorteo]
 
 Opens that many connections that say nothing, or as many as the limit of open
 files lets; looks at the server's threads, memory and processor time; sends a
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from outside import DEADLINE_S, Checks, allow_connections, ask, connect, processor_share, start_server
+from outside import BINARY, DEADLINE_S, Checks, allow_connections, ask, connect, processor_share, start_server
 
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
@@ -48,7 +48,7 @@ def p99_ms(binary, address):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
+    options.add_argument("--binary", default=BINARY)
     options.add_argument("--connections", type=int, default=9900)
     options.add_argument("--rounds", type=int, default=3)
     options = options.parse_args()

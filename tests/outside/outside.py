@@ -12,8 +12,11 @@ import time
 import zipfile
 
 DEADLINE_S = 60
-# Where what is fetched for the tests is kept.
-TOOLS = pathlib.Path(__file__).resolve().parent.parent / "target" / "test-tools"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The program under test, unless another is named.
+BINARY = ROOT / "target" / "release" / "sorteo"
+# Programs that are downloaded for the tests, each once.
+TOOLS = ROOT / "target" / "test-tools"
 
 
 class Checks:

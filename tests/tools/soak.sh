@@ -2,7 +2,7 @@
 # Repeats every test of faults with new seeds for so many hours, and prints what
 # it counted.
 #
-#     tests/soak.sh HOURS [FILTER]
+#     tests/tools/soak.sh HOURS [FILTER]
 #
 # HOURS may be a fraction (0.1). FILTER keeps the tests whose name has it. Every
 # turn runs the faults (three rounds of each), the random conversations with more
@@ -10,7 +10,7 @@
 # failure prints its seed and keeps its folder; the rest goes on. Ends with the
 # sums, and exits with 1 if anything failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 if [[ ! "${1:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
   sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
@@ -48,7 +48,7 @@ while [ "$(date +%s)" -lt "$ends" ]; do
     part damage cargo test --locked --test damage
     part conversations cargo test --locked --test it -- conversations
     part properties cargo test --locked --test it -- wire_properties
-    part fuzz tests/fuzz.sh 60
+    part fuzz tests/tools/fuzz.sh 60
   fi
   printf 'turn %d ends, %d failures so far, %d minutes left\n' \
     "$turns" "$failures" $(((ends - $(date +%s)) / 60))

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Branch coverage of what must be right: the wire, the service, the store.
 #
-#     tests/coverage.sh            a table by file
-#     tests/coverage.sh --lines    and the lines that no test reaches
+#     tests/tools/coverage.sh            a table by file
+#     tests/tools/coverage.sh --lines    and the lines that no test reaches
 #
 # Needs a nightly toolchain (branches are not counted on stable), cargo-llvm-cov,
 # and LLVM's own tools: the toolchain's component llvm-tools, or Debian's llvm-19
 # or later. Where one is missing it says `skipped` and what it needs.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 skipped() { echo "skipped: $1"; exit 0; }
 cargo llvm-cov --version >/dev/null 2>&1 || skipped "cargo-llvm-cov is not installed (cargo install --locked cargo-llvm-cov)"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Five thousand agencies that wait for the draw are answered when it is made.
 
-    tests/waiting_agencies.py [--connections 5000] [--binary target/release/sorteo]
+    tests/outside/waiting_agencies.py [--connections 5000] [--binary target/release/sorteo]
 
 Each waits on a connection of its own; a third asks something more meanwhile, a third
 says that it will send no more. Nobody is answered before the draw, the
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from outside import DEADLINE_S, Checks, allow_connections, answer, ask, connect, frame, processor_share, start_server
+from outside import BINARY, DEADLINE_S, Checks, allow_connections, answer, ask, connect, frame, processor_share, start_server
 
 AGENCIES = 5
 WINNING_NUMBER = 7574
@@ -33,7 +33,7 @@ IDLE_SHARE_MAX = 0.01
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
+    options.add_argument("--binary", default=BINARY)
     options.add_argument("--connections", type=int, default=5000)
     options = options.parse_args()
     count = allow_connections(options.connections)

@@ -31,7 +31,7 @@
 
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 readonly root
 readonly project=sorteo-test-$$
 readonly alone=$project-alone
@@ -455,7 +455,7 @@ export LC_ALL=C
 work=$(mktemp -d)
 trap cleanup EXIT
 say "-- the images"
-need "the base images are there" "$root/tests/container/base-images.sh"
+need "the base images are there" "$root/tests/outside/container/base-images.sh"
 need "the image builds" build_image
 test_image
 test_whole_draw

@@ -3,7 +3,7 @@
 # starting from tests/corpus. What the fuzzer finds worth keeping stays in
 # fuzz/corpus, which git ignores, and makes the next run start further.
 #
-#     tests/fuzz.sh [SECONDS_PER_TARGET [TARGET...]]
+#     tests/tools/fuzz.sh [SECONDS_PER_TARGET [TARGET...]]
 #
 # Needs a nightly toolchain and cargo-fuzz. Without them it says so and ends well:
 # tests/it replays the corpus, and makes up random input, with stable Rust.
@@ -11,7 +11,7 @@
 # A crash ends with status 1. It stays in fuzz/artifacts; make it smaller with
 # `cargo +nightly fuzz tmin`, and keep it as a file of tests/corpus.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 seconds="${1:-60}"
 targets=("${@:2}")
@@ -22,7 +22,7 @@ skip() {
   exit 0
 }
 case "$seconds" in
-  '' | *[!0-9]*) echo "usage: tests/fuzz.sh [SECONDS_PER_TARGET [TARGET...]]" >&2; exit 2 ;;
+  '' | *[!0-9]*) echo "usage: tests/tools/fuzz.sh [SECONDS_PER_TARGET [TARGET...]]" >&2; exit 2 ;;
 esac
 cargo +nightly --version >/dev/null 2>&1 || skip "there is no nightly toolchain (rustup toolchain install nightly)"
 cargo +nightly fuzz --version >/dev/null 2>&1 || skip "cargo-fuzz is not installed (cargo install --locked cargo-fuzz)"

@@ -9,7 +9,7 @@ the server is stopped, started again, and must answer the same.
 
 With --kills N the server is killed by SIGKILL N times while bets arrive.
 
-    tests/whole_draw.py [--data FOLDER] [--kills N] [--binary target/release/sorteo]
+    tests/outside/whole_draw.py [--data FOLDER] [--kills N] [--binary target/release/sorteo]
 
 FOLDER holds agency-1.csv, agency-2.csv, …; without it, bets are made up.
 Needs python3 and sqlite3. Ends with a line `N passed, N failed`.
@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 
-from outside import Checks
+from outside import BINARY, Checks
 
 BATCH = 99
 WINNING_NUMBER = "7574"
@@ -153,7 +153,7 @@ class CountedAgency(threading.Thread):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--binary", default=pathlib.Path(__file__).parent.parent / "target/release/sorteo")
+    options.add_argument("--binary", default=BINARY)
     options.add_argument("--data", type=pathlib.Path)
     options.add_argument("--kills", type=int, default=0)
     options = options.parse_args()
