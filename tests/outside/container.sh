@@ -1,33 +1,33 @@
 #!/usr/bin/env bash
 #
-# Tests the image and the compose file on a real engine, with real crashes.
+# Tests the image and the compose file with a real Docker engine and real crashes.
 #
 # What it shows:
-#   1. The image builds, runs as a user other than root, turns healthy by its own
+#   1. The image builds, runs as a user other than root, becomes healthy by its own
 #      health check, and stops with exit code 0 on `docker stop`.
 #   2. The compose file's `up` is a whole draw: every agency ends with exit code 0
 #      and its winners, within the limits that the file sets. A second `up` on the
 #      same volumes changes nothing.
 #   3. The server may be killed (SIGKILL) in the middle of the upload. Started
 #      again on its volume, it has every bet that it had acknowledged, the
-#      agencies go on by themselves, and the draw is complete, right and made
-#      once. After a clean stop and another start the answers are the same.
-# "Right" is worked out from the generated files with awk, and compared with what
-# is in the database; nothing is taken from the program's own word.
+#      agencies go on by themselves, and there is one draw, with all bets and the
+#      right winners. After a clean stop and another start the answers are the same.
+# The expected bets and winners are computed from the generated files with awk, and
+# compared with the database; the program's own reports prove nothing here.
 #
 # What it needs: a Docker engine, docker-compose 1.29 or the compose plugin, the
 # sqlite3 program, and the base images of the Dockerfile, which
-# container/base-images.sh pulls or, where no registry answers, makes (its head
-# says what that takes). Without Docker, compose or sqlite3 it says `skipped`
-# with the reason and exits with 77.
+# container/base-images.sh pulls or, where no registry answers, makes (its first
+# lines say what that needs). Without Docker, compose or sqlite3 it prints
+# `skipped` with the reason and exits with 77.
 #
-# No speed is tested. Each wait is for a condition, and its deadline only ends a
+# No speed is tested: each wait is for a condition, and its deadline only ends a
 # test that hangs. Containers, networks and volumes are removed at the end,
 # whatever happens; the images stay, since building them takes minutes. With
-# KEEP=1 everything stays, to be looked at.
+# KEEP=1 everything stays.
 #
 # Variables: BETS (78697), how many bets are generated; IMAGE (sorteo:test), the
-# name of the image that is built; TRIES (5), how often the kill may miss.
+# name of the image that is built; TRIES (5), how often the kill may miss the upload.
 
 set -euo pipefail
 
@@ -43,7 +43,7 @@ readonly tries=${TRIES:-5}
 # beside a server that is up.
 export BETS=${BETS:-78697} IMAGE=${IMAGE:-sorteo:test} HOST_PORT=0 OPS_PORT=0
 
-# The limits of the waits, in seconds. They are far above what is needed.
+# The deadlines of the waits in seconds, far above what is needed.
 readonly healthy_max=60
 readonly upload_start_max=120
 readonly draw_max=300
@@ -60,7 +60,7 @@ skip() {
     exit 77
 }
 
-# check DESCRIPTION COMMAND…: one line, and on with the next step either way.
+# check DESCRIPTION COMMAND…: prints one line; the test goes on either way.
 check() {
     local description=$1
     shift
@@ -73,14 +73,15 @@ check() {
     fi
 }
 
-# need DESCRIPTION COMMAND…: a check without which the rest makes no sense.
+# need DESCRIPTION COMMAND…: the same, but the test ends if it fails, because the rest
+# depends on it.
 need() {
     local before=$failed
     check "$@"
     ((failed == before)) || exit 1
 }
 
-# equal WANTED GOT: on a difference it says both.
+# equal WANTED GOT: prints both if they differ.
 equal() {
     [[ $1 == "$2" ]] || {
         say "        wanted: $1"
@@ -89,7 +90,7 @@ equal() {
     }
 }
 
-# same WANTED-FILE GOT-FILE: on a difference it shows where it begins.
+# same WANTED-FILE GOT-FILE: prints the first differing lines.
 same() {
     cmp --silent "$1" "$2" || {
         diff "$1" "$2" | head -n 5 | sed 's/^/        /' || true
@@ -113,7 +114,8 @@ within() {
 
 compose() { "${compose_program[@]}" --project-name "$project" --file "$root/docker-compose.yaml" "$@"; }
 
-# Through labels, because the two compose programs name containers differently.
+# container SERVICE: prints its container. Found by labels, because the two compose
+# programs name containers differently.
 container() {
     docker container ls --all --quiet \
         --filter "label=com.docker.compose.project=$project" \
@@ -126,15 +128,15 @@ health() { docker container inspect --format '{{.State.Health.Status}}' "$1"; }
 is_healthy() { [[ $(health "$1") == healthy ]]; }
 is_exited() { [[ $(state "$1") == exited ]]; }
 
-# The engine keeps the output of all lives of a container together.
+# logs CONTAINER: its output, from all its starts.
 logs() { docker container logs "$1" 2>&1; }
 
-# log_count CONTAINER TEXT: how many lines of its log have the text. A reader that
-# takes all, because with pipefail a `grep --quiet` that leaves early would fail.
+# log_count CONTAINER TEXT: how many lines of its log have the text. Not `grep --quiet`,
+# which stops reading early: with pipefail that would be a failure of `logs`.
 log_count() { logs "$1" | grep --count --fixed-strings -- "$2" || true; }
 
-# bets_in CONTAINER ACTION: the bets that the successes of an action in its log add
-# up to.
+# bets_in CONTAINER ACTION: the sum of the bets in the log lines of an action's
+# successes.
 bets_in() {
     logs "$1" | awk -F 'cantidad: ' -v start="action: $2 | result: success" \
         'index($0, start) { sum += $2 } END { print sum + 0 }'
@@ -145,7 +147,7 @@ cleanup() {
     local status=$?
     trap - EXIT
     if ((failed > 0 || status != 0)) && [[ -n ${server:-} ]]; then
-        say "the end of the server's log:"
+        say "the last lines of the server's log:"
         logs "$server" | tail -n 20 | sed 's/^/        /' || true
     fi
     if [[ -n ${KEEP:-} ]]; then
@@ -155,7 +157,7 @@ cleanup() {
         compose down --volumes --remove-orphans --timeout 1 >/dev/null 2>&1 || true
         rm -rf "$work"
     fi
-    # A step that died without a check is a failure too.
+    # A step that ended the script without a check is a failure too.
     if ((status != 0 && failed == 0)); then
         failed=1
     fi
@@ -165,19 +167,20 @@ cleanup() {
 
 # --- The server's database, and what must be in it ---------------------------
 
-# copy_database CONTAINER DIR: the database and its log files, from a container
-# that does not run: a file is never copied under a writer.
+# copy_database CONTAINER DIR: copies the database and its WAL. The container must not
+# run, so that nothing writes meanwhile.
 copy_database() {
     rm -rf "$2"
     mkdir "$2"
     docker container cp "$1:/data/." "$2"
 }
 
-# query DIR SQL: in list mode with commas, which quotes nothing.
+# query DIR SQL: prints the rows with commas between the values, and without quotes.
 query() { sqlite3 -readonly -batch -noheader -separator , "$1/sorteo.db" "$2"; }
 
-# What the files say: $work/bets.want, a line a bet, $work/winners.want, a line a
-# winning bet, and $work/winners.N, the documents of agency N's winners; sorted.
+# Computes what the database must hold from the generated files, sorted: $work/bets.want
+# has a line for each bet, $work/winners.want one for each winning bet, and
+# $work/winners.N the documents of agency N's winners.
 expect_from_files() {
     local files=$work/files agency
     rm -rf "$files"
@@ -193,8 +196,8 @@ expect_from_files() {
     done
 }
 
-# check_agencies TIMES: each ended well, and told, in the TIMES runs it had, of as
-# many winners as its file has.
+# check_agencies TIMES: each agency exited with 0, and in each of its TIMES runs it
+# logged as many winners as its file has.
 check_agencies() {
     local times=$1 agency id wanted
     for agency in "${agencies[@]}"; do
@@ -206,7 +209,7 @@ check_agencies() {
     done
 }
 
-# check_database DIR: the whole draw, on a copy.
+# check_database DIR: compares a copy of the database with the expected files.
 check_database() {
     local db=$1
     query "$db" 'SELECT agency, first_name, last_name, document, birthdate, number FROM bets' |
@@ -214,14 +217,14 @@ check_database() {
     query "$db" 'SELECT agency, document FROM results' | sort >"$work/winners.got"
     check "$BETS bets are stored" equal "$BETS" "$(query "$db" 'SELECT count(*) FROM bets')"
     check "each bet of the files is stored exactly once" same "$work/bets.want" "$work/bets.got"
-    check "one draw exists, and it is made" equal 1,1 \
+    check "there is one draw, and it is drawn" equal 1,1 \
         "$(query "$db" 'SELECT count(*), count(drawn_at) FROM draws')"
     check "the winners are the rows with $winning_number in the files" same "$work/winners.want" "$work/winners.got"
     check "the view of the agencies counts every bet" equal "${#agencies[@]},$BETS" \
         "$(query "$db" 'SELECT count(*), sum(bets) FROM agencies')"
 }
 
-# check_winners: what the running server answers to each agency.
+# check_winners: compares the running server's answers to each agency.
 check_winners() {
     local agency
     for agency in "${agencies[@]}"; do
@@ -233,11 +236,11 @@ check_winners() {
 }
 
 check_one_draw() {
-    check "one sorteo line in all lives of the server" equal 1 \
+    check "one sorteo line in the log of all the server's starts" equal 1 \
         "$(log_count "$server" 'action: sorteo | result: success')"
 }
 
-# check_stop CONTAINER TIMES: stops it, which is its TIMES-th clean end.
+# check_stop CONTAINER TIMES: stops it; its log then has TIMES clean shutdowns.
 check_stop() {
     docker container stop --time "$stop_grace" "$1" >/dev/null
     check "docker stop ends the server with exit code 0" equal 0 "$(exit_code "$1")"
@@ -275,7 +278,7 @@ build_image() {
     }
 }
 
-# image_says FORMAT: a field of the image's configuration.
+# image_says FORMAT: prints a field of the image's configuration.
 image_says() { docker image inspect --format "$1" "$IMAGE"; }
 
 test_image() {
@@ -288,10 +291,10 @@ test_image() {
     check "the program is stopped with SIGTERM" equal SIGTERM "$(image_says '{{.Config.StopSignal}}')"
     check "/data is a volume" equal '{"/data":{}}' "$(image_says '{{json .Config.Volumes}}')"
 
-    # Nothing but the image: no variable, no volume, no network.
+    # The image alone: no variable, no volume, no network.
     docker container run --detach --name "$alone" --network none "$IMAGE" >/dev/null
     server=$alone
-    need "the server turns healthy by itself" within "$healthy_max" is_healthy "$alone"
+    need "the server becomes healthy by itself" within "$healthy_max" is_healthy "$alone"
     check "process 1 is the program" equal sorteo "$(docker container exec "$alone" cat /proc/1/comm)"
     check "it runs as that user" equal 10001 \
         "$(docker container exec "$alone" awk '$1 == "Uid:" { print $2 }' /proc/1/status)"
@@ -302,13 +305,13 @@ test_image() {
     server=
 }
 
-# limits CONTAINER: its bytes of memory, processes and billionths of processors.
+# limits CONTAINER: prints its limits: bytes of memory, processes, billionths of a processor.
 limits() {
     docker container inspect \
         --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.NanoCpus}}' "$1"
 }
 
-# published CONTAINER: the host's addresses at which its ports can be reached.
+# published CONTAINER: prints its published ports, each with the host's address.
 published() {
     docker container inspect --format \
         '{{range $port, $hosts := .NetworkSettings.Ports}}{{range $hosts}}{{$port}} {{.HostIp}}{{println}}{{end}}{{end}}' \
@@ -326,14 +329,14 @@ check_compose_limits() {
 
 test_whole_draw() {
     say "-- a whole draw"
-    need "compose up starts everything in its order" \
+    need "compose up starts everything in the right order" \
         quiet compose up --detach
     server=$(container server)
     need "all agencies end" within "$draw_max" all_agencies_exited
     check_compose_limits
     check "the data are generated without an error" equal 0 "$(exit_code "$(container generate)")"
     expect_from_files
-    # With no winner at all, the comparisons below would show nothing.
+    # Without a winner the comparisons below would compare empty files.
     need "the files have winners" test -s "$work/winners.want"
     check_agencies 1
     check_one_draw
@@ -352,7 +355,7 @@ test_whole_draw() {
     server=
 }
 
-# quiet COMMAND…: shows what the command says only when it fails.
+# quiet COMMAND…: prints the output of the command only if it fails.
 quiet() {
     "$@" >"$work/quiet.log" 2>&1 || {
         sed 's/^/        /' "$work/quiet.log"
@@ -360,7 +363,7 @@ quiet() {
     }
 }
 
-# agencies_cut_off DIR: how many agencies have some but not all of their bets stored.
+# agencies_cut_off DIR: prints how many agencies have some but not all bets stored.
 agencies_cut_off() {
     query "$1" 'SELECT agency, count(*) FROM bets GROUP BY agency' |
         awk -F , 'NR == FNR { rows[$1]++; next }
@@ -368,12 +371,12 @@ agencies_cut_off() {
                   END { print cut + 0 }' "$work/bets.want" -
 }
 
-# kill_in_mid_upload: on new volumes, up to a server killed while bets arrived.
-# Fails, with nothing counted, when the kill hit no agency between its first and
-# its last bet. The containers are made by compose, but started here, because `up`
-# gives up when the server it waits for is gone. They are made in two steps without
-# dependencies, because docker-compose waits for a dependency's health even where
-# it starts nothing.
+# kill_in_mid_upload: starts the server and the agencies on new volumes, and kills the
+# server while bets arrive. Fails, without counting a failed check, if no agency was
+# between its first and its last bet. Compose only makes the containers, and they are
+# started here, because `up` gives up when the server it waits for is gone. They are
+# made in two steps without dependencies, because docker-compose waits for a
+# dependency's health even where it starts nothing.
 kill_in_mid_upload() {
     local agency id ids=() starting=() cut stored logged acknowledged=0
     quiet compose up --no-start --no-deps server generate || return 1
@@ -386,8 +389,8 @@ kill_in_mid_upload() {
     docker container start "$server" >/dev/null
     within "$healthy_max" is_healthy "$server" || return 1
 
-    # All at once and beside the wait: the first agencies may be through before the
-    # last is started.
+    # All at once and in the background: the first agencies may have ended before the
+    # last one is started.
     for id in "${ids[@]}"; do
         docker container start "$id" >/dev/null &
         starting+=("$!")
@@ -427,12 +430,12 @@ test_crash() {
     done
     need "the kill lands in mid-upload" test "$try" -le "$tries"
     check "the server died of the signal" equal 137 "$(exit_code "$server")"
-    check "what the server's log says is stored is stored" test "$logged_at_kill" -le "$stored_at_kill"
-    check "what the agencies have acknowledged is stored" test "$acknowledged_at_kill" -le "$stored_at_kill"
-    check "no draw is made" equal 0 "$(log_count "$server" 'action: sorteo | result: success')"
+    check "all bets in the server's log are stored" test "$logged_at_kill" -le "$stored_at_kill"
+    check "all bets that the agencies logged as acknowledged are stored" test "$acknowledged_at_kill" -le "$stored_at_kill"
+    check "nothing is drawn yet" equal 0 "$(log_count "$server" 'action: sorteo | result: success')"
 
     docker container start "$server" >/dev/null
-    need "the server turns healthy on what the crash left" within "$healthy_max" is_healthy "$server"
+    need "the server becomes healthy on the files that the crash left" within "$healthy_max" is_healthy "$server"
     need "all agencies end" within "$draw_max" all_agencies_exited
     check_agencies 1
     check_one_draw
@@ -444,7 +447,7 @@ test_crash() {
     check_database "$work/db"
 
     docker container start "$server" >/dev/null
-    need "the server turns healthy after a clean stop" within "$healthy_max" is_healthy "$server"
+    need "the server becomes healthy after a clean stop" within "$healthy_max" is_healthy "$server"
     check_winners
     check_one_draw
     check_stop "$server" 2

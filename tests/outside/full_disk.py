@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A full disk: refused with a code, reads go on, and so do writes once there is room.
+"""A full disk: batches are refused with a code, reads go on, and writes do once there is room again.
 
     tests/outside/full_disk.py [--binary target/release/sorteo]
 
-Runs the server on a small file system in memory, fills it by batches large
-enough that the disk fills in the middle of a statement, and frees it again.
-Mounting needs root; without it, it says so and ends with `skipped`. Otherwise
-it ends with a line `N passed, N failed`.
+Runs the server on a small file system in memory, sends batches so large that the
+disk fills up in the middle of a statement, and then frees some of it. Mounting
+needs root; without it, the test prints `skipped` with the reason. Otherwise it
+ends with a line `N passed, N failed`.
 """
 
 import argparse
@@ -69,8 +69,8 @@ def run(binary, disk):
             stored += LARGE_BATCH
         check(f"the disk is full: {answer}", answer == f"ACK_BATCH|ERR|{LARGE_BATCH}|storage_full", answer)
         answers = {asked(*batch(LARGE_BATCH)) for _ in range(3)}
-        check("it is refused again and again", answers == {f"ACK_BATCH|ERR|{LARGE_BATCH}|storage_full"}, answers)
-        check("the server lives", server.poll() is None, log.read_text(encoding="utf-8")[-500:])
+        check("batches are refused as long as it is full", answers == {f"ACK_BATCH|ERR|{LARGE_BATCH}|storage_full"}, answers)
+        check("the server still runs", server.poll() is None, log.read_text(encoding="utf-8")[-500:])
         status = asked(b"STATUS")
         check(f"reads go on, and nothing of a refused batch is stored: {status}",
               status == f"STATUS|OK|1|open|0|1|{stored}", status)
@@ -79,10 +79,10 @@ def run(binary, disk):
             answer = asked(*batch(99))
             if answer == "ACK_BATCH|OK|99":
                 break
-        check("with room again it goes on without a restart", answer == "ACK_BATCH|OK|99", answer)
+        check("with room again it stores batches, without a restart", answer == "ACK_BATCH|OK|99", answer)
         check("the agency closes with the right count", asked(b"DONE|1|%d" % (stored + 99)) == "ACK_DONE|OK")
         page = asked(b"GET_WINNERS|1|0")
-        check("the draw is made and its winners are read", page.startswith("WINNERS|OK|0,1,2,3,"), page[:60])
+        check("the draw happens, and its winners are read", page.startswith("WINNERS|OK|0,1,2,3,"), page[:60])
         server.send_signal(signal.SIGTERM)
         check("SIGTERM: exit 0", server.wait(timeout=DEADLINE_S) == 0, log.read_text(encoding="utf-8")[-500:])
         verified = subprocess.run([binary, "check", "--database", database], capture_output=True, text=True, check=False)

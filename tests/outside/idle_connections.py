@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Ten thousand idle connections cost the server no thread, little memory and no
-work, and delay nobody.
+processor time.
 
     tests/outside/idle_connections.py [--connections 9900] [--rounds 3] [--binary target/release/sorteo]
 
-Opens that many connections that say nothing, or as many as the limit of open
-files lets; looks at the server's threads, memory and processor time; sends a
-request on every idle connection, and each is answered. What the idle ones cost
-the active ones is measured and printed, not judged: `sorteo bench` without and
-with them, in turns. Ends with a line `N passed, N failed`.
+Opens that many connections and sends nothing on them, or as many as the limit of
+open files allows. Checks the server's threads, memory and processor time; then
+sends a request on every idle connection, and each must be answered. How much the
+idle connections slow the active ones down is printed, and fails no check: `sorteo
+bench` runs with them and without them, in turns. Ends with a line `N passed, N
+failed`.
 """
 
 import argparse
@@ -25,10 +26,10 @@ from outside import BINARY, DEADLINE_S, Checks, allow_connections, ask, connect,
 WORKERS = 64
 THREADS_BESIDE_WORKERS = 6
 MEMORY_MAX_KIB = 20 << 10
-# How long the server is watched doing nothing, and what share of a core that may take.
+# How long the server is watched without a request, and which share of a core it may use meanwhile.
 WATCHED_S = 5
 IDLE_SHARE_MAX = 0.01
-# Connections that are left for those that have something to say.
+# How many connections `sorteo bench` opens.
 ACTIVE = 16
 
 
@@ -40,7 +41,7 @@ def status_of(pid, key):
 
 
 def p99_ms(binary, address):
-    """The slowest but one in a hundred of the answers to active agencies."""
+    """The 99th percentile of the active agencies' latencies."""
     bench = subprocess.run([binary, "bench", "--server", "%s:%d" % address, "--connections", str(ACTIVE),
                             "--duration", "3", "--json"], capture_output=True, text=True, check=True)
     return json.loads(bench.stdout)["latency_us"]["p99"] / 1000
@@ -75,7 +76,7 @@ def run(options, folder, count):
     check(f"threads of the process: {threads}, at most {WORKERS + THREADS_BESIDE_WORKERS}",
           threads <= WORKERS + THREADS_BESIDE_WORKERS)
     share = processor_share(server.pid, WATCHED_S)
-    check(f"doing nothing takes {share:.1%} of a core, less than {IDLE_SHARE_MAX:.0%}", share < IDLE_SHARE_MAX)
+    check(f"without a request it uses {share:.1%} of a core, less than {IDLE_SHARE_MAX:.0%}", share < IDLE_SHARE_MAX)
     answers = {ask(peer, b"STATUS") for peer in idle}
     check(f"each idle connection is still served: {answers}", answers == {b"STATUS|OK|1|open|0|1|2\n"})
 
@@ -91,7 +92,7 @@ def run(options, folder, count):
         print(f"        p99 of {ACTIVE} active connections, medians of {options.rounds} rounds: with the idle ones"
               f" {statistics.median(with_idle):.2f} ms, without {statistics.median(without):.2f} ms, ratio {ratios:.2f}")
     server.send_signal(signal.SIGTERM)
-    check("SIGTERM with all of them open: exit 0", server.wait(timeout=DEADLINE_S) == 0)
+    check("SIGTERM while all of them are open: exit 0", server.wait(timeout=DEADLINE_S) == 0)
     return check.conclude()
 
 

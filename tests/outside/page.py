@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The operators' page in a real browser, seen from outside.
+"""Tests the operators' page in a real browser.
 
 Without --server the page of src/ops/page is served by a mock of the operators' HTTP (`page_mock.py`), whose
-draws are scripted: filling, drawn, earlier ones, a thousand agencies, hostile texts, a server that dies, falls
-silent or is replaced by a proxy's error. With --server the checks that hold of any server run against that one;
-it is only read.
+draws are scripted: open, drawn, earlier ones, a thousand agencies, hostile texts, a server that dies, falls silent
+or is replaced by a proxy's error. With --server only the checks that any server must pass run, on that one; they
+only read.
 
     tests/outside/page.py [--server URL] [--screenshots FOLDER] [--only NAME[,NAME]] [--assets FOLDER] [--patience SECONDS]
 
@@ -35,7 +35,7 @@ LUMINANCE = """((color) => { const [r, g, b] = color.match(/[\\d.]+/g).map(Numbe
 
 
 def filling():
-    """An open draw that fills, after one that is drawn."""
+    """An open draw into which bets arrive, after one that is drawn."""
     return World(earlier(), Draw(2, [agency(1, 12345, "agency"), agency(2, 900), agency(5, 40000, "operator")],
                                  expected=5),
                  per_second=[0, 0, 120034, 98000], refused=[{"reason": "bad_number", "count": 3},
@@ -58,21 +58,21 @@ def drawn(count=11):
                  per_second=[5] * 120, refused=[{"reason": "draw_closed", "count": 12}])
 
 
-# ── Checks of any server's page ──────────────────────────────────────────────
+# ── Checks that any server must pass ──────────────────────────────────────────────
 
 
 class Page:
-    """A browser at a server's page, and what is checked of it wherever it is."""
+    """A browser with a server's page, and the checks that every server must pass."""
 
     def __init__(self, check, browser, url, shots):
         self.check, self.browser, self.url, self.shots = check, browser, url, shots
 
     def load(self, languages="en-GB", fragment="", width=DESK, dark=False):
-        """Loads the page as a newcomer; answers whether it showed a draw."""
+        """Loads the page with no stored settings; returns whether it shows a draw."""
         self.browser.speak(languages)
         self.browser.look(width, dark=dark)
         self.browser.log()
-        # What the page remembered before; a document without an address has nothing.
+        # Forget the stored settings; a document without an address has none, and raises.
         self.browser.js("try { localStorage.clear() } catch {}")
         self.browser.go(self.url + fragment)
         self.browser.js("window.loadedOnce = true")
@@ -80,7 +80,7 @@ class Page:
             self.browser.text("#draw-heading"))
 
     def clean(self, where):
-        """Nothing forbidden was tried and nothing was complained about; see before axe is put into the page."""
+        """The page tried nothing that its policy forbids, and logged nothing. To be called before axe is loaded."""
         self.check(f"{where}: no violation of the Content-Security-Policy", self.browser.violations() == [],
                    self.browser.violations())
         log = self.browser.log()
@@ -97,24 +97,24 @@ class Page:
         for path in ("", "page.js", "api/status"):
             with urllib.request.urlopen(self.url + path, timeout=10) as answer:
                 seen = {name: answer.headers[name] for name in HEADERS}
-            self.check(f"the answer to /{path} has the headers that were agreed on", seen == HEADERS, seen)
+            self.check(f"the answer to /{path} has the expected headers", seen == HEADERS, seen)
 
     def status(self):
         with urllib.request.urlopen(self.url + "api/status", timeout=10) as answer:
             return json.load(answer)
 
     def lives(self):
-        """Events arrive and are shown, though nothing else may change."""
+        """Events arrive and are shown, even if nothing in the lottery changes."""
         news = "document.getElementById('news').dateTime"
         for _ in range(2):
             before = self.browser.js(f"return {news}")
             heard = before and self.browser.wait(f"{news} !== arguments[0]", before)
-            self.check("the page hears from the server", heard, before)
-        self.same_document("the page hears from the server")
+            self.check("the page gets events of the server", heard, before)
+        self.same_document("the page gets events of the server")
         self.check("the page says that it is live", self.browser.text("#link-text") == "Live")
 
     def shows_status(self):
-        """What stands still of a draw is on the page as the server tells it."""
+        """What does not change while bets arrive is on the page as the server reports it."""
         draw = self.status()["draw"]
         heading = self.browser.text("#draw-heading")
         self.check("the newest draw is shown", heading == f"Draw {draw['id']}", heading)
@@ -155,11 +155,11 @@ class Page:
                        (ground, text))
 
     def walk(self, where):
-        """Tab reaches everything in the order of the page, and shows where it is."""
+        """Tab reaches everything in the order of the page, and the focus is visible."""
         self.browser.look()
         wanted = self.browser.js(f"document.activeElement.blur(); getSelection().removeAllRanges();"
                                  f"return {REACHABLE}.map({NAME_OF})")
-        # From the top: without this, Tab goes on from where somebody clicked last.
+        # From the top: without this, Tab goes on from the last click.
         self.browser.js("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
         seen, unmarked = [], []
         for _ in wanted:
@@ -181,13 +181,13 @@ class Page:
                    seen and self.browser.js("return document.activeElement.id") == "main")
 
     def switches_language(self):
-        """By keyboard, there and back, and remembered when the page is loaded again."""
+        """Switches by keyboard to Spanish and back; the language is remembered when the page is loaded again."""
         self.browser.js("document.getElementById('language-es').focus()")
         self.browser.press("Enter")
         heading = self.browser.text("#draw-heading")
         self.check("the switch speaks Spanish", heading and heading.startswith("Sorteo ")
                    and self.browser.js("return document.documentElement.lang") == "es", heading)
-        self.check("the switch tells which language is chosen", self.browser.js(
+        self.check("the switch shows which language is chosen", self.browser.js(
             "return [...document.querySelectorAll('[data-language]')].map((b) => b.ariaPressed)") == ["true", "false"])
         self.browser.go(self.url)
         self.check("the language is remembered", self.browser.wait_text("#draw-heading", "Sorteo "))
@@ -196,7 +196,7 @@ class Page:
         self.check("the switch speaks English again", self.browser.wait_text("#draw-heading", "Draw "))
 
 
-# ── Scenarios of the mock ────────────────────────────────────────────────────
+# ── Scenarios on the mock ────────────────────────────────────────────────────
 
 
 def scenario_filling(page, mock):
@@ -244,7 +244,7 @@ def scenario_filling(page, mock):
 
 
 def agency_rows(browser):
-    """Of each agency that is shown: number, bets, state, share of its bar, sign."""
+    """For each agency that is shown: number, bets, state, share of its bar, sign."""
     return browser.js("""
       const rows = [...document.querySelectorAll('#agency-rows tr')].filter((r) => r.checkVisibility());
       return rows.map((r) => {
@@ -263,7 +263,7 @@ def only_not_done(page):
 
 
 def fills_live(page, mock):
-    """New bets, a new agency and one that is done, all without loading again or making rows anew."""
+    """New bets, a new agency and one that is done are shown without loading the page or making its rows again."""
     browser, check = page.browser, page.check
     browser.js("""
       for (const row of document.querySelectorAll('#agency-rows tr')) row.marked = true;
@@ -279,11 +279,11 @@ def fills_live(page, mock):
     check("live: bets arrive", browser.wait_text("#draw-bets", "132,352"), browser.text("#draw-bets"))
     page.same_document("live: bets arrive")
     rows = agency_rows(browser)
-    check("live: an agency that came last stands in its order", [row[0] for row in rows] == ["1", "2", "3", "5"], rows)
+    check("live: a new agency is in its order", [row[0] for row in rows] == ["1", "2", "3", "5"], rows)
     check("live: an agency that is done", rows[1][:3] == ["2", "80,000", "Done"] and rows[1][3] > 0.99, rows[1])
-    check("live: bars are measured anew", abs(rows[0][3] - 12345 / 80000) < 0.01, rows[0])
+    check("live: bars are scaled again", abs(rows[0][3] - 12345 / 80000) < 0.01, rows[0])
     marked = browser.js("return [...document.querySelectorAll('#agency-rows tr')].map((r) => r.marked === true)")
-    check("live: rows are written, not made anew", marked == [True, True, False, True], marked)
+    check("live: rows are updated, not made again", marked == [True, True, False, True], marked)
     check("live: agencies done", browser.text("#done-text") == "3 of 5 agencies done")
     check("live: the title follows", browser.js("return document.title") == "Draw 2 · 3/5 · sorteo")
     check("live: the chart follows", "Now 250 a second" in browser.text("#rate-text"))
@@ -294,18 +294,18 @@ def fills_live(page, mock):
 
 
 def scenario_drawn(page, mock):
-    """The draw is made under the reader's eyes."""
+    """The draw happens while the page shows it."""
     browser, check = page.browser, page.check
     mock.publish(filling())
     page.load()
     world = drawn()
     mock.publish(world)
-    check("the draw: shown when it is made", browser.wait_text("#draw-state-text", "Drawn"))
+    check("the draw: shown when it is drawn", browser.wait_text("#draw-state-text", "Drawn"))
     check("the draw: read out", browser.wait_text("#announcement", "Draw 2 is made: 11 winners."))
     check("the draw: its results come by themselves", browser.wait_text("#results-count", "11 winners"),
           browser.text("#results-count"))
     page.same_document("the draw")
-    check("the draw: when it was made", browser.js("return document.getElementById('draw-drawn').dateTime") == DRAWN)
+    check("the draw: when it was drawn", browser.js("return document.getElementById('draw-drawn').dateTime") == DRAWN)
     groups = winner_groups(browser)
     check("results: by agency, each with its count",
           groups == [["Agency 1", "4 winners", 4], ["Agency 2", "4 winners", 4], ["Agency 3", "3 winners", 3]], groups)
@@ -329,7 +329,7 @@ def winner_groups(browser):
 def searches(page, mock):
     browser, check = page.browser, page.check
     asked = len(mock.asked)
-    # All letters at once: how fast a driver types must not matter.
+    # All letters at once, so that the speed at which the driver types does not matter.
     browser.js("""const field = document.getElementById('search');
       for (const letter of 'ANA 1') { field.value += letter; field.dispatchEvent(new Event('input')); }""")
     check("search: what is found is counted", browser.wait_text("#results-count", "2 winners match “ANA 1”"),
@@ -351,7 +351,7 @@ def searches(page, mock):
     check("search: all again", browser.wait("document.getElementById('results-count').innerText === '11 winners'"))
     mock.results_fail = True
     browser.type("search", "ana")
-    check("search: a failure is told", browser.wait_text("#results-failed", "the database is busy <b>now</b>"),
+    check("search: a failure is shown", browser.wait_text("#results-failed", "the database is busy <b>now</b>"),
           browser.text("#results-failed"))
     mock.results_fail = False
     browser.click("results-again")
@@ -361,7 +361,7 @@ def searches(page, mock):
 
 
 def scenario_limit(page, mock):
-    """More winners than a page shows, and as many as it shows."""
+    """One winner more than the page shows, and exactly as many as it shows."""
     browser, check = page.browser, page.check
     for count in (SHOWN_MAX + 1, SHOWN_MAX):
         mock.publish(drawn(count))
@@ -374,12 +374,12 @@ def scenario_limit(page, mock):
         check(f"{count:,} winners: in pages", len(mock.asked) == 10, len(mock.asked))
         note = browser.text("#results-more")
         if count > SHOWN_MAX:
-            check("too many winners: told, with the command that writes all", note is not None
+            check("too many winners: shown, with the command that writes all", note is not None
                   and "first 5,000 of 5,001" in note and "sorteo export results" in note, note)
             last = winner_groups(browser)[-1]
             check("too many winners: no count of an agency that is cut off", last[1] == "", last)
         else:
-            check("as many as are shown: nothing is told", note is None, note)
+            check("as many as are shown: no note is shown", note is None, note)
             check("as many as are shown: every agency is counted", winner_groups(browser)[-1][1] != "")
     paper = pages_of(browser.pdf())
     check("5,000 winners are all on paper", paper > 50, f"{paper} pages")
@@ -403,12 +403,12 @@ def scenario_earlier(page, mock):
           winner_groups(browser))
     check("an earlier draw: with its agencies", [row[:2] for row in agency_rows(browser)]
           == [["1", "40,000"], ["2", "38,697"]], agency_rows(browser))
-    check("an earlier draw: said to be one, and read out", browser.text("#earlier") is not None
+    check("an earlier draw: marked as one, and read out", browser.text("#earlier") is not None
           and browser.text("#announcement") == "Draw 1 is shown.", browser.text("#announcement"))
     check("an earlier draw: in the address", browser.js("return location.hash") == "#draw-1")
     page.same_document("an earlier draw")
     leap_day = browser.js("return [...document.querySelectorAll('#winners .c-birth')].at(-1).innerText")
-    check("an earlier draw: days of birth are of no time zone", leap_day == "29 Feb 1960", leap_day)
+    check("an earlier draw: days of birth have no time zone", leap_day == "29 Feb 1960", leap_day)
     world = filling()
     world.draws[-1].agencies[1]["bets"] = 77000
     mock.publish(world)
@@ -416,7 +416,7 @@ def scenario_earlier(page, mock):
     check("an earlier draw: stays when news of the newest come", browser.wait_text("#rate-text", "98,000")
           and browser.text("#draw-bets") == "78,697", browser.text("#draw-bets"))
     browser.js("history.back()")
-    check("an earlier draw: the browser's way back", browser.wait_text("#draw-bets", "129,345"))
+    check("an earlier draw: the browser's Back button", browser.wait_text("#draw-bets", "129,345"))
     check("the newest draw: without the results of the other", browser.text("#results") is None)
     page.load(fragment="#draw-1")
     check("an earlier draw: by its address", browser.wait_text("#draw-heading", "Draw 1"))
@@ -425,7 +425,7 @@ def scenario_earlier(page, mock):
           and browser.js("return location.hash") == "")
     page.clean("earlier draws")
     page.load(fragment="#draw-7")
-    check("a draw that does not exist: told", browser.wait_text("#draw-failed", "there is no draw 7"),
+    check("a draw that does not exist: shown", browser.wait_text("#draw-failed", "there is no draw 7"),
           browser.text("#draw-failed"))
     check("a draw that does not exist: nothing else is shown for it", browser.text("#draw") is None)
     next_draw(page, mock)
@@ -445,7 +445,7 @@ def next_draw(page, mock):
     check("the next draw: its agencies alone", [row[0] for row in agency_rows(browser)] == ["0", "2", "4294967295"],
           agency_rows(browser))
     silent = browser.text("#silent") or ""
-    check("the next draw: an inferred number is so far", "seen so far" in browser.text("#done-text")
+    check("the next draw: an inferred number is marked as one", "seen so far" in browser.text("#done-text")
           and silent.startswith("Nothing has come yet from agencies 1, 3, 4, ")
           and "4,294,967,273 more" in silent, (browser.text("#done-text"), silent))
     browser.js("document.getElementById('chooser').value = '2';"
@@ -455,7 +455,7 @@ def next_draw(page, mock):
 
 
 def scenario_hostile(page, mock):
-    """Texts from data are texts."""
+    """Texts from data never become elements."""
     browser, check = page.browser, page.check
     world = drawn(2)
     world.draws[-1].winners += [winner(3, f"9{HOSTILE}", HOSTILE, "</td></table><script>1</script>", HOSTILE)]
@@ -480,14 +480,14 @@ def scenario_hostile(page, mock):
     made = browser.js("const count = (tag) => document.getElementsByTagName(tag).length;"
                       "return [count('img'), count('script'), document.title]")
     check("hostile texts: none became an element", made == [1, 1, "Draw 2 · Drawn · sorteo"], made)
-    check("hostile texts: nothing was even tried", browser.violations() == [], browser.violations())
+    check("hostile texts: nothing was tried", browser.violations() == [], browser.violations())
     page.browser.look(PHONE)
     page.fits("hostile texts")
     browser.log()
 
 
 def scenario_connection(page, mock):
-    """The server dies, falls silent, is replaced by nonsense, and comes back each time."""
+    """The server dies, falls silent or answers nonsense, and comes back each time."""
     browser, check = page.browser, page.check
     mock.publish(filling())
     page.load()
@@ -497,15 +497,15 @@ def scenario_connection(page, mock):
                              ("falls silent", lambda: mock.set_mood("silent"), lambda: mock.set_mood("talk")),
                              ("is nonsense", lambda: mock.set_mood("nonsense"), lambda: mock.set_mood("talk"))):
         harm()
-        check(f"a server that {name}: told, since when", browser.wait_text("#outage", "No news from the server since ")
+        check(f"a server that {name}: shown, since when", browser.wait_text("#outage", "No news from the server since ")
               and re.search(r"since \d\d:\d\d:\d\d", browser.text("#outage")), browser.text("#outage"))
-        check(f"a server that {name}: told in the bar too", browser.text("#link-text") == "No connection")
+        check(f"a server that {name}: shown in the bar too", browser.text("#link-text") == "No connection")
         check(f"a server that {name}: what is known stays", browser.text("#draw-bets") == "53,245")
         if name == "dies":
             page.shot("lost-desktop-light-en")
             page.accessible("without a connection")
             browser.click("language-es")
-            check("a server that dies: told in Spanish", browser.wait_text("#outage", "Sin noticias del servidor desde"))
+            check("a server that dies: shown in Spanish", browser.wait_text("#outage", "Sin noticias del servidor desde"))
             browser.click("language-en")
         heal()
         check(f"a server that {name}: found again by itself", browser.wait("!document.getElementById('outage')"
@@ -518,11 +518,11 @@ def scenario_connection(page, mock):
 
 
 def replaced_connection(page, mock):
-    """A stream that is open and dead is not waited for: only a new one speaks."""
+    """A stream that stays open without data is replaced by a new one."""
     browser, check = page.browser, page.check
     with mock.changed:
         mock.deaf_until = mock.opened
-    check("a dead connection: told", browser.wait_text("#outage", "No news"))
+    check("a dead connection: shown", browser.wait_text("#outage", "No news"))
     check("a dead connection: replaced", browser.wait("!document.getElementById('outage').innerText",
                                                       deadline_s=40))
     check("a dead connection: given up, not kept beside the new one",
@@ -537,7 +537,7 @@ def scenario_ready(page, mock):
                    {"part": "disk", "ready": False, "why": "12345 bytes free, 134217728 wanted"}]
     mock.publish(world)
     page.load()
-    check("not ready: told", browser.wait_text("#unready", "The server is not ready to take bets."))
+    check("not ready: shown", browser.wait_text("#unready", "The server is not ready to take bets."))
     check("not ready: which part, and why", browser.wait_text("#unready-parts", "Disk: not ready. 12345 bytes free")
           and "Writer" not in browser.text("#unready-parts"), browser.text("#unready-parts"))
     check("not ready: draws and events go on", browser.text("#link-text") == "Live")
@@ -581,7 +581,7 @@ def scenario_languages(page, mock):
 
 
 def same_keys(page):
-    """Both languages have the same texts, with the same values in them."""
+    """Both languages have the same texts, with the same placeholders in them."""
     source = page_source(page)
     tables = [dict(re.findall(r"^    (\w+): (.+),$", block, re.M)) for block in
               re.findall(r"^  (?:en|es): \{\n(.*?)^  \},$", source, re.M | re.S)]
@@ -598,7 +598,7 @@ def same_keys(page):
 
 
 def reasons(page):
-    """A sentence for each reason code of the protocol, and none beyond."""
+    """The page has a sentence for each reason code of the protocol, and for no other."""
     table = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").split("## Reasons")[1].split("\n## ")[0]
     cells = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| `")]
     codes = {code for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
@@ -613,7 +613,7 @@ def page_source(page):
 
 
 def scenario_looks(page, mock):
-    """Both themes, both states, a phone and a desk, on paper and by keyboard."""
+    """Both themes, both states, a phone and a desktop, on paper and by keyboard."""
     browser = page.browser
     for name, world in (("open", filling()), ("drawn", drawn(40))):
         mock.publish(world)
@@ -639,7 +639,7 @@ def scenario_looks(page, mock):
 
 
 def on_paper(page):
-    """The results with their heading, and nothing to press."""
+    """Only the results with their heading are printed."""
     browser, check = page.browser, page.check
     browser.look(width=780, dark=True, media="print")
     page.shot("drawn-paper-en")
@@ -664,7 +664,7 @@ def on_paper(page):
 
 
 def scenario_thousand(page, mock):
-    """A thousand agencies, all of which change each second."""
+    """A thousand agencies, all of which change at once."""
     browser, check = page.browser, page.check
     ids = range(1, 1001)
     world = World(Draw(1, [agency(i, 10 * i) for i in ids], expected=1500, omitted=200), per_second=[500] * 120)
@@ -679,7 +679,7 @@ def scenario_thousand(page, mock):
                ".observe(document.getElementById('agency-rows'), {childList: true})")
     world.draws[0].agencies = [agency(i, 20 * i + 1, "agency" if i % 2 else None) for i in ids]
     mock.publish()
-    check("a thousand agencies: all are written", browser.wait_text("#agency-rows tr:last-child .count", "20,001"))
+    check("a thousand agencies: all are updated", browser.wait_text("#agency-rows tr:last-child .count", "20,001"))
     check("a thousand agencies: no row is made, moved or removed", browser.js("return window.made") == 0,
           browser.js("return window.made"))
     check("a thousand agencies: in a list that the keyboard scrolls",
@@ -694,18 +694,18 @@ def scenario_thousand(page, mock):
 
 
 def scenario_empty(page, mock):
-    """A server that was just started, and one without any draw."""
+    """A server that has just started, and one without any draw."""
     browser, check = page.browser, page.check
     mock.publish(World(Draw(1, [])))
     page.load()
-    check("nothing yet: told", browser.text("#agencies-note") == "No agency has sent anything yet."
+    check("nothing yet: shown", browser.text("#agencies-note") == "No agency has sent anything yet."
           and browser.text("#refused-note") == "Nothing has been refused since the server started."
           and browser.text("#rate-text") == "No second has been measured yet.")
     page.clean("nothing yet")
     page.accessible("nothing yet")
     mock.publish(World())
     page.load()
-    check("no draw: told, and the server is shown", browser.text("#draw-failed") == "There is no draw yet."
+    check("no draw: shown, and the server is shown", browser.text("#draw-failed") == "There is no draw yet."
           and browser.text("#draw") is None and browser.text("#connections-text") == "12 of 10,000",
           browser.text("#draw-failed"))
     page.clean("no draw")
@@ -727,7 +727,7 @@ def with_mock(check, browser, shots, assets, only):
 
 
 def with_server(check, browser, url, shots):
-    """What holds of any server, whatever its draw does meanwhile."""
+    """Runs the checks that any server must pass, whatever its draw does meanwhile."""
     page = Page(check, browser, url.rstrip("/") + "/", shots)
     check("the page shows a draw", page.load())
     page.headers()

@@ -1,7 +1,7 @@
-"""A headless Chromium, driven over WebDriver, for the test of the page; it has none of the page's code.
+"""A headless Chromium, driven over WebDriver, for the test of the page.
 
-The protocol is spoken here directly: it is JSON over HTTP, and what the test needs of it fits a file. Chromium,
-its driver and axe-core, which knows the rules of accessibility, are installed where they are missing.
+WebDriver is JSON over HTTP, and the test needs so little of it that no client library is used. Chromium, its driver
+and axe-core, which checks accessibility, are installed where they are missing.
 """
 
 import base64
@@ -23,7 +23,7 @@ from outside import file_of_wheel
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVERS = ("chromedriver",)
 PACKAGES = ("chromium", "chromium-driver", "fonts-liberation", "python3-pip")
-# The wheel carries axe-core 4.12.1 as one file; nothing else of it is used.
+# The wheel contains axe-core 4.12.1 as one file; nothing else in it is used.
 AXE_PACKAGE = "axe-playwright-python==0.1.8"
 AXE_FILE = "axe_playwright_python/axe.min.js"
 AXE_SHA256 = "84494fec757e4710dc751c8d7a636e457f4532f08f85c86dc9070133fbff53bc"
@@ -44,7 +44,7 @@ def find(names):
 
 
 def install():
-    """What is missing, as .ci/run does it."""
+    """Installs what is missing, in the same way as .ci/run."""
     if find(BROWSERS) and find(DRIVERS) and importlib.util.find_spec("pip"):
         return
     sudo = [] if os.geteuid() == 0 else ["sudo"]
@@ -59,7 +59,7 @@ def axe_source():
 
 
 class Browser:
-    """One window of one browser. Use as a context: it ends both the browser and its driver."""
+    """One window of one browser. A context manager, which ends both the browser and its driver."""
 
     def __init__(self, patience_s=20):
         self.patience_s = patience_s
@@ -68,14 +68,14 @@ class Browser:
         install()
         self.axe = axe_source()
         self.profile = tempfile.mkdtemp(prefix="sorteo-page-")
-        self.told = pathlib.Path(self.profile, "driver.log")
-        with open(self.told, "w", encoding="utf-8") as out:
+        self.driver_log = pathlib.Path(self.profile, "driver.log")
+        with open(self.driver_log, "w", encoding="utf-8") as out:
             self.driver = subprocess.Popen([find(DRIVERS), "--port=0"], stdout=out, stderr=out)
         try:
             self.base = f"http://127.0.0.1:{self.driver_port()}"
             self.base += "/session/" + self.open_session()
             self.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)
-            # Not UTC, in which a time zone that is forgotten would not be noticed.
+            # Not UTC, which would hide a forgotten time zone.
             self.cdp("Emulation.setTimezoneOverride", timezoneId="America/Argentina/Buenos_Aires")
         except BaseException:
             self.__exit__()
@@ -93,16 +93,16 @@ class Browser:
         shutil.rmtree(self.profile, ignore_errors=True)
 
     def driver_port(self):
-        """The driver tells the port that it found in a line of its own."""
+        """The port that the driver chose, from its log."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.driver.poll() is None:
-            if told := re.search(r"started successfully on port (\d+)", self.told.read_text(encoding="utf-8")):
-                return int(told[1])
+            if found := re.search(r"started successfully on port (\d+)", self.driver_log.read_text(encoding="utf-8")):
+                return int(found[1])
             time.sleep(0.02)
-        sys.exit("chromedriver did not start: " + self.told.read_text(encoding="utf-8"))
+        sys.exit("chromedriver did not start: " + self.driver_log.read_text(encoding="utf-8"))
 
     def open_session(self):
-        # --no-sandbox: root has no sandbox, and in a container nobody has. The page is our own.
+        # --no-sandbox: neither root nor a container has one, and the page is our own.
         options = {"binary": find(BROWSERS), "args": [
             "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
             "--force-color-profile=srgb", "--no-first-run", f"--user-data-dir={self.profile}"]}
@@ -122,10 +122,10 @@ class Browser:
     def cdp(self, command, **params):
         return self.request("POST", "/goog/cdp/execute", {"cmd": command, "params": params})
 
-    # ── What a person does ──
+    # ── Actions of a user ──
 
     def go(self, url):
-        """Loads a page anew, also where only the part behind # differs."""
+        """Loads a page from its beginning, even if only the part behind # differs."""
         self.request("POST", "/url", {"url": "about:blank"})
         self.request("POST", "/url", {"url": url})
 
@@ -140,7 +140,7 @@ class Browser:
         self.request("POST", f"/element/{self.element(element_id)}/click", {})
 
     def type(self, element_id, text):
-        """Replaces what stands in a field."""
+        """Replaces the text of a field."""
         element = self.element(element_id)
         self.js("arguments[0].select()", {ELEMENT: element})
         self.request("POST", f"/element/{element}/value", {"text": text or "\ue003"})
@@ -148,15 +148,15 @@ class Browser:
     def element(self, element_id):
         return self.request("POST", "/element", {"using": "css selector", "value": "#" + element_id})[ELEMENT]
 
-    # ── What a person sees ──
+    # ── What a user sees ──
 
     def text(self, selector):
-        """The text of what is visible of an element; None where there is none."""
+        """The visible text of an element; None if it is hidden or missing."""
         return self.js("const e = document.querySelector(arguments[0]);"
                        "return e && e.checkVisibility({visibilityProperty: true}) ? e.innerText.trim() : null", selector)
 
     def wait(self, script, *args, deadline_s=None):
-        """Waits for a script to be true; answers whether it came to be."""
+        """Waits until a script returns true; returns whether it did before the deadline."""
         deadline = time.monotonic() + (deadline_s or self.patience_s)
         while not self.js(f"return Boolean({script})", *args):
             if time.monotonic() > deadline:
@@ -165,27 +165,27 @@ class Browser:
         return True
 
     def wait_text(self, selector, part):
-        # What is hidden has an innerText, too.
+        # Hidden elements have an innerText too.
         seen = """[...document.querySelectorAll(arguments[0])].some(
           (e) => e.checkVisibility() && e.innerText.includes(arguments[1]))"""
         return self.wait(seen, selector, part)
 
-    # ── What it looks on ──
+    # ── The window ──
 
     def look(self, width=1280, height=900, dark=False, media=""):
-        # No media is what the browser has by itself; "screen" would hold for what it prints, too.
+        # Without media the browser chooses by itself; "screen" would apply to printing too.
         self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                  mobile=width < 600)
         self.cdp("Emulation.setEmulatedMedia", media=media, features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def speak(self, languages):
-        """What the browser says its user reads, from the next page on."""
+        """Sets the languages that the browser asks for, from the next page on."""
         agent = self.cdp("Browser.getVersion")["userAgent"]
         self.cdp("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
 
     def screenshot(self, path, whole=True):
-        """The window, or the page in its whole length."""
+        """Writes a PNG of the window, or of the page in its whole length."""
         options = {"format": "png"}
         if whole:
             size = self.js("const e = document.documentElement; return [e.clientWidth, e.scrollHeight]")
@@ -196,10 +196,10 @@ class Browser:
     def pdf(self):
         return base64.b64decode(self.cdp("Page.printToPDF", preferCSSPageSize=True)["data"])
 
-    # ── What went wrong ──
+    # ── Errors ──
 
     def log(self):
-        """What the console holds since the last time; warnings count."""
+        """The warnings and errors in the console since the last call."""
         entries = self.request("POST", "/se/log", {"type": "browser"})
         return [(entry["source"], entry["message"]) for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
@@ -207,7 +207,7 @@ class Browser:
         return self.js("return window.violations")
 
     def accessibility(self):
-        """What axe-core finds that is serious or critical, as lines of rule and element."""
+        """The serious and critical findings of axe-core, each a line with its rule and elements."""
         if not self.js("return Boolean(window.axe)"):
             self.js(self.axe)
         found = self.request("POST", "/execute/async", {"args": [], "script": """

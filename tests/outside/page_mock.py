@@ -1,7 +1,7 @@
-"""The operators' HTTP as the page's test needs it: a server whose draws are whatever the test says.
+"""A mock of the operators' HTTP, whose draws are set by the page's test.
 
-It answers with the same headers as the program, the Content-Security-Policy above all. The test fills
-`Mock.world` and calls `publish`; it can also let the server die, fall silent, or answer nonsense.
+It answers with the same headers as the program, above all the Content-Security-Policy. The test sets `Mock.world`
+and calls `publish`; it can also make the server die, fall silent, or answer nonsense.
 """
 
 import http.server
@@ -36,7 +36,7 @@ def winner(number_of_agency, document, first="Ana", last="Paz", born="1990-01-31
 
 
 class Draw:
-    """A draw with its agencies and, once it is made, its winners."""
+    """A draw with its agencies and, once it is drawn, its winners."""
 
     def __init__(self, number, agencies, winners=None, expected=None, omitted=0):
         self.number, self.agencies, self.winners, self.omitted = number, agencies, winners, omitted
@@ -60,7 +60,7 @@ class Draw:
 
 
 class World:
-    """All that the mock tells: the draws, oldest first, and how the server is."""
+    """Everything that the mock reports: the draws, oldest first, and the state of the server."""
 
     def __init__(self, *draws, **rest):
         self.draws = list(draws)
@@ -82,19 +82,19 @@ class World:
 
 
 class Mock:
-    """Serves a folder's page and a world on a free port of this machine."""
+    """Serves the page in a folder, and a world, on a free port of this machine."""
 
     def __init__(self, assets, world):
         self.assets, self.world = pathlib.Path(assets), world
         self.changed = threading.Condition()
         self.version = 0
-        # What the tests look at: requests of results, and connections to the events.
+        # For the tests: the requests for results, and how many connections listen to events.
         self.asked, self.listeners = [], 0
-        # Streams are numbered as they open; those up to this number are open and dead.
+        # Streams are numbered as they open; those up to this number stay open and send no events.
         self.opened, self.deaf_until = 0, 0
-        # "talk"; "silent": connected, but no event; "nonsense": no stream of events.
+        # "talk"; "silent": the stream is open but has no events; "nonsense": an error of a proxy.
         self.mood = "talk"
-        # Results are refused while this is set.
+        # Requests for results fail while this is set.
         self.results_fail = False
         self.port = 0
         self.start()
@@ -104,14 +104,14 @@ class Mock:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self):
-        """Listens, on the same port if it did before."""
+        """Listens, on the same port as before if there was one."""
         self.alive = True
         self.server = Server(("127.0.0.1", self.port), handler_of(self))
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def die(self):
-        """Takes no connection any more, and ends the streams that there are."""
+        """Accepts no more connections, and ends the open streams."""
         self.server.shutdown()
         self.server.server_close()
         with self.changed:
@@ -119,20 +119,20 @@ class Mock:
             self.changed.notify_all()
 
     def publish(self, world=None):
-        """Tells everybody at once."""
+        """Sends the world to all streams at once."""
         with self.changed:
             self.world = world or self.world
             self.version += 1
             self.changed.notify_all()
 
     def set_mood(self, mood):
-        """Also ends the streams that there are, unless it falls silent."""
+        """Sets the mood; "nonsense" also ends the open streams."""
         with self.changed:
             self.mood = mood
             self.changed.notify_all()
 
     def stream(self, write):
-        """The events of one connection: one at once, then one a second or when there is news."""
+        """Writes the events of one connection: one at once, then one a second and one for each change."""
         with self.changed:
             self.listeners, self.opened = self.listeners + 1, self.opened + 1
             place = self.opened
@@ -141,7 +141,7 @@ class Mock:
                 with self.changed:
                     version, mood, status = self.version, self.mood, self.world.status()
                 if place <= self.deaf_until:
-                    # A comment: the stream is alive below, and its end is noticed.
+                    # A comment is no event, but writing it notices that the peer has closed the stream.
                     write(b":\n")
                 elif mood == "talk":
                     write(b"event: status\nretry: 2000\ndata: " + json.dumps(status).encode() + b"\n\n")
@@ -152,7 +152,7 @@ class Mock:
                 self.listeners -= 1
 
     def results(self, number, query):
-        """A page of winners, or an error with its status."""
+        """The HTTP status, and a page of winners or an error."""
         self.asked.append(query)
         draw = self.world.draw(number)
         if self.results_fail:
@@ -176,7 +176,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 def handler_of(mock):
     class Handler(http.server.BaseHTTPRequestHandler):
-        # One request a connection: a server that dies leaves no other connections open.
+        # One request for each connection, so that a server that dies leaves none open.
         protocol_version = "HTTP/1.0"
 
         def log_message(self, *_):
@@ -241,11 +241,11 @@ def handler_of(mock):
 
 
 def until(condition, what, deadline_s=20):
-    """Waits for a condition; answers whether it came."""
+    """Waits for a condition; returns whether it held before the deadline."""
     deadline = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > deadline:
-            print(f"        waited in vain: {what}")
+            print(f"        did not happen: {what}")
             return False
         time.sleep(0.03)
     return True

@@ -5,19 +5,19 @@
 #     tests/outside/prometheus.sh [--scrape FILE]
 #
 # What it shows:
-#   1. promtool takes the alerts and the sample configuration, and each alert fires
-#      when it must, and not when it must not (alerts_test.yml).
+#   1. promtool accepts the alerts and the sample configuration, and each alert fires
+#      when it must and only then (alerts_test.yml).
 #   2. Each alert has its test, a summary, a description, and a section in
 #      docs/operating.md.
-#   3. Every expression of the dashboard parses, and alerts and dashboard name no
-#      metric and no label that the table of metrics in docs/http.md has not.
-#   4. With a scrape of a real server (`curl --output FILE http://…/metrics`): what
-#      that table lists, and nothing else, is in it, and promtool finds nothing wrong
-#      with it. A refusal is counted only once there was one: let the server refuse
-#      something before.
+#   3. Every expression of the dashboard parses, and alerts and dashboard use only
+#      metrics and labels that are in the table of metrics in docs/http.md.
+#   4. With a scrape of a real server (`curl --output FILE http://…/metrics`): it has
+#      exactly the metrics of that table, and promtool finds nothing wrong with it.
+#      A refusal's metric appears with the first refusal, so let the server refuse
+#      something before the scrape.
 #
-# Where there is no promtool it takes the one of Debian's package prometheus, without
-# installing it: that would start a server. Needs python3.
+# Without an installed promtool it takes the one in Debian's package prometheus. The
+# package is unpacked and not installed, which would start a server. Needs python3.
 
 set -euo pipefail
 
@@ -32,7 +32,7 @@ esac
 
 failed=0
 
-# check DESCRIPTION COMMAND…: shows what the command says only when it fails.
+# check DESCRIPTION COMMAND…: prints the output of the command only if it fails.
 check() {
     local description=$1
     shift
@@ -65,12 +65,12 @@ cd "$root/contrib/prometheus"
 check "the alerts are rules" "$promtool" check rules alerts.yml
 check "the sample is a configuration" "$promtool" check config prometheus.yml
 check "each alert fires when it must" "$promtool" test rules alerts_test.yml
-check "each alert has its test, its words and its section" lists alerts
+check "each alert has its test, its texts and its section" lists alerts
 lists expressions >"$work/dashboard.yml"
 check "the dashboard's expressions parse" "$promtool" check rules "$work/dashboard.yml"
-check "alerts and dashboard name only metrics that there are" lists metrics
+check "alerts and dashboard use only documented metrics" lists metrics
 if [ -n "$scrape" ]; then
-    check "the scrape is what is documented" lists scrape "$scrape"
+    check "the scrape has exactly the documented metrics" lists scrape "$scrape"
     check "promtool finds nothing wrong with the scrape" "$promtool" check metrics <"$scrape"
 fi
 printf 'prometheus: %d failed\n' "$failed"

@@ -7,25 +7,25 @@
 # What it shows:
 #   1. systemd knows every directive of the unit (`systemd-analyze verify`), and
 #      grades its sandbox no worse than the threshold below (`systemd-analyze security`).
-#   2. A systemd of its own, which systemd-nspawn boots on a throw-away copy of this
-#      machine's system, runs the server in that sandbox: what is held there is in
-#      the head of systemd/inside.sh.
+#   2. systemd-nspawn boots a throw-away copy of this machine's system, whose systemd
+#      runs the server in that sandbox. What is checked there is listed at the head of
+#      systemd/inside.sh.
 #
 # It needs systemd and, for the second part, root, systemd-nspawn, overlayfs and
-# control groups that can be written. What is missing of the packages it installs
-# with apt; where the second part cannot run it says `skipped` with the reason.
+# writable control groups. It installs missing packages with apt; where the second
+# part cannot run it prints `skipped` with the reason.
 #
-# No speed is tested. Each wait is for a condition, and its deadline only ends a
-# test that hangs. With KEEP=1 the booted system's folder stays, to be looked at.
+# No speed is tested: each wait is for a condition, and its deadline only ends a test
+# that hangs. With KEEP=1 the folder of the booted system is kept.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 readonly root
 readonly unit=$root/contrib/systemd/sorteo.service
-# Tenths of the exposure level, of 100, which systemd calls OK below 40.
+# The exposure level in tenths, from 0 (safest) to 100; systemd calls it OK below 40.
 readonly exposure_max=15
-# What the booted system may take, in seconds: far above what it needs.
+# The deadline of the booted system in seconds, far above what it needs.
 readonly boot_max=240
 
 failed=0
@@ -53,7 +53,7 @@ conclude() {
 }
 
 skip() {
-    say "skipped: the unit is not run: $*"
+    say "skipped: the unit cannot be run here: $*"
     conclude
 }
 
@@ -68,11 +68,11 @@ need_tools() {
     "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
-# In a copy whose program is there, because systemd-analyze looks for it.
+# In a copy that runs /bin/true, because systemd-analyze wants the program to exist.
 verifies() {
     local complaints
     sed "s|^ExecStart=/usr/local/bin/sorteo |ExecStart=/bin/true |" "$unit" >"$work/sorteo.service"
-    # An unknown directive is a complaint, but no failure.
+    # systemd-analyze warns of an unknown directive, and still exits with 0.
     complaints=$(systemd-analyze verify --man=no "$work/sorteo.service" 2>&1) || true
     [ -z "$complaints" ] || { say "$complaints"; return 1; }
 }
@@ -88,7 +88,7 @@ graded() {
     fi
 }
 
-# The control groups that systemd-nspawn leaves behind.
+# Prints the control groups that systemd-nspawn may leave behind.
 groups() {
     local of_this=/ hierarchy
     for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
@@ -117,8 +117,8 @@ cleanup() {
     exit "$status"
 }
 
-# This machine's system with the unit installed as docs/operating.md says. What is
-# written to it goes to memory.
+# Installs the unit into an overlay of this machine's system, as docs/operating.md
+# describes it. What is written there stays in memory.
 install_system() {
     local disk=$work/disk system=$work/disk/system
     mkdir "$disk"
@@ -129,7 +129,7 @@ install_system() {
     install -D -m 644 "$root/contrib/systemd/sorteo-sysusers.conf" "$system/etc/sysusers.d/sorteo.conf"
     install -D -m 644 "$root/contrib/systemd/sorteo.toml" "$system/etc/sorteo/sorteo.toml"
     install -D -m 755 "$root/tests/outside/systemd/inside.sh" "$system/test/inside.sh"
-    # Instead of what this machine starts at its own boot.
+    # The only unit that the booted system starts.
     cat >"$system/etc/systemd/system/sorteo-test.service" <<'UNIT'
 [Unit]
 After=basic.target
@@ -165,15 +165,15 @@ say "-- the unit's file"
 check "systemd knows every directive" verifies
 check "the sandbox is graded $((exposure_max / 10)).$((exposure_max % 10)) or better" graded
 
-say "-- the unit, run by a systemd of its own"
+say "-- the unit in a booted system"
 binary=${1:-$root/target/release/sorteo}
-[ -x "$binary" ] || { say "there is no $binary: cargo build --release, or name another"; exit 2; }
-[ "$(id -u)" -eq 0 ] || skip "that takes root"
+[ -x "$binary" ] || { say "there is no $binary: run cargo build --release, or pass another"; exit 2; }
+[ "$(id -u)" -eq 0 ] || skip "it needs root"
 install_system >"$work/install.log" 2>&1 || skip "no overlay of this system: $(tail -n 1 "$work/install.log")"
 run_system || skip "systemd does not boot in systemd-nspawn: $(tail -n 1 "$work/boot.log")"
 result=$work/disk/system/test/result
 cat "$result"
 failed=$((failed + $(grep -c '^FAILED' "$result" || true)))
-# A test that died on the way has not said so.
-check "the run came to its end" grep -qx 'the end' "$result"
+# inside.sh prints this line last: without it, it died on the way.
+check "all checks inside the system were run" grep -qx 'the end' "$result"
 conclude

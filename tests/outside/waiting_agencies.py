@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Five thousand agencies that wait for the draw are answered when it is made.
+"""Five thousand connections that wait for the draw are answered when it happens.
 
     tests/outside/waiting_agencies.py [--connections 5000] [--binary target/release/sorteo]
 
-Each waits on a connection of its own; a third asks something more meanwhile, a third
-says that it will send no more. Nobody is answered before the draw, the
-waiting takes no processor time, and everybody gets its own winners afterwards,
-while others are still served. How long all that takes is printed, not judged.
-Ends with a line `N passed, N failed`.
+A third of them send another request behind their wait, a third shut down their
+sending side. Before the draw none may be answered, and waiting may take no processor
+time; after it each must get the winners of its own agency, while another connection
+is still served. How long that takes is printed, and fails no check. Ends with a
+line `N passed, N failed`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WINNING_NUMBER = 7574
 WINNERS_OF_EACH = 100
 # Less than the longest wait that the protocol allows, more than the test takes.
 WAIT_MS = 60_000
-# How long the server is watched doing nothing, and what share of a core that may take.
+# How long the server is watched while all wait, and which share of a core it may use meanwhile.
 WATCHED_S = 2
 IDLE_SHARE_MAX = 0.01
 
@@ -60,8 +60,8 @@ def run(binary, folder, count):
             agency_of[waiter] = index % AGENCIES + 1
             waiter.sendall(frame(b"WAIT_WINNERS|%d|%d" % (agency_of[waiter], WAIT_MS)))
             waiting.register(waiter, selectors.EVENT_READ)
-        # By then the server holds them all. What some send or say behind their
-        # wait comes after the wait, and must not keep it busy until then.
+        # Once this is answered, the server holds all the waits. What comes behind a
+        # wait is handled after it, and must not keep the server busy until then.
         ask(peer, b"STATUS")
         for index, waiter in enumerate(agency_of):
             if index % 3 == 1:
@@ -69,15 +69,15 @@ def run(binary, folder, count):
             elif index % 3 == 2:
                 waiter.shutdown(socket.SHUT_WR)
         share = processor_share(server.pid, WATCHED_S)
-        check(f"{count} that wait take no processor time: {share:.2%} of a core", share < IDLE_SHARE_MAX)
-        check("nobody is answered before the draw", not waiting.select(timeout=0))
+        check(f"{count} waits take no processor time: {share:.2%} of a core", share < IDLE_SHARE_MAX)
+        check("none is answered before the draw", not waiting.select(timeout=0))
 
         began = time.monotonic()
         ask(peer, b"DONE|%d" % AGENCIES)
         drawn = time.monotonic()
         answers, times, asked = {}, [], []
         while len(answers) < count and time.monotonic() < drawn + DEADLINE_S:
-            # Somebody else, who asks while all are answered.
+            # Another connection must be served while the waits are answered.
             before = time.monotonic()
             ask(peer, b"STATUS")
             asked.append(time.monotonic() - before)
@@ -85,20 +85,20 @@ def run(binary, folder, count):
                 answers[key.fileobj] = answer(key.fileobj)
                 times.append(time.monotonic() - drawn)
                 waiting.unregister(key.fileobj)
-        check("everybody is answered", len(answers) == count, f"{len(answers)} of {count}")
+        check("each is answered", len(answers) == count, f"{len(answers)} of {count}")
         expected = {agency: ask(peer, b"GET_WINNERS|%d|0" % agency) for agency in range(1, AGENCIES + 1)}
         check("the winners are there", all(one.count(b",") == WINNERS_OF_EACH - 1 for one in expected.values()),
               expected)
         wrong = [got for waiter, got in answers.items() if got != expected[agency_of[waiter]]]
-        check("each with the winners of its own agency", not wrong, wrong[:3])
+        check("each gets the winners of its own agency", not wrong, wrong[:3])
         times.sort()
-        print(f"the draw in {1000 * (drawn - began):.1f} ms; answers after it, in ms: half "
-              f"{1000 * times[len(times) // 2]:.0f}, the last {1000 * times[-1]:.0f}; another's question meanwhile: "
+        print(f"the draw in {1000 * (drawn - began):.1f} ms; answers after it, in ms: median "
+              f"{1000 * times[len(times) // 2]:.0f}, the last {1000 * times[-1]:.0f}; a STATUS meanwhile: "
               f"at most {1000 * max(asked):.1f}")
     for waiter in agency_of:
         waiter.close()
     server.send_signal(signal.SIGTERM)
-    check("the server ends in order", server.wait(timeout=DEADLINE_S) == 0, server.returncode)
+    check("SIGTERM: exit 0", server.wait(timeout=DEADLINE_S) == 0, server.returncode)
     return check.conclude()
 
 

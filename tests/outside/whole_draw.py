@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A whole draw against the real program, seen from outside.
+"""Runs a whole draw with the real program, and checks it from outside.
 
-Agencies 1 to 3 are `sorteo upload`, all others are raw sockets that speak the
-counted dialect, written here without any of the program's code; all send at
-once. Afterwards the database is read with the `sqlite3` command line and held
-against the agencies' files: every bet once, the right winners, one draw. Then
-the server is stopped, started again, and must answer the same.
+Agencies 1 to 3 are `sorteo upload`; all others are raw sockets that speak the
+counted dialect, written here without any of the program's code. All send at the
+same time. Afterwards the database is read with the `sqlite3` command line and
+compared with the agencies' files: every bet once, the right winners, one draw.
+Then the server is stopped and started again, and must give the same answers.
 
 With --kills N the server is killed by SIGKILL N times while bets arrive.
 
@@ -64,7 +64,7 @@ class Server:
         return self.process.wait(timeout=15)
 
     def sql(self, query):
-        """What a person would see, by the command line that a person has."""
+        """The rows that the `sqlite3` command line prints for a query."""
         output = subprocess.run(["sqlite3", "-readonly", self.database, query],
                                 capture_output=True, text=True, check=True).stdout
         return output.splitlines()
@@ -73,7 +73,7 @@ class Server:
         return self.log_path.read_text(encoding="utf-8")
 
     def bets(self):
-        """`STATUS`, as a raw frame: the number of bets stored."""
+        """The number of bets stored, as `STATUS` reports it, asked with a raw frame."""
         with socket.create_connection(self.address, timeout=10) as peer:
             peer.sendall(b"\x00\x00\x00\x06STATUS")
             length = int.from_bytes(receive(peer, 4), "big")
@@ -81,7 +81,7 @@ class Server:
 
 
 def until(condition, what, still_possible=lambda: True):
-    """Waits for a condition; a deadline is a failure, not a measurement."""
+    """Waits for a condition. The deadline only ends a test that hangs; it measures nothing."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         if not still_possible() or time.monotonic() > deadline:
@@ -100,7 +100,7 @@ def receive(peer, count):
 
 
 class CountedAgency(threading.Thread):
-    """An agency of the counted dialect, on raw sockets."""
+    """An agency that speaks the counted dialect on raw sockets."""
 
     def __init__(self, server, agency, rows):
         super().__init__(daemon=True)
@@ -109,7 +109,7 @@ class CountedAgency(threading.Thread):
         self.lost_answers = 0
 
     def ask(self, payload):
-        """One connection for each message, as the seed's client does."""
+        """Sends one message on a connection of its own, as the original client of this dialect does."""
         with socket.create_connection(self.server.address, timeout=30) as peer:
             payload = payload.encode()
             peer.sendall(b"%d\n" % len(payload) + payload)
@@ -119,7 +119,7 @@ class CountedAgency(threading.Thread):
             return receive(peer, int(digits)).decode()
 
     def stored(self):
-        """After a lost answer only the database knows: a batch is there whole or not at all."""
+        """How many bets of this agency are stored. After a lost answer only the database knows that."""
         return int(self.server.sql(
             f"SELECT coalesce(sum(bets), 0) FROM agencies WHERE agency = {self.agency}")[0])
 
@@ -197,10 +197,10 @@ def run(options, folder):
         checks(f"agency {agency}: upload exits with 0", upload.wait(timeout=DEADLINE_S) == 0,
                (folder / f"upload-{agency}.log").read_text()[-500:])
         documents = (folder / f"winners-{agency}").read_text().split()
-        checks(f"agency {agency}: told its winners {documents}", documents == expected[agency], expected[agency])
+        checks(f"agency {agency}: gets its winners {documents}", documents == expected[agency], expected[agency])
     for agency, thread in raw.items():
         thread.join(timeout=DEADLINE_S)
-        checks(f"agency {agency}, counted by raw sockets: told its winners {thread.winners}",
+        checks(f"agency {agency}, counted dialect on raw sockets: gets its winners {thread.winners}",
                thread.winners == expected[agency], expected[agency])
 
     def look(when):

@@ -1,20 +1,20 @@
 """The bugs that `planted_bugs.py` plants: the table.
 
 Each is a mistake that a person could make in one place and a reviewer could
-miss. `breaks` names what must hold and then does not:
+miss. `breaks` names the invariant that it violates:
 
     I1  an acknowledged batch is stored whole, exactly once
-    I2  a batch without an answer is stored whole or not at all, a refused one not
-    I3  the same place with the same rows repeats the OK, with others is a conflict
+    I2  a batch without an answer is stored whole or not at all, a refused one never
+    I3  the same position with the same rows repeats the OK, with others is a conflict
     I4  one draw, no bet after it, its winners are exactly the winning bets
     I5  an agency reads only its own winners
-    I6  memory, connections, queues and the log stay bounded under any peer
-    I7  service comes back by itself
+    I6  memory, connections, queues and the WAL stay bounded under any peer
+    I7  the server recovers by itself
 
-`old` stands once in its file; `tests` are the arguments of `cargo test`, after
-variables of the environment where there are any. Any of them may catch the bug,
-and they are run in their order: first the one that shows what it does to an
-agency, or the one that is quick.
+`old` occurs exactly once in its file. `tests` are arguments of `cargo test`, after
+environment variables where it needs any. It is enough that one of them catches the
+bug; they run in this order, first the one that shows what the bug does to an agency,
+or the quickest.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Bug(NamedTuple):
     old: str
     new: str
     tests: tuple
-    # Whether every CI run plants it; its tests need nothing that a machine may lack.
+    # Whether every CI run plants it. Its tests must be able to run on any machine.
     few: bool = False
 
 
@@ -43,7 +43,7 @@ def unit(name):
     return (f"--lib -- {name}",)
 
 
-# What happens now and then is met in 45 rounds.
+# Enough rounds to hit what happens only now and then.
 SIGKILL_UNDER_LOAD = faults("process_death::sigkill_under_load", seeds=(1, 2, 3), rounds=3)
 
 WRITER = "src/store/sqlite/writer.rs"

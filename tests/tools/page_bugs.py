@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Whether `page.py` catches mistakes: plants them one by one in a copy of the page, and sees which check fails.
+"""Whether `page.py` catches mistakes: plants bugs, one at a time, in a copy of the page, and sees which check fails.
 
-Each bug names the scenario that must notice it and a part of the failing check's name. Takes about ten minutes;
-run it after a change of the page or of its test.
+Each bug names the scenario that must catch it, and a part of the name of the check that must fail. All of them take
+about ten minutes: to be run after a change of the page or of its test.
 
     tests/tools/page_bugs.py [--only TEXT]…
 
@@ -17,13 +17,13 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Shorter than the test's own: here most runs wait in vain.
+# Shorter than the default of page.py: here most runs wait for something that never happens.
 PATIENCE_S = 6
 PAGE = ROOT / "src" / "ops" / "page"
 TEST = ROOT / "tests" / "outside" / "page.py"
 JS, CSS, HTML = "page.js", "page.css", "index.html"
 
-# scenario, file, what stands there, what is put there instead, part of the name of the check that fails
+# scenario, file, text to replace, its replacement, part of the name of the check that must fail
 BUGS = [
     ("filling", JS, "setText($('draw-heading'), heading);", "", "shown after loading"),
     ("filling", JS, "setText($('draw-state-text'), state);", "", "its state is shown"),
@@ -45,10 +45,10 @@ BUGS = [
     ("filling", JS, "take(JSON.parse(event.data));", "if (!status) take(JSON.parse(event.data));", "live: bets arrive"),
     ("filling", JS, "take(JSON.parse(event.data));", "if (status) location.reload(); take(JSON.parse(event.data));",
      "without loading again"),
-    ("filling", JS, "else body.insertBefore(row.element, place);", "else body.append(row.element);", "stands in its order"),
+    ("filling", JS, "else body.insertBefore(row.element, place);", "else body.append(row.element);", "is in its order"),
     ("filling", JS, "if (row.written === wanted) return;", "if (row.written) return;", "live: an agency that is done"),
-    ("filling", JS, "draw.state, share, one.bets,", "draw.state, one.bets,", "live: bars are measured anew"),
-    ("filling", JS, "  if (row) return row;\n", "", "rows are written, not made anew"),
+    ("filling", JS, "draw.state, share, one.bets,", "draw.state, one.bets,", "live: bars are scaled again"),
+    ("filling", JS, "  if (row) return row;\n", "", "rows are updated, not made again"),
     ("filling", JS, "document.title = `", "document.titel = `", "live: the title follows"),
     ("filling", JS, "setText($('done-text')", "if (!$('done-text').textContent) setText($('done-text')", "live: agencies done"),
     ("filling", JS, "setText($('rate-text')", "if (!$('rate-text').textContent) setText($('rate-text')", "the chart follows"),
@@ -60,9 +60,9 @@ BUGS = [
     ("filling", JS, "listen();\n", "listen();\nconsole.warn('left over');\n", "nothing in the console"),
     ("drawn", JS, "tellChange(before?.draw, next.draw);", "", "the draw: read out"),
     ("drawn", JS, "setText($('draw-state-text'), state);", "if (draw.state === 'open') setText($('draw-state-text'), state);",
-     "shown when it is made"),
+     "shown when it is drawn"),
     ("drawn", JS, "  ensureResults(view.draw);\n", "", "its results come by themselves"),
-    ("drawn", JS, "setMoment($('draw-drawn'), draw.drawn_at);", "", "when it was made"),
+    ("drawn", JS, "setMoment($('draw-drawn'), draw.drawn_at);", "", "when it was drawn"),
     ("drawn", JS, "group?.agency !== winner.agency", "!group", "by agency, each with its count"),
     ("drawn", JS, "numberCell.textContent = String(winner.number);", "", "document, name, day of birth"),
     ("drawn", JS, "draw.state === 'drawn' ? 'agencyNever'", "draw.state === 'x' ? 'agencyNever'", "did not wait for"),
@@ -75,13 +75,13 @@ BUGS = [
     ("drawn", JS, "t(total === 0 ? 'foundNoneMatching'", "t(total === 1 ? 'foundNoneMatching'", "nobody is found"),
     ("drawn", JS, "results?${asked}`", "results?${decodeURIComponent(asked)}`", "sent as it was typed"),
     ("drawn", JS, "if (what.length === 0) return total", "if (what.length === 9) return total", "search: all again"),
-    ("drawn", JS, "$('results-failed').hidden = !error;", "", "a failure is told"),
+    ("drawn", JS, "$('results-failed').hidden = !error;", "", "a failure is shown"),
     ("drawn", JS, "    results.key = null;\n    renderDraw();", "    renderDraw();", "search: tried again"),
     ("limit", JS, "const WINNERS_SHOWN_MAX = 5000;", "const WINNERS_SHOWN_MAX = 4900;", "5,001 winners: 5,000 are shown"),
     ("limit", JS, "} while (after !== null && results", "} while (after !== null || results", "in pages"),
-    ("limit", JS, "if (cut) writeCut(winners.length, total);", "", "too many winners: told"),
+    ("limit", JS, "if (cut) writeCut(winners.length, total);", "", "too many winners: shown"),
     ("limit", JS, "  if (complete) writeGroupCount();", "  writeGroupCount();", "no count of an agency"),
-    ("limit", JS, "WINNERS_SHOWN_MAX && !complete;", "WINNERS_SHOWN_MAX;", "nothing is told"),
+    ("limit", JS, "WINNERS_SHOWN_MAX && !complete;", "WINNERS_SHOWN_MAX;", "no note is shown"),
     ("limit", JS, "  if (complete) writeGroupCount();", "", "every agency is counted"),
     ("limit", CSS, "  .scroll { max-height: none; overflow: visible;", "  .scroll {", "all on paper"),
     ("earlier", JS, "n: winners });\n}\n\n// ── Results", "n: 0 });\n}\n\n// ── Results", "in the list"),
@@ -89,21 +89,21 @@ BUGS = [
     ("earlier", JS, "if (key !== results.key) loadResults(key);", "if (!results.key && draw.id > 1) loadResults(key);",
      "with its results"),
     ("earlier", JS, "  while (place) place = dropAgency(place);\n", "", "an earlier draw: with its agencies"),
-    ("earlier", JS, "if (id !== undefined) announce(", "if (!id) announce(", "said to be one, and read out"),
+    ("earlier", JS, "if (id !== undefined) announce(", "if (!id) announce(", "marked as one, and read out"),
     ("earlier", JS, "`${place}#draw-${id}`", "`${place}#draw-0${id}`", "in the address"),
-    ("earlier", JS, "timeZone: 'UTC' }", "}", "are of no time zone"),
+    ("earlier", JS, "timeZone: 'UTC' }", "}", "have no time zone"),
     ("earlier", JS, "return fetched?.draw.id === chosen ? fetched : null;",
      "return fetched?.draw.id === chosen && !$('agency-rows').children[2]?.hidden && status.draw.bets < 60000 ? fetched : status;",
      "stays when news"),
-    ("earlier", JS, "  addEventListener('popstate', follow);\n  addEventListener('hashchange', follow);\n", "", "way back"),
+    ("earlier", JS, "  addEventListener('popstate', follow);\n  addEventListener('hashchange', follow);\n", "", "Back button"),
     ("earlier", JS, "chosen = chosenByAddress();\nlisten", "listen", "by its address"),
     ("earlier", JS, "    choose(null);\n", "", "back to the newest"),
-    ("earlier", JS, "setNote($('draw-failed'), failed ?? none);", "", "does not exist: told"),
+    ("earlier", JS, "setNote($('draw-failed'), failed ?? none);", "", "does not exist: shown"),
     ("earlier", JS, "$('draw').hidden = $('agencies-section').hidden = Boolean(failed ?? none);", "", "nothing else is shown"),
     ("earlier", JS, "  status = next;\n", "  status = next;\n  chosen ??= next.draw.id;\n", "the next draw: followed"),
     ("earlier", JS, "else announce(t('announceOpen'", "else if (!now) announce(t('announceOpen'", "the next draw: read out"),
-    ("earlier", JS, "id >= 1 && id <= draw.expected", "id <= draw.expected", "an inferred number is so far"),
-    ("earlier", JS, "named.length < SILENT_NAMED_MAX", "named.length < 2", "an inferred number is so far"),
+    ("earlier", JS, "id >= 1 && id <= draw.expected", "id <= draw.expected", "an inferred number is marked as one"),
+    ("earlier", JS, "named.length < SILENT_NAMED_MAX", "named.length < 2", "an inferred number is marked as one"),
     ("hostile", JS, "nameCell.firstElementChild.textContent =", "nameCell.firstElementChild.innerHTML =", "shown as they are"),
     ("hostile", JS, "documentCell.textContent =", "documentCell.innerHTML =", "in documents and days"),
     ("hostile", JS, "birthCell.textContent =", "birthCell.innerHTML =", "none became an element"),
@@ -111,18 +111,18 @@ BUGS = [
      "with a sentence all the same"),
     ("hostile", JS, "said.textContent = why ?? '';", "said.innerHTML = why ?? '';", "in why it is not ready"),
     ("hostile", JS, "node.textContent = text;", "node.innerHTML = text;", "in what is searched for"),
-    ("hostile", JS, "node.textContent = text;", "node.innerHTML = text;", "nothing was even tried"),
+    ("hostile", JS, "node.textContent = text;", "node.innerHTML = text;", "nothing was tried"),
     ("hostile", CSS, "font-weight: 400; overflow-wrap: anywhere; }\nth:first", "font-weight: 400; }\nth:first", "fits 360 px"),
-    ("connection", JS, "  setText($('outage'), text || '');\n", "", "dies: told, since when"),
-    ("connection", JS, "{ lost: 'linkLost',", "{ lost: 'linkLive',", "told in the bar"),
+    ("connection", JS, "  setText($('outage'), text || '');\n", "", "dies: shown, since when"),
+    ("connection", JS, "{ lost: 'linkLost',", "{ lost: 'linkLive',", "shown in the bar"),
     ("connection", JS, "    lost = true;\n", "    lost = true;\n    $('content').hidden = true;\n", "what is known stays"),
-    ("connection", JS, "outage: 'Sin noticias del servidor desde las {time}", "outage: 'Nada {time}", "told in Spanish"),
+    ("connection", JS, "outage: 'Sin noticias del servidor desde las {time}", "outage: 'Nada {time}", "shown in Spanish"),
     ("connection", JS, "if (givenUp || dead) connect();", "if (dead && silence < 0) connect();", "found again by itself"),
     ("connection", JS, "if (givenUp || dead) connect();", "if (givenUp) connect();", "a dead connection: replaced"),
     ("connection", JS, "  events?.close();\n", "", "given up, not kept"),
     ("connection", JS, "  announce(t('back'));\n", "", "dies: read out"),
     ("connection", JS, "setText($('news'), time ?? '');", "$('news').textContent ||= time ?? '';", "the time moved on"),
-    ("ready", JS, "setText($('unready'), status.ready ? '' : t('unready'));", "", "not ready: told"),
+    ("ready", JS, "setText($('unready'), status.ready ? '' : t('unready'));", "", "not ready: shown"),
     ("ready", JS, "answer.parts.filter((part) => !part.ready)", "answer.parts", "which part, and why"),
     ("ready", JS, "    unreadyParts = [];\n    readyAsked", "    readyAsked", "the banner goes"),
     ("ready", JS, "announce(t('readyAgain'));", "announce('');", "ready again: read out"),
@@ -132,7 +132,7 @@ BUGS = [
      "return spoken.includes('en') ? 'en' : 'es';", "reads de-DE"),
     ("languages", JS, "      remember(button.dataset.language);\n", "", "is remembered"),
     ("languages", JS, "document.documentElement.lang = tag;", "", "speaks Spanish"),
-    ("languages", JS, "button.setAttribute('aria-pressed'", "button.setAttribute('data-pressed'", "tells which language"),
+    ("languages", JS, "button.setAttribute('aria-pressed'", "button.setAttribute('data-pressed'", "shows which language"),
     ("languages", JS, "    print: 'Imprimir',\n", "    print: 'Print',\n", "no English is left"),
     ("languages", JS, "  render();\n  rewriteResults();\n", "  render();\n", "what was loaded before"),
     ("languages", JS, "birthdate: new Intl.DateTimeFormat(locale,", "birthdate: new Intl.DateTimeFormat('en',", "dates too"),
@@ -160,16 +160,16 @@ BUGS = [
     ("thousand", JS, "agencies.length - omitted;", "agencies.length;", "how many are still expected"),
     ("thousand", JS, "for (const one of agencies) {", "for (const one of agencies.slice(0, 999)) {", "all are shown"),
     ("thousand", JS, "  if (row) return row;\n", "", "no row is made"),
-    ("thousand", JS, "if (row.written === wanted) return;", "if (row.written) return;", "all are written"),
+    ("thousand", JS, "if (row.written === wanted) return;", "if (row.written) return;", "all are updated"),
     ("thousand", JS, "scroller.tabIndex = 0;", "scroller.tabIndex = -1;", "that the keyboard scrolls"),
     ("thousand", CSS, "  .figures dd { font-size: 1.5rem; }", "  .figures dd { font-size: 4rem; width: 5rem; }", "fits 360 px"),
-    ("empty", JS, "if (listed === 0) parts.push(t('noAgency'));", "if (listed === 0) parts.push('');", "nothing yet: told"),
-    ("empty", JS, "!status.draw && chosen === null ? t('noDraw')", "chosen === 0 ? t('noDraw')", "no draw: told"),
+    ("empty", JS, "if (listed === 0) parts.push(t('noAgency'));", "if (listed === 0) parts.push('');", "nothing yet: shown"),
+    ("empty", JS, "!status.draw && chosen === null ? t('noDraw')", "chosen === 0 ? t('noDraw')", "no draw: shown"),
 ]
 
 
 def plant(bug, folder):
-    """The page with the bug in it."""
+    """Copies the page with the bug in it; returns whether the place of the bug was found."""
     _, name, found, instead, _ = bug
     shutil.copytree(PAGE, folder)
     path = folder / name
@@ -181,7 +181,7 @@ def plant(bug, folder):
 
 
 def caught(bug):
-    """Which checks failed, of the scenario that must notice it."""
+    """The failed checks of the scenario that must catch the bug."""
     scenario, *_ = bug
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary, "page")

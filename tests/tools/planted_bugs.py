@@ -1,21 +1,20 @@
 #!/usr/bin/env python3
 """Plants bugs, one at a time, in a copy of the sources: the tests must catch each.
 
-What a suite is worth shows when the program is wrong. Each entry of
-`bugs_to_plant.py` is one plausible mistake in one place, the invariant that it
-breaks, and the tests that are to fail because of it. First these tests run on
-the sources as they are, where they must pass. Then each bug is planted, built,
-and the tests run again: it is caught if one of them fails. A run that this
-script had to end is not a catch, a bug whose place is not found once in the
-sources is an error, and so is one that does not compile.
+Each entry of `bugs_to_plant.py` is one plausible mistake in one place, with the
+invariant that it breaks and the tests that should fail because of it. First these
+tests run on the unchanged sources, where they must pass. Then each bug is planted
+and built, and its tests run again: it is caught if one of them fails. A test that
+hangs until its deadline has not caught the bug. A bug whose `old` text does not
+occur exactly once in its file is an error, and so is one that does not compile.
 
     tests/tools/planted_bugs.py [--few] [--only WORDS ...] [--list]
 
-Works in a temporary folder (TMPDIR), on a copy of what git knows and of what it
-would add; nothing in this folder is changed, and what cargo has built here is
-taken along. A test that this machine cannot run does not count: its bug is
-skipped. Needs python3, git and what the tests need. Ends with a line
-`N caught, N missed, N skipped`, and with 1 unless all are caught or skipped.
+Works in a temporary folder (TMPDIR), on a copy of the files that git tracks or
+would add, and of the dependencies that cargo has built here; this folder stays as
+it is. A bug whose tests cannot run on this machine is skipped. Needs python3, git
+and what the tests need. Ends with a line `N caught, N missed, N skipped`, and
+with exit code 1 if any was missed.
 """
 
 import argparse
@@ -33,10 +32,10 @@ import time
 from bugs_to_plant import BUGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# The tests have deadlines of their own, of a minute: what takes so long hangs.
+# The tests themselves have deadlines of a minute, so a test that takes so long hangs.
 TEST_TIMEOUT_S = 300
 BUILD_TIMEOUT_S = 1800
-# What is shown of a failure.
+# How much of a failure is printed.
 FAILURE_CHARS = 160
 
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; \d+ failed; (\d+) ignored", re.MULTILINE)
@@ -46,14 +45,14 @@ MISSING_TOOL = re.compile(r"\[skipped: (.*?)\]")
 
 
 class TableError(Exception):
-    """An entry that the sources, or the tests, have moved away from."""
+    """An entry that no longer fits the sources or the tests."""
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--few", action="store_true", help="only those that every CI run plants")
-    options.add_argument("--only", nargs="+", metavar="WORDS", help="only those whose name has one of these")
-    options.add_argument("--list", action="store_true", help="show the table and end")
+    options.add_argument("--few", action="store_true", help="only the bugs that every CI run plants")
+    options.add_argument("--only", nargs="+", metavar="WORDS", help="only the bugs whose name contains one of these")
+    options.add_argument("--list", action="store_true", help="print the table and exit")
     options = options.parse_args()
     bugs = [bug for bug in BUGS if bug.few or not options.few]
     if options.only:
@@ -66,38 +65,38 @@ def main():
         return
     try:
         for bug in BUGS:
-            require_its_place(bug)
+            require_unique_place(bug)
         sys.exit(plant_all(bugs))
     except TableError as error:
         sys.exit(f"bugs_to_plant.py: {error}")
 
 
-def require_its_place(bug):
+def require_unique_place(bug):
     times = (ROOT / bug.file).read_text(encoding="utf-8").count(bug.old)
     if times != 1:
-        raise TableError(f"`{bug.name}`: its place is found {times} times in {bug.file}, not once: {bug.old!r}")
+        raise TableError(f"`{bug.name}`: its `old` occurs {times} times in {bug.file}, not once: {bug.old!r}")
 
 
 def plant_all(bugs):
-    """Answers the exit code."""
+    """Plants the bugs, prints the verdicts, and returns the exit code."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sorteo-planted-bugs-") as folder:
         copy = Copy(pathlib.Path(folder))
         missing = run_without_bugs(copy, dict.fromkeys(test for bug in bugs for test in bug.tests))
         counts = dict.fromkeys(("caught", "missed", "skipped"), 0)
         for bug in bugs:
-            verdict, told = plant(copy, bug, missing)
+            verdict, details = plant(copy, bug, missing)
             counts[verdict] += 1
-            print(f"{verdict:8} {bug.name} ({bug.breaks})   {told}", flush=True)
+            print(f"{verdict:8} {bug.name} ({bug.breaks})   {details}", flush=True)
     print(f"in {time.monotonic() - started:.0f} s")
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return 1 if counts["missed"] else 0
 
 
 def run_without_bugs(copy, tests):
-    """Runs the tests on the right program; answers those that cannot run here, and why.
+    """Runs the tests on the unchanged sources; returns those that cannot run here, and why.
 
-    A test that fails anyway catches nothing.
+    A test that fails without a bug is an error, because it would catch every bug.
     """
     missing = {}
     for test in tests:
@@ -111,12 +110,12 @@ def run_without_bugs(copy, tests):
             missing[test] = result.missing_tool
             print(f"skipped  {test}: {result.missing_tool}", flush=True)
         else:
-            raise TableError(f"no test is meant by `cargo test {test}`")
+            raise TableError(f"`cargo test {test}` runs no test")
     return missing
 
 
 def plant(copy, bug, missing):
-    """Answers the verdict on one bug, and what there is to tell of it."""
+    """Returns the verdict on one bug, and its details."""
     tests = [test for test in bug.tests if test not in missing]
     if not tests:
         return "skipped", missing[bug.tests[0]]
@@ -129,7 +128,7 @@ def plant(copy, bug, missing):
                 return "caught", f"by {result.failed}: {result.failure}"
             if result.hung:
                 hung.append(test)
-    note = f"; no end within {TEST_TIMEOUT_S} s: {', '.join(hung)}" if hung else ""
+    note = f"; hung for {TEST_TIMEOUT_S} s: {', '.join(hung)}" if hung else ""
     return "missed", f"by {', '.join(tests)}{note}"
 
 
@@ -151,7 +150,7 @@ class Copy:
                 shutil.copy2(ROOT / name, self.sources / name)
 
     def copy_dependencies(self):
-        """Takes along what is built, but for our own crate: its path has changed."""
+        """Copies what is built, but not our own crates, whose path is another one in the copy."""
         built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
         ours = shutil.ignore_patterns("sorteo*", "libsorteo*", "it-*", "faults-*", "sqlite_ceiling-*")
         for part in (".fingerprint", "build", "deps"):
@@ -176,7 +175,7 @@ class Copy:
     def cargo(self, arguments, variables, timeout):
         environment = {**os.environ, "CARGO_TARGET_DIR": str(self.target), "TMPDIR": str(self.temporary),
                        "RUST_BACKTRACE": "0", **variables}
-        # A session of its own: on a timeout it ends with all that it has started.
+        # In a session of its own, so that on a timeout everything that it started ends too.
         process = subprocess.Popen(["cargo", "test", "--locked", *arguments], cwd=self.sources, env=environment,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, errors="replace", start_new_session=True)
@@ -192,7 +191,7 @@ class Copy:
 
 
 class Planted:
-    """A bug in its place while this lasts."""
+    """A context in which the bug is planted."""
 
     def __init__(self, path, bug):
         self.path, self.bug = path, bug
@@ -206,7 +205,7 @@ class Planted:
 
 
 class Result:
-    """What a run of cargo printed, and what it says."""
+    """The result of a run of cargo."""
 
     def __init__(self, code, output):
         self.code, self.output, self.hung = code, output, code is None
@@ -215,7 +214,7 @@ class Result:
 
     @property
     def failed(self):
-        """The test that failed, if one did. One that aborts its binary has no result of its own."""
+        """The test that failed, or None. A test that aborts its binary is not named by cargo."""
         if not self.code:
             return None
         names = FAILED_NAMES.findall(self.output)
@@ -236,7 +235,7 @@ class Result:
 
 
 def words_of(test):
-    """The variables, the target and the filters of a test as an entry writes it."""
+    """Splits a test of the table into environment variables, cargo target and filters."""
     words = shlex.split(test)
     variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     rest = [word for word in words if not re.match(r"[A-Z_]+=", word)]

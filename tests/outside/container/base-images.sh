@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 #
-# Makes sure that the base images which the Dockerfile names are there.
+# Provides the base images that the Dockerfile names.
 #
-#   base-images.sh            get or make the ones that are missing
-#   base-images.sh --remove   remove the ones this script made
+#   base-images.sh            pull or make the missing ones
+#   base-images.sh --remove   remove the ones that this script made
 #
-# An image that is present is left alone, and one that can be pulled is pulled.
-# Only where no registry answers, stand-ins are made from what the machine has,
-# under the names that the Dockerfile uses:
+# An image that is present stays as it is, and one that can be pulled is pulled.
+# Only where no registry answers, stand-ins are made on this machine, under the
+# names that the Dockerfile uses:
 #
 #   debian:SUITE-slim    debootstrap's minimal system of that suite
 #   rust:VERSION-SUITE   the same with gcc, and this machine's own Rust toolchain
 #
-# The stand-ins carry a label, so that nobody takes them for the public images
-# and --remove finds them. They also trust the certificates which this machine
-# trusts, so that cargo reaches crates.io through whatever proxy the machine
-# sits behind. Making them needs root, debootstrap, a Debian mirror and, for
-# rust, a toolchain of the wanted version.
+# The stand-ins have a label, so that they are not mistaken for the public images
+# and --remove finds them. They also trust the certificates that this machine
+# trusts, so that cargo reaches crates.io through a proxy of the machine. Making
+# them needs root, debootstrap, a Debian mirror and, for rust, a toolchain of the
+# wanted version.
 
 set -euo pipefail
 
@@ -34,11 +34,10 @@ die() {
 
 present() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# A registry that can't be reached is the case this script is for; one that
-# hangs should not hold it up either.
+# The time limit is for a registry that accepts the connection and never answers.
 pull() { timeout 600 docker pull --quiet "$1" >/dev/null 2>&1; }
 
-# The image names of the FROM lines, without those that name an earlier stage.
+# Prints the image names of the FROM lines, without those that name an earlier stage.
 base_images() {
     awk 'toupper($1) == "FROM" {
              if (!($2 in stage)) print $2
@@ -90,8 +89,8 @@ make_rust() {
     copy "$toolchain/lib/rustlib/$triple" "$context/toolchain/lib/rustlib/"
     cp "$certificates" "$context/certificates.crt"
 
-    # The public image keeps its toolchain below /usr/local too. What is
-    # installed beside it is what crates with C code in them need.
+    # The public image has its toolchain below /usr/local too. The packages are those
+    # that building crates with C code needs.
     cat >"$context/Dockerfile" <<END
 FROM debian:$suite-slim
 RUN apt-get update \\
@@ -123,7 +122,7 @@ ensure() {
     case $image in
     debian:*-slim) make_debian "$image" ;;
     rust:*-*) make_rust "$image" ;;
-    *) die "$image can't be pulled, and there is no recipe for a stand-in" ;;
+    *) die "$image can't be pulled, and this script cannot make it" ;;
     esac
 }
 
@@ -146,7 +145,7 @@ case ${1-} in
 '')
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    # Read into a list first: what runs below must not eat the loop's input.
+    # Read into a list first: the commands in the loop must not read its input.
     mapfile -t images < <(base_images)
     for image in "${images[@]}"; do
         ensure "$image"

@@ -1,10 +1,10 @@
-"""Holds alerts, dashboard, documentation and a scrape against each other, for
-prometheus.sh. Plain text and the standard library: no YAML is parsed.
+"""Compares the alerts, the dashboard, the documentation and a scrape with each other,
+for prometheus.sh. Reads YAML as plain text, so that the standard library is enough.
 
-    names.py ROOT alerts            each alert has words, a test, and a section
-    names.py ROOT expressions       the dashboard's expressions as a file of rules
-    names.py ROOT metrics           alerts and dashboard name documented metrics only
-    names.py ROOT scrape FILE       a scrape has all documented metrics, and no others
+    names.py ROOT alerts            each alert has its texts, a test, and a section
+    names.py ROOT expressions       prints the dashboard's expressions as a file of rules
+    names.py ROOT metrics           alerts and dashboard use only documented metrics
+    names.py ROOT scrape FILE       a scrape has exactly the documented metrics
 """
 
 import json
@@ -22,18 +22,18 @@ DASHBOARD = json.loads((ROOT / "contrib/grafana/sorteo.json").read_text())
 METRIC = re.compile(r"\b(?:sorteo|process)_[a-z_]+\b")
 # What Prometheus and the sample configuration add to every series.
 LABELS_ADDED = {"job", "instance", "le"}
-# What Grafana puts in the place of its variables.
+# A value for each of Grafana's variables, so that promtool can parse the expressions.
 VARIABLES = {"$__rate_interval": "5m", "$job": ".*", "$instance": ".*"}
 
 
 def documented():
-    """The table of metrics: each name with its kind and its labels."""
+    """Each name in the table of metrics, with its kind and its labels."""
     rows = re.findall(r"^\| `([a-z_]+)(?:\{([^}]*)\})?` \| (counter|gauge|histogram) \|", HTTP, re.M)
     return {name: (kind, set(re.findall(r"[a-z_]+(?==)", labels))) for name, labels, kind in rows}
 
 
 def series(metrics):
-    """The names of all series of these metrics, each with its metric."""
+    """The names of all series of these metrics, each with the metric that it belongs to."""
     names = {}
     for name, (kind, _) in metrics.items():
         ends = ["_bucket", "_sum", "_count"] if kind == "histogram" else [""]
@@ -42,7 +42,7 @@ def series(metrics):
 
 
 def alerts():
-    """Each alert's name with its part of the file."""
+    """Each alert's name, with its part of the file."""
     parts = re.split(r"^ *- alert: (\w+)\n", ALERTS, flags=re.M)[1:]
     return dict(zip(parts[::2], parts[1::2]))
 
@@ -80,25 +80,25 @@ def check_metrics():
     known = series(metrics)
     if len(metrics) < 20:
         yield f"docs/http.md lists {len(metrics)} metrics only"
-    # Words for people in annotations name no metric.
+    # Annotations are texts for people: names in them are not checked.
     expressions = [re.sub(r"^ *annotations:.*", "", part, flags=re.M | re.S) for part in alerts().values()]
     for text in expressions + dashboard_expressions():
         for name in METRIC.findall(text):
             if name not in known:
-                yield f"{name} is no metric"
+                yield f"{name} is not a documented metric"
         for name, selected in re.findall(r"\b((?:sorteo|process)_[a-z_]+)\{([^}]*)\}", text):
             labels = set(re.findall(r"\w+(?=\s*(?:=~|!~|!=|=))", selected)) - LABELS_ADDED
             if name in known and not labels <= metrics[known[name]][1]:
-                yield f"{name} has not the labels {sorted(labels)}"
+                yield f"{name} does not have the labels {sorted(labels)}"
         for grouped in re.findall(r"\bby \(([^)]*)\)", text):
             labels = {label.strip() for label in grouped.split(",")} - LABELS_ADDED
             named = [metrics[known[name]][1] for name in METRIC.findall(text) if name in known]
             if not any(labels <= has for has in named):
-                yield f"nothing has the labels {sorted(labels)} in `{text.strip()}`"
+                yield f"no metric has the labels {sorted(labels)} in `{text.strip()}`"
     for variable in DASHBOARD["templating"]["list"]:
         for name in METRIC.findall(variable.get("definition", "")):
             if name not in known:
-                yield f"{name}, of the dashboard's variable {variable['name']}, is no metric"
+                yield f"{name}, in the dashboard's variable {variable['name']}, is not a documented metric"
 
 
 def check_scrape(path):
