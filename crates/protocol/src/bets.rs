@@ -1,17 +1,17 @@
-//! What a bet is and when it is valid; batches of bets and their digest.
+//! What a bet is and when it is valid; many bets together and their digest.
 //!
-//! The wire decodes *into* these types and the store keeps them; neither can hold a
-//! bet that this module has not accepted.
+//! The wire decodes *into* these types and the store keeps them, so neither holds a bet
+//! that this module has not accepted.
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{AgencyId, UploadPosition};
 use crate::text::{decimal, is_bidirectional_control, split_exactly};
 
-/// Longest `first_name` or `last_name`, in bytes of UTF-8 (wire: "A bet").
+/// Longest `first_name` or `last_name`, in bytes of UTF-8 (docs/protocol.md, "A bet").
 pub const NAME_BYTES_MAX: usize = 120;
-/// Longest `document`, in bytes of UTF-8 (wire: "A bet").
+/// Longest `document`, in bytes of UTF-8 (docs/protocol.md, "A bet").
 pub const DOCUMENT_BYTES_MAX: usize = 32;
+
 /// Why a bet is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BetError {
@@ -99,7 +99,7 @@ struct Row {
     number: u32,
 }
 
-/// One bet, borrowed from wherever it is kept.
+/// One bet, borrowed from where it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bet<'a> {
     /// The bettor's given names.
@@ -115,30 +115,33 @@ pub struct Bet<'a> {
 }
 
 impl Bets {
-    /// How many bets there are.
+    /// Returns how many bets there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is no bet.
+    /// Returns whether there is no bet.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Forgets all bets, and keeps their room for others.
+    /// Removes all bets and keeps the memory for others.
     pub fn clear(&mut self) {
         self.text.clear();
         self.rows.clear();
     }
 
-    /// Bytes that the bets take: less than twice what they took on the wire.
+    /// Returns how many bytes of memory the bets use: less than twice what they were on the
+    /// wire.
     pub fn held_bytes(&self) -> usize {
         self.text.len() + self.rows.len() * size_of::<Row>()
     }
 
-    /// Appends a bet given as its five fields, or says which one is wrong.
+    /// Appends a bet given as its five fields.
     ///
-    /// Nothing is appended on an error.
+    /// # Errors
+    ///
+    /// Where a field is wrong: the first one that is. Nothing is appended then.
     pub fn push(&mut self, fields: [&str; 5]) -> Result<(), BetError> {
         let number = validate(fields)?;
         self.append(fields, number);
@@ -146,11 +149,15 @@ impl Bets {
     }
 
     /// Appends a bet given as `first|last|document|birthdate|number`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bets::push`], and where there are not five fields.
     pub fn push_line(&mut self, line: &str) -> Result<(), BetError> {
         self.push(split_exactly(line).ok_or(BetError::Fields)?)
     }
 
-    /// Makes room for what will come, so that it is not moved while it comes.
+    /// Reserves memory for so many more bets with so much text, canonical form included.
     pub fn reserve(&mut self, text_bytes: usize, bets: usize) {
         self.text.reserve(text_bytes);
         self.rows.reserve(bets);
@@ -180,7 +187,7 @@ impl Bets {
         });
     }
 
-    /// The bets in order.
+    /// Returns the bets in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Bet<'_>> {
         self.rows.iter().map(|row| {
             let field = |from: u32, to: u32| &self.text[from as usize..to as usize];
@@ -194,7 +201,7 @@ impl Bets {
         })
     }
 
-    /// SHA-256 of the canonical text: two equal digests are the same rows.
+    /// Returns the SHA-256 of the canonical form: equal digests mean equal rows.
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.text.as_bytes()).into())
     }
@@ -219,21 +226,10 @@ impl DigestBuilder {
         }
     }
 
-    /// The digest of all rows added, in their order.
+    /// Returns the digest of all rows added, in their order.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
-}
-
-/// Bets that one agency sends together: stored whole, or not at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// The agency that took the bets.
-    pub agency: AgencyId,
-    /// The bets, in the order they were sent.
-    pub bets: Bets,
-    /// The batch's place in an upload; without one, sending it twice stores it twice.
-    pub position: Option<UploadPosition>,
 }
 
 /// Checks the five fields in their order; answers the number.
@@ -296,6 +292,7 @@ fn offset(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AgencyId;
 
     const GOOD: [&str; 5] = ["Santiago Lionel", "Lorca", "30904465", "1999-03-17", "2201"];
 

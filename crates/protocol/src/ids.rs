@@ -1,4 +1,4 @@
-//! Who is who: agencies, draws, uploads, and a batch's position in an upload.
+//! The names of agencies, draws and uploads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::bets::BetError;
 use crate::text::decimal;
 
-/// Longest name of an upload, in characters (wire: "What we add").
+/// Longest name of an upload, in characters (docs/protocol.md, "Exactly-once uploads").
 pub const UPLOAD_ID_CHARS_MAX: usize = 64;
 
 /// An agency's number, 0 to 4294967295. `01` and `1` are the same agency.
@@ -42,15 +42,15 @@ impl fmt::Display for DrawId {
 pub struct UploadId(Box<str>);
 
 impl UploadId {
-    /// Accepts a name of the allowed form; anything else is no upload id.
+    /// Returns the id of this name, or `None` where the name has not the allowed form.
     pub fn new(name: &str) -> Option<Self> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let fits = (1..=UPLOAD_ID_CHARS_MAX).contains(&name.len());
         (fits && name.bytes().all(allowed)).then(|| Self(name.into()))
     }
 
-    /// Names an upload after the SHA-256 of what it holds, in hexadecimal: the same
-    /// content is the same upload.
+    /// Returns the id of an upload that is named after the SHA-256 of its content, in
+    /// hexadecimal: the same content is the same upload.
     pub fn of_digest(digest: &[u8; 32]) -> Self {
         use std::fmt::Write as _;
         let mut name = String::with_capacity(UPLOAD_ID_CHARS_MAX);
@@ -61,19 +61,10 @@ impl UploadId {
         Self(name.into())
     }
 
-    /// The name as it travels and as it is stored.
+    /// Returns the name, as it is sent and stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Where a batch stands in its upload: what makes it storable exactly once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadPosition {
-    /// The upload that the batch is part of.
-    pub upload: UploadId,
-    /// How many rows of the upload came before this batch.
-    pub first_row: u64,
 }
 
 #[cfg(test)]

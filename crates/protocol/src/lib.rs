@@ -1,23 +1,39 @@
 //! The protocol of a `sorteo` lottery server: bets and when they are valid,
 //! requests, replies and reasons, and both wire dialects in both directions.
 //!
-//! Everything here is pure: no clock, no socket, no database, no log.
+//! Everything here is pure: no clock, no socket, no database, no log. The protocol is
+//! described for people in `docs/protocol.md` of the sorteo repository.
+//!
+//! ```
+//! use sorteo_protocol::AgencyId;
+//! use sorteo_protocol::wire::{Dialect, Reply, Request, decode_reply, encode_request};
+//!
+//! let mut request = Vec::new();
+//! encode_request(Dialect::Framed, &Request::Done { agency: AgencyId(7), bets: Some(99) }, &mut request);
+//! assert_eq!(request, b"\0\0\0\x09DONE|7|99");
+//!
+//! let mut received = &b"\0\0\0\x0cACK_DONE|OK\n"[..];
+//! assert_eq!(decode_reply(Dialect::Framed, &mut received), Ok(Some(Reply::Done(Ok(())))));
+//! ```
 //!
 //! | module | job |
 //! |---|---|
-//! | [`bets`] | bets, batches and their digest |
+//! | [`bets`] | bets, when they are valid, and their digest |
+//! | [`batch`] | the bets of one agency, and their position in an upload |
 //! | [`ids`] | agencies, draws, uploads |
 //! | [`text`] | decimal numbers, fields, characters that mislead a reader |
 //! | [`wire`] | bytes to requests and back, replies to bytes and back |
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod bets;
 pub mod ids;
 pub mod text;
 pub mod wire;
 
-pub use bets::{Batch, Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX};
-pub use ids::{AgencyId, DrawId, UPLOAD_ID_CHARS_MAX, UploadId, UploadPosition};
+pub use batch::{Batch, UploadPosition};
+pub use bets::{Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX};
+pub use ids::{AgencyId, DrawId, UPLOAD_ID_CHARS_MAX, UploadId};
 
-/// The number that wins unless an operator says other: the original servers' constant.
+/// The winning number of a draw for which the operator gives none: the original servers' constant.
 pub const DEFAULT_WINNING_NUMBER: u32 = 7574;

@@ -5,14 +5,14 @@ use std::str::FromStr;
 
 use memchr::memchr_iter;
 
-/// A number written in decimal digits only: no sign, no space, no other base.
+/// Reads a number written in decimal digits only: no sign, no space, no other base.
 pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
     // `parse` alone would take a leading `+`.
     let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits_only.then(|| text.parse().ok()).flatten()
 }
 
-/// Splits at every `|` into exactly `N` fields, or answers nothing.
+/// Splits at every `|` into exactly `N` fields; `None` where there are more or fewer.
 pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
     let mut split = [""; N];
     let (mut start, mut found) = (0, 0);
@@ -28,8 +28,8 @@ pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
     (found + 1 == N).then_some(split)
 }
 
-/// The bidirectional controls of Unicode (UAX #9): they reorder what a person
-/// sees, so a name holding one can show another name.
+/// Returns whether a character is one of the bidirectional controls of Unicode (UAX #9):
+/// they reorder what a person sees, so a name with one can be shown as another name.
 pub fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
