@@ -1,19 +1,28 @@
 //! The server: one reactor thread that accepts and parks connections, and a
 //! threadpool that carries out what has arrived.
 //!
-//! A connection is owned by exactly one of the two at any time. While it has
-//! nothing to say it is *parked* here and costs no thread. When it becomes
-//! readable it is handed, whole, to a worker (`Connection::serve`),
-//! which hands it back. So a connection never has two jobs: the pool's queue is
-//! bounded by `connections_max`, and a slow peer holds a worker for a millisecond at
-//! most, and only while nobody else needs one.
+//! A connection is owned by exactly one of the two at any time. While it has nothing to
+//! do it is *parked* with the reactor and costs no thread. When it becomes readable it is
+//! handed, whole, to a worker (`Connection::serve`), which hands it back. So a connection
+//! never has two jobs: the pool's queue is bounded by `connections_max`, and a slow peer
+//! holds a worker for a millisecond at most, and only while no other connection needs one.
 //!
 //! The caller passes in everything: [`Server::bind`] takes an address,
 //! [`Listening::run`] a service and limits, and a [`ServerHandle`] stops it.
+//!
+//! | file | job |
+//! |---|---|
+//! | `reactor`, `deadlines` | accept, park, hand over to workers; what is due when |
+//! | `connection` | one peer's socket: its bytes, deadlines and limits |
+//! | [`conversation`] | one peer's requests and replies, without a socket |
+//! | `buffer_budget` | the memory that all half-received requests may take together |
+//! | `close_reason` | why a connection ended, and the line that says so |
+//! | `handle` | how other threads stop the server and tell it of draws |
 
-mod charge;
+mod buffer_budget;
 mod close_reason;
 mod connection;
+pub mod conversation;
 mod deadlines;
 mod handle;
 mod reactor;
@@ -38,25 +47,25 @@ use crate::service::Service;
 use crate::store::Store;
 use sorteo_protocol::wire::WireLimits;
 
-/// What one server allows. Every wait, queue and buffer has its name here.
+/// What one server allows: the limits of every wait, queue and buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Threads that carry out requests.
     pub workers: usize,
-    /// Most connections at once; one more is closed without an answer.
+    /// Most connections at once; one more is closed without a reply.
     pub connections_max: usize,
     /// A request arrives whole within this time from its first byte.
     pub request_timeout: Duration,
     /// A connection without a request may stay this long.
     pub idle_timeout: Duration,
-    /// What is in flight when the server stops is finished within this time.
+    /// Requests that are in flight when the server stops are finished within this time.
     pub drain_timeout: Duration,
-    /// Most bytes of answers that may wait for a peer to read them.
+    /// Most bytes of replies that may wait for a peer to read them.
     pub output_bytes_max: usize,
     /// Bytes of half-received requests of all connections together, beyond
     /// [`BUFFER_BYTES_FREE`] for each.
     pub buffer_bytes_max: usize,
-    /// What one message may hold.
+    /// Limits of one message.
     pub wire: WireLimits,
 }
 
@@ -75,26 +84,26 @@ impl Default for Limits {
     }
 }
 
-/// Bytes of half-received requests that each connection may hold free of charge.
-/// It covers every batch of the seeds' clients, so no flood of large requests
+/// Bytes of half-received requests that each connection may hold whatever the others
+/// hold. Every batch of the original servers' clients fits, so no flood of large requests
 /// can crowd out a small one.
 pub const BUFFER_BYTES_FREE: usize = 64 << 10;
 /// Connections that the system keeps waiting for `accept`.
 const BACKLOG: i32 = 1024;
-/// How long the workers may take to end after their last job.
+/// How long the workers may take to end once all connections are closed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the reactor is woken by.
+/// The token of the waker that other threads wake the reactor with.
 const WAKER: Token = Token(1);
 
-/// Why a server ended other than by being asked to.
+/// Why a server ended though it was not stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The system's readiness interface or the listening socket failed.
+    /// The system's poll or the listening socket failed.
     #[error("the listening socket failed: {0}")]
     Io(#[from] io::Error),
-    /// The store failed in a way that leaves a write's outcome unknown. Every
-    /// agency that got no answer sends again.
+    /// The store failed in a way that leaves the outcome of a write unknown. Agencies
+    /// that got no reply send again.
     #[error("the database failed: {0}")]
     StoreFailed(String),
 }
@@ -108,11 +117,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the address. Nobody can connect before [`Server::listen`], so the
-    /// database may be opened, and a due draw made, in between.
+    /// Takes the address. No peer can connect before [`Server::listen`], so that the
+    /// database can be opened, and a due draw be drawn, in between.
+    ///
+    /// # Errors
+    ///
+    /// Where the address is taken or is not one of this machine.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restarted server takes its port back though old connections linger.
+        // A restarted server gets its port back even if old connections linger.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -122,19 +135,27 @@ impl Server {
         Ok(Self { poll, socket, handle })
     }
 
-    /// The address taken, with the port the system chose where 0 was asked for.
+    /// Returns the address, with the port that the system chose if 0 was given.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not know the socket's address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         let address = self.socket.local_addr()?;
         address.as_socket().ok_or_else(|| io::Error::other("the socket has no internet address"))
     }
 
-    /// What stops this server and tells it of draws.
+    /// Returns a handle that stops this server and reports draws to it.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Starts to listen: from here on peers can connect, though nobody answers
+    /// Starts to listen: from here on peers can connect, though they are not served
     /// before [`Listening::run`].
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses to listen at the address.
     pub fn listen(self) -> io::Result<Listening> {
         self.socket.listen(BACKLOG)?;
         Ok(Listening(self))
@@ -146,7 +167,11 @@ impl Server {
 pub struct Listening(Server);
 
 impl Listening {
-    /// Serves until the [`ServerHandle`] says stop, then drains.
+    /// Serves until [`ServerHandle::stop`] is called, then drains.
+    ///
+    /// # Errors
+    ///
+    /// Where the store or the listening socket fails: see [`ServeError`].
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
         let Self(Server { poll, socket, handle }) = self;
         let listener = TcpListener::from_std(socket.into());
@@ -163,24 +188,25 @@ impl Listening {
     }
 }
 
-/// What every worker needs.
+/// What the reactor and the workers share.
 struct Context<S> {
     service: Arc<Service<S>>,
     limits: Limits,
     handle: ServerHandle,
-    /// Bytes charged against [`Limits::buffer_bytes_max`].
+    /// Bytes that count towards [`Limits::buffer_bytes_max`].
     buffered_bytes: Arc<AtomicUsize>,
     workers: ThreadPool,
 }
 
 impl<S> Context<S> {
-    /// Whether a worker may wait for its peer, because nobody waits for a worker.
+    /// Returns whether a worker may wait for its peer, since no connection waits for a
+    /// worker.
     fn has_spare_worker(&self) -> bool {
-        self.workers.queued_count() == 0 && !self.handle.stops()
+        self.workers.queued_count() == 0 && !self.handle.is_stopping()
     }
 }
 
-/// Waits for the workers on a thread of its own: `join` has no deadline.
+/// Waits for the workers to end, on a thread of its own since `join` has no deadline.
 fn join_workers(workers: ThreadPool) {
     let (joined, wait) = mpsc::channel();
     thread::spawn(move || {

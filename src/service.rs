@@ -1,32 +1,33 @@
-//! All policy: what a request means, who is answered what, and which log line
-//! tells of it. Knows requests, replies and the store; no socket, no byte.
+//! All policy: what a request means, what is replied, and which line is logged. Knows
+//! requests, replies and the store, but no socket and no byte of the wire.
 //!
-//! A request is begun with [`Service::begin`]. What needs a commit comes back as
-//! [`Begun::Committing`], so that a connection's next requests can join the same
-//! commit; [`Service::finish`] waits for it. The server calls both.
+//! [`Service::begin`] begins a request. One that writes comes back as
+//! [`Begun::Committing`], so that the connection's next requests can join the same
+//! commit; [`Service::finish`] waits for it. The server's
+//! [`conversation`](crate::server::conversation) calls both.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::event;
-use crate::metrics::{BatchResult, Metrics};
+use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
+    WinningBet as StoredBet,
 };
-use sorteo_protocol::wire::counted::winner_line;
-use sorteo_protocol::wire::framed::PAGE_BYTES_MAX;
-use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners};
+use sorteo_protocol::wire::framed::Documents;
+use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners, WinnersSize, WinningBet, WinningBets};
 use sorteo_protocol::{AgencyId, Batch, DrawId};
 
-/// Winning bets read at a time. A page of the wire holds at least 247 documents, and
-/// at most so many; what does not fit is read again with the next page.
+/// Most documents of one page. A page has room for at least 247; the bets that were read
+/// and do not fit are read again for the next page.
 const WINNERS_READ: usize = 1_000;
 
-/// Winning bets read at a time for an answer that must fit one frame: whether
-/// it does not is known after at most 247 of them.
+/// Winning bets read at a time for a reply that must fit one frame: whether it does not
+/// is known after at most 247 of them.
 const ALL_WINNERS_READ: usize = 256;
 
-/// Winning bets that one piece of a long answer holds: at most 32 KiB or so.
+/// Winning bets in one piece of a long reply: 32 KiB or so at most.
 const WINNERS_PIECE: usize = 128;
 
 /// The lottery's rules on top of a store.
@@ -36,49 +37,58 @@ pub struct Service<S> {
     metrics: Arc<Metrics>,
 }
 
-/// What a request has come to so far.
+/// A request that was begun.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is answered.
+    /// It is carried out.
     Done(Outcome),
     /// It waits for the store's commit: pass it to [`Service::finish`].
     Committing(Commit),
 }
 
-/// How a request ends.
+/// The end of a request.
 #[derive(Debug)]
 pub enum Outcome {
     /// Send this.
     Reply(Reply),
-    /// Send this, then the rest of the winners as the peer takes them.
+    /// Send this, then piece by piece the rest of the winners.
     LongReply(Reply, MoreWinners),
-    /// The draw is not made: ask again when it is, or after this long.
+    /// The draw is not drawn: ask again once it is, or reply `not_ready` after this time.
     Wait(AwaitedWinners, Duration),
-    /// Nobody knows what became of it: close without an answer.
+    /// Whether the request was carried out is not known: close without a reply.
     Unknown,
 }
 
 /// A request that waits for a commit.
 #[derive(Debug)]
-pub struct Commit(Committing);
+pub struct Commit {
+    write: Write,
+    begun_at: Instant,
+}
 
 #[derive(Debug)]
-enum Committing {
+enum Write {
     Bet { document: String, number: u32, ticket: Ticket<Appended> },
     Batch { count: u64, ticket: Ticket<Appended> },
     Done { agency: AgencyId, ticket: Ticket<Closed> },
     DoneThenWinners { agency: AgencyId, ticket: Ticket<Closed> },
 }
 
-/// The winners that a peer waits for: of the draw that was open when it asked, also
-/// when the next one is opened before it is answered.
+/// A request that was given to the store.
+enum Submitted {
+    Done(Outcome),
+    Write(Write),
+}
+
+/// The winners that a peer waits for: those of the draw that was the newest at the time
+/// of the request, even if the next draw is opened before the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AwaitedWinners {
     agency: AgencyId,
     draw: DrawId,
 }
 
-/// Where a long answer goes on.
+/// Where a long reply goes on.
 #[derive(Debug)]
 pub struct MoreWinners {
     draw: DrawId,
@@ -87,83 +97,86 @@ pub struct MoreWinners {
 }
 
 impl<S: Store> Service<S> {
-    /// A service on this store, which counts into these metrics.
+    /// Creates a service on a store, which counts into these metrics.
     pub fn new(store: S, metrics: Arc<Metrics>) -> Self {
         Self { store, metrics }
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &S {
         &self.store
     }
 
-    /// What is counted.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// The store, given back for closing.
+    /// Returns the store, so that it can be closed.
     pub fn into_store(self) -> S {
         self.store
     }
 
     /// Begins a request. Writes are only submitted: see [`Service::finish`].
     pub fn begin(&self, request: Request) -> Begun {
-        match request {
+        let begun_at = Instant::now();
+        let submitted = match request {
             Request::Bet(batch) => self.begin_bet(batch),
             Request::Batch(batch) => self.begin_batches(vec![batch]),
             Request::Payload(batches) => self.begin_batches(batches),
-            Request::Done { agency, bets } => match self.store.close_agency(agency, bets) {
-                Ok(ticket) => Begun::committing(Committing::Done { agency, ticket }),
-                Err(error) => Begun::Done(done_outcome(agency, Err(error))),
-            },
+            Request::Done { agency, bets } => self.begin_done(agency, bets),
             Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency),
-            Request::Winners { agency } => Begun::winners(self.all_winners(agency)),
+            Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
             Request::WinnersPage { agency, after, draw } => {
-                Begun::winners(self.winners_page(agency, after, draw))
+                Submitted::winners(self.winners_page(agency, after, draw))
             }
-            Request::WaitWinners { agency, wait } => Begun::Done(self.wait_winners(agency, wait)),
+            Request::WaitWinners { agency, wait } => Submitted::Done(self.wait_winners(agency, wait)),
             Request::Resume { agency, upload } => {
                 let next_row = self.store.next_row(agency, &upload);
-                Begun::Done(Outcome::Reply(Reply::Resume(next_row.map_err(reason))))
+                Submitted::Done(Outcome::Reply(Reply::Resume(next_row.map_err(reason))))
             }
             Request::Status => {
                 let status = self.store.newest_draw().map(status).map_err(reason);
-                Begun::Done(Outcome::Reply(Reply::Status(status)))
+                Submitted::Done(Outcome::Reply(Reply::Status(status)))
+            }
+        };
+        match submitted {
+            Submitted::Write(write) => Begun::Committing(Commit { write, begun_at }),
+            Submitted::Done(outcome) => {
+                self.observe_reply(&outcome, begun_at);
+                Begun::Done(outcome)
             }
         }
     }
 
-    /// Waits for the commit, logs what became of it, and answers.
-    pub fn finish(&self, Commit(commit): Commit) -> Outcome {
-        match commit {
-            Committing::Bet { document, number, ticket } => {
-                self.counted(bet_outcome(&document, number, ticket.wait()))
+    /// Waits for the commit, logs the request's outcome, and returns it.
+    pub fn finish(&self, Commit { write, begun_at }: Commit) -> Outcome {
+        let outcome = match write {
+            Write::Bet { document, number, ticket } => {
+                self.count_unknown(bet_outcome(&document, number, ticket.wait()))
             }
-            Committing::Batch { count, ticket } => self.counted(batch_outcome(count, ticket.wait())),
-            Committing::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
-            Committing::DoneThenWinners { agency, ticket } => match ticket.wait() {
-                Ok(Ok(closing)) => {
-                    log_closed(agency, closing);
-                    self.winner_lines(agency)
-                }
-                // Without a count nothing can mismatch.
-                Ok(Err(CloseRefusal::CountMismatch { .. })) => Outcome::Unknown,
-                Err(error) => failed(error, |reason| Reply::Winners(Err(reason))),
-            },
-        }
+            Write::Batch { count, ticket } => self.count_unknown(batch_outcome(count, ticket.wait())),
+            Write::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
+            Write::DoneThenWinners { agency, ticket } => self.finish_done_and_winners(agency, ticket.wait()),
+        };
+        self.observe_reply(&outcome, begun_at);
+        outcome
     }
 
-    /// The next piece of a long answer, and where it goes on after that.
+    /// Returns the next piece of a long reply, and where it goes on after that.
     ///
-    /// Winners never change once the draw is made, so the pieces add up to the
-    /// length that was announced.
-    pub fn more_winners(&self, more: &MoreWinners) -> Result<(String, Option<MoreWinners>), StoreError> {
-        let bets = self.store.winners(more.draw, more.agency, more.after, WINNERS_PIECE + 1)?;
-        Ok(lines_piece(bets, more.draw, more.agency, more.after > 0))
+    /// The winners of a draw never change, so the pieces add up to the length that was
+    /// announced.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read. Without the rest, the reply is worth nothing.
+    pub fn more_winners(&self, more: &MoreWinners) -> Result<(WinningBets, Option<MoreWinners>), StoreError> {
+        self.winners_piece(more.draw, more.agency, more.after)
     }
 
-    /// Asks again for the winners that a peer waits for. `None`: still not drawn.
+    /// Looks again for the winners that a peer waits for; `None` while the draw is not
+    /// drawn.
     pub fn winners_if_drawn(&self, awaited: AwaitedWinners) -> Option<Reply> {
         match self.winners_page(awaited.agency, 0, Some(awaited.draw)) {
             Err(Reason::NotReady) => None,
@@ -171,15 +184,7 @@ impl<S: Store> Service<S> {
         }
     }
 
-    /// Counts a batch of which nobody knows what became; the others when they are answered.
-    fn counted(&self, outcome: Outcome) -> Outcome {
-        if let Outcome::Unknown = outcome {
-            self.metrics.count_batch(BatchResult::unknown);
-        }
-        outcome
-    }
-
-    /// Counts an answer that leaves. That a draw is not made yet refuses nothing.
+    /// Counts a reply that is about to be sent. `not_ready` is not a refusal.
     pub fn count_reply(&self, reply: &Reply) {
         let refusal = reply.refusal();
         if let Reply::Bet(_) | Reply::Batch { .. } = reply {
@@ -193,43 +198,78 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn begin_bet(&self, batch: Batch) -> Begun {
-        let bet = batch.bets.iter().next().expect("a BET holds one bet");
+    /// Counts a batch whose outcome is not known; others are counted with their replies.
+    fn count_unknown(&self, outcome: Outcome) -> Outcome {
+        if let Outcome::Unknown = outcome {
+            self.metrics.count_batch(BatchResult::unknown);
+        }
+        outcome
+    }
+
+    /// Records how long a request took. Waiting for the draw is not part of it.
+    fn observe_reply(&self, outcome: &Outcome, begun_at: Instant) {
+        if let Outcome::Reply(_) | Outcome::LongReply(..) = outcome {
+            self.metrics.answer_seconds.observe(seconds_since(begun_at));
+        }
+    }
+
+    fn begin_bet(&self, batch: Batch) -> Submitted {
+        let bet = batch.bets.iter().next().expect("a BET has one bet");
         let (document, number) = (bet.document.to_owned(), bet.number);
         match self.store.append(vec![batch]) {
-            Ok(ticket) => Begun::committing(Committing::Bet { document, number, ticket }),
-            Err(error) => Begun::Done(bet_outcome(&document, number, Err(error))),
+            Ok(ticket) => Submitted::Write(Write::Bet { document, number, ticket }),
+            Err(error) => Submitted::Done(bet_outcome(&document, number, Err(error))),
         }
     }
 
-    fn begin_batches(&self, batches: Vec<Batch>) -> Begun {
+    fn begin_batches(&self, batches: Vec<Batch>) -> Submitted {
         let count = batches.iter().map(|batch| batch.bets.len() as u64).sum();
         match self.store.append(batches) {
-            Ok(ticket) => Begun::committing(Committing::Batch { count, ticket }),
-            Err(error) => Begun::Done(batch_outcome(count, Err(error))),
+            Ok(ticket) => Submitted::Write(Write::Batch { count, ticket }),
+            Err(error) => Submitted::Done(batch_outcome(count, Err(error))),
         }
     }
 
-    /// After the draw there is nothing to close, and agencies of this dialect ask
-    /// again and again: they do not take the writer's time.
-    fn begin_done_and_winners(&self, agency: AgencyId) -> Begun {
-        match self.made_draw_meant_by(agency) {
-            Ok(Some(status)) => {
-                return Begun::Done(lines_outcome(self.try_winner_lines(&status, agency)));
-            }
+    fn begin_done(&self, agency: AgencyId, bets: Option<u64>) -> Submitted {
+        match self.store.close_agency(agency, bets) {
+            Ok(ticket) => Submitted::Write(Write::Done { agency, ticket }),
+            Err(error) => Submitted::Done(done_outcome(agency, Err(error))),
+        }
+    }
+
+    /// Writes nothing once the draw is drawn: there is nothing to close, and agencies of
+    /// the counted dialect repeat this request until they have their winners.
+    fn begin_done_and_winners(&self, agency: AgencyId) -> Submitted {
+        match self.drawn_draw_meant_by(agency) {
+            Ok(Some(status)) => return Submitted::Done(self.winning_bets(&status, agency)),
             Ok(None) => {}
-            Err(error) => return Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
+            Err(error) => return Submitted::Done(winners_failed(error)),
         }
         match self.store.close_agency(agency, None) {
-            Ok(ticket) => Begun::committing(Committing::DoneThenWinners { agency, ticket }),
-            Err(error) => Begun::Done(failed(error, |reason| Reply::Winners(Err(reason)))),
+            Ok(ticket) => Submitted::Write(Write::DoneThenWinners { agency, ticket }),
+            Err(error) => Submitted::Done(winners_failed(error)),
         }
     }
 
-    /// The draw that the counted dialect's question means, if it is made. An agency
-    /// that still asks for its winners when the next draw is opened must not be
-    /// taken for done in that one.
-    fn made_draw_meant_by(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+    fn finish_done_and_winners(&self, agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome {
+        match result {
+            Ok(Ok(closing)) => {
+                log_closed(agency, closing);
+                match self.store.newest_draw() {
+                    Ok(status) => self.winning_bets(&status, agency),
+                    Err(error) => winners_outcome(Err(reason(error))),
+                }
+            }
+            // The request has no count, so no count can be wrong.
+            Ok(Err(CloseRefusal::CountMismatch { .. })) => Outcome::Unknown,
+            Err(error) => winners_failed(error),
+        }
+    }
+
+    /// Returns the draw that a request of the counted dialect means, if it is drawn. The
+    /// dialect cannot name a draw: an agency that asks for the winners of a draw after
+    /// the next one was opened must not be taken for done in the next one.
+    fn drawn_draw_meant_by(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         let newest = self.store.newest_draw()?;
         if newest.drawn {
             return Ok(Some(newest));
@@ -237,8 +277,8 @@ impl<S: Store> Service<S> {
         self.store.draw_before(agency)
     }
 
-    /// The draw that winners are asked of: this one, or the newest.
-    fn drawn(&self, draw: Option<DrawId>) -> Result<DrawId, Reason> {
+    /// Returns the given draw, or the newest, if it is drawn.
+    fn require_drawn(&self, draw: Option<DrawId>) -> Result<DrawId, Reason> {
         let status = match draw {
             None => self.store.newest_draw().map_err(reason)?,
             Some(draw) => self.store.draw(draw).map_err(reason)?.ok_or(Reason::BadDraw)?,
@@ -246,126 +286,115 @@ impl<S: Store> Service<S> {
         if status.drawn { Ok(status.draw) } else { Err(Reason::NotReady) }
     }
 
-    /// All documents, where they fit one frame; reading stops where they do not.
+    /// Returns all documents if they fit one frame, and stops reading when they do not.
     fn all_winners(&self, agency: AgencyId) -> Result<Winners, Reason> {
-        let draw = self.drawn(None)?;
-        let (mut documents, mut bytes, mut after) = (Vec::new(), 0, 0);
+        let draw = self.require_drawn(None)?;
+        let (mut documents, mut after) = (Documents::of_all(), 0);
         loop {
             let bets = self.store.winners(draw, agency, after, ALL_WINNERS_READ).map_err(reason)?;
-            let last = bets.len() < ALL_WINNERS_READ;
+            let is_last = bets.len() < ALL_WINNERS_READ;
             for bet in bets {
-                bytes += bet.document.len() + 1;
                 after = bet.id;
-                documents.push(bet.document);
+                if !documents.push(bet.document) {
+                    return Err(Reason::UsePages);
+                }
             }
-            if bytes > sorteo_protocol::wire::FRAME_BYTES_MAX {
-                return Err(Reason::UsePages);
-            }
-            if last {
-                return Ok(Winners::All(documents));
+            if is_last {
+                return Ok(Winners::All(documents.into_vec()));
             }
         }
     }
 
     fn winners_page(&self, agency: AgencyId, after: u64, draw: Option<DrawId>) -> Result<Winners, Reason> {
-        let draw = self.drawn(draw)?;
+        let draw = self.require_drawn(draw)?;
         let bets = self.store.winners(draw, agency, after, WINNERS_READ).map_err(reason)?;
-        let mut whole = bets.len() < WINNERS_READ;
-        let (mut documents, mut bytes, mut last) = (Vec::new(), 0, after);
+        let mut is_last = bets.len() < WINNERS_READ;
+        let (mut documents, mut after) = (Documents::of_page(), after);
         for bet in bets {
-            bytes += bet.document.len() + 1;
-            if bytes > PAGE_BYTES_MAX {
-                whole = false;
+            if !documents.push(bet.document) {
+                is_last = false;
                 break;
             }
-            last = bet.id;
-            documents.push(bet.document);
+            after = bet.id;
         }
-        let next = (!whole).then_some(last);
-        Ok(Winners::Page { documents, next })
+        let next = (!is_last).then_some(after);
+        Ok(Winners::Page { documents: documents.into_vec(), next })
     }
 
     fn wait_winners(&self, agency: AgencyId, wait: Duration) -> Outcome {
         let draw = match self.store.newest_draw() {
             Ok(status) => status.draw,
-            Err(error) => return Outcome::Reply(Reply::Winners(Err(reason(error)))),
+            Err(error) => return winners_outcome(Err(reason(error))),
         };
         match self.winners_page(agency, 0, Some(draw)) {
             Err(Reason::NotReady) if !wait.is_zero() => Outcome::Wait(AwaitedWinners { agency, draw }, wait),
-            result => Outcome::Reply(Reply::Winners(result)),
+            result => winners_outcome(result),
         }
     }
 
-    /// The counted dialect's winners, of which a long answer is begun only.
-    fn winner_lines(&self, agency: AgencyId) -> Outcome {
-        let status = self.store.newest_draw().map_err(reason);
-        lines_outcome(status.and_then(|status| self.try_winner_lines(&status, agency)))
+    /// Returns the winning bets of an agency; of many, the first piece.
+    fn winning_bets(&self, draw: &DrawStatus, agency: AgencyId) -> Outcome {
+        match self.try_winning_bets(draw, agency) {
+            Ok((first, None)) => winners_outcome(Ok(Winners::Bets { first, total: None })),
+            Ok((first, Some((total, more)))) => {
+                let winners = Winners::Bets { first, total: Some(total) };
+                Outcome::LongReply(Reply::Winners(Ok(winners)), more)
+            }
+            Err(reason) => winners_outcome(Err(reason)),
+        }
     }
 
-    fn try_winner_lines(
+    fn try_winning_bets(
         &self,
-        status: &DrawStatus,
+        draw: &DrawStatus,
         agency: AgencyId,
-    ) -> Result<(Winners, Option<MoreWinners>), Reason> {
-        if !status.drawn {
+    ) -> Result<(WinningBets, Option<(WinnersSize, MoreWinners)>), Reason> {
+        if !draw.drawn {
             return Err(Reason::NotReady);
         }
-        let draw = status.draw;
-        let bets = self.store.winners(draw, agency, 0, WINNERS_PIECE + 1).map_err(reason)?;
-        let (head, more) = lines_piece(bets, draw, agency, false);
-        let total_bytes = match more {
-            None => head.len() as u64,
-            Some(_) => self.lines_bytes(status, agency)?,
+        let (first, more) = self.winners_piece(draw.draw, agency, 0).map_err(reason)?;
+        let Some(more) = more else {
+            return Ok((first, None));
         };
-        Ok((Winners::Lines { total_bytes, head }, more))
+        let size = self.store.winners_size(draw.draw, agency).map_err(reason)?;
+        let total = WinnersSize { bets: size.bets, text_bytes: size.text_bytes };
+        Ok((first, Some((total, more))))
     }
 
-    /// Bytes of all winning lines of an agency: what its fields take, and what
-    /// is the same in every line.
-    fn lines_bytes(&self, status: &DrawStatus, agency: AgencyId) -> Result<u64, Reason> {
-        let size = self.store.winners_size(status.draw, agency).map_err(reason)?;
-        // Every winning bet has the winning number, and the agency is the one that asks.
-        let same = format!("||||{}|{agency}", status.winning_number).len() as u64;
-        let line_ends = size.bets.saturating_sub(1);
-        Ok(size.text_bytes + size.bets * same + line_ends)
+    /// Reads one piece of the winning bets, and returns where to go on if there are more.
+    fn winners_piece(
+        &self,
+        draw: DrawId,
+        agency: AgencyId,
+        after: u64,
+    ) -> Result<(WinningBets, Option<MoreWinners>), StoreError> {
+        let mut bets = self.store.winners(draw, agency, after, WINNERS_PIECE + 1)?;
+        let has_more = bets.len() > WINNERS_PIECE;
+        bets.truncate(WINNERS_PIECE);
+        let last = bets.last().map(|bet| bet.id);
+        let more = last.filter(|_| has_more).map(|after| MoreWinners { draw, agency, after });
+        let bets = bets.into_iter().map(winning_bet).collect();
+        Ok((WinningBets { agency, bets }, more))
     }
 }
 
-impl Begun {
-    fn committing(commit: Committing) -> Self {
-        Self::Committing(Commit(commit))
-    }
-
+impl Submitted {
     fn winners(result: Result<Winners, Reason>) -> Self {
-        Self::Done(Outcome::Reply(Reply::Winners(result)))
+        Self::Done(winners_outcome(result))
     }
 }
 
-/// Logs that a message was refused before it reached the store.
-pub fn log_refusal(reply: &Reply) {
-    match reply {
-        Reply::Batch { count, result: Err(reason) } => log_batch_failed(*count, reason),
-        Reply::Bet(Err(reason))
-        | Reply::Done(Err(reason))
-        | Reply::Winners(Err(reason))
-        | Reply::Resume(Err(reason))
-        | Reply::Status(Err(reason)) => event!(Info, "mensaje_recibido", Fail, error = logged(reason)),
-        _ => {}
-    }
+fn winning_bet(bet: StoredBet) -> WinningBet {
+    let StoredBet { id: _, first_name, last_name, document, birthdate, number } = bet;
+    WinningBet { first_name, last_name, document, birthdate, number }
 }
 
-/// Logs that a peer went away, or was too slow, in the middle of a batch.
-pub fn log_batch_cut_short(count: u64, why: &str) {
-    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = why);
+fn winners_outcome(result: Result<Winners, Reason>) -> Outcome {
+    Outcome::Reply(Reply::Winners(result))
 }
 
-fn log_batch_failed(count: u64, reason: &Reason) {
-    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = logged(reason));
-}
-
-/// A reason as the log shows it: there, a `|` would end the value.
-fn logged(reason: &Reason) -> String {
-    reason.to_string().replace('|', " ")
+fn winners_failed(error: StoreError) -> Outcome {
+    failed(error, |reason| Reply::Winners(Err(reason)))
 }
 
 fn bet_outcome(document: &str, number: u32, result: Result<Appended, StoreError>) -> Outcome {
@@ -376,14 +405,8 @@ fn bet_outcome(document: &str, number: u32, result: Result<Appended, StoreError>
         }
         Err(None) => Outcome::Unknown,
         Err(Some(reason)) => {
-            event!(
-                Info,
-                "apuesta_almacenada",
-                Fail,
-                dni = document,
-                numero = number,
-                error = logged(&reason)
-            );
+            let error = logged(&reason);
+            event!(Info, "apuesta_almacenada", Fail, dni = document, numero = number, error = error);
             Outcome::Reply(Reply::Bet(Err(reason)))
         }
     }
@@ -421,14 +444,7 @@ fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome
     }
 }
 
-/// Once for each agency and draw: agencies of the counted dialect ask again and again.
-fn log_closed(agency: AgencyId, closing: Closing) {
-    if closing == Closing::Now {
-        event!(Info, "agencia_terminada", Success, agencia = agency);
-    }
-}
-
-/// The reason of a refusal; `None` where nobody knows.
+/// Returns the reason of a refusal, or `None` where the outcome is not known.
 fn appended(result: Result<Appended, StoreError>) -> Result<(), Option<Reason>> {
     match result {
         Ok(Ok(())) => Ok(()),
@@ -443,7 +459,8 @@ fn appended(result: Result<Appended, StoreError>) -> Result<(), Option<Reason>> 
     }
 }
 
-/// An answer to what the store did not carry out; none where nobody knows.
+/// Returns the reply to a request that the store did not carry out, or none where the
+/// outcome is not known.
 fn failed(error: StoreError, reply: impl FnOnce(Reason) -> Reply) -> Outcome {
     match error {
         StoreError::Unknown => Outcome::Unknown,
@@ -469,32 +486,39 @@ fn status(status: DrawStatus) -> Status {
     }
 }
 
-fn lines_outcome(lines: Result<(Winners, Option<MoreWinners>), Reason>) -> Outcome {
-    match lines {
-        Ok((winners, None)) => Outcome::Reply(Reply::Winners(Ok(winners))),
-        Ok((winners, Some(more))) => Outcome::LongReply(Reply::Winners(Ok(winners)), more),
-        Err(reason) => Outcome::Reply(Reply::Winners(Err(reason))),
+// ---- Log lines -----------------------------------------------------------------
+
+/// Logs that a message was refused before it reached the store.
+pub fn log_refusal(reply: &Reply) {
+    match reply {
+        Reply::Batch { count, result: Err(reason) } => log_batch_failed(*count, reason),
+        // Such a length is of the counted dialect, where the log takes a message for a batch.
+        Reply::Unrecognised(reason @ Reason::BadLength) => log_batch_failed(0, reason),
+        reply => {
+            if let Some(reason) = reply.refusal() {
+                event!(Info, "mensaje_recibido", Fail, error = logged(reason));
+            }
+        }
     }
 }
 
-/// The lines of up to [`WINNERS_PIECE`] bets, and where to go on if there are
-/// more. `continued`: lines came before, so one line end separates them.
-fn lines_piece(
-    mut bets: Vec<WinningBet>,
-    draw: DrawId,
-    agency: AgencyId,
-    continued: bool,
-) -> (String, Option<MoreWinners>) {
-    let more = bets.len() > WINNERS_PIECE;
-    bets.truncate(WINNERS_PIECE);
-    let mut lines = String::new();
-    for bet in &bets {
-        if continued || !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(&winner_line(agency, bet.as_bet()));
+/// Logs that a peer went away, or was too slow, in the middle of a batch.
+pub fn log_batch_cut_short(count: u64, why: &str) {
+    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = why);
+}
+
+fn log_batch_failed(count: u64, reason: &Reason) {
+    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = logged(reason));
+}
+
+/// Logs an agency's end once for each draw: those of the counted dialect repeat it.
+fn log_closed(agency: AgencyId, closing: Closing) {
+    if closing == Closing::Now {
+        event!(Info, "agencia_terminada", Success, agencia = agency);
     }
-    let last = bets.last().map(|bet| bet.id);
-    let more = last.filter(|_| more).map(|after| MoreWinners { draw, agency, after });
-    (lines, more)
+}
+
+/// Returns a reason as the log has it, where a `|` would end the value.
+fn logged(reason: &Reason) -> String {
+    reason.to_string().replace('|', " ")
 }

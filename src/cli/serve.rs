@@ -92,7 +92,7 @@ pub(super) fn observer(handle: &ServerHandle) -> Observer {
     Arc::new(move |event| match event {
         Event::Drawn(status) => {
             log_draw(&status);
-            handle.draw_made();
+            handle.report_draw();
         }
         Event::Failed(error) => {
             event!(Error, "write_database", Fail, error = error);

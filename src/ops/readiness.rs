@@ -58,7 +58,7 @@ pub(super) struct Readiness {
 /// Asks every part. It waits for the writer, so it belongs on a thread that may wait.
 pub(super) fn ask<S: Store>(watched: &Watched<S>, read: Result<(), String>) -> Readiness {
     let (writer, written) = probe(watched.service.store());
-    let listener = match watched.handle.stops() {
+    let listener = match watched.handle.is_stopping() {
         true => Err("the server stops".to_owned()),
         false => Ok(()),
     };

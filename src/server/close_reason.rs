@@ -1,38 +1,49 @@
-//! Why a connection is over, and the line that says so.
+//! Why a connection ends, and the log line that says so.
 
 use std::io;
 use std::net::IpAddr;
 
+use super::conversation::Unanswerable;
 use crate::event;
 use crate::service;
 
-/// Why a connection is over.
+/// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum CloseReason {
     /// The peer closed it.
     Eof,
-    /// We closed it, as we said in our last answer.
+    /// The server closed it after its last reply, as the protocol says.
     Finished,
     /// The connection broke.
     Lost(io::Error),
-    /// The first byte belongs to no dialect.
-    Foreign,
-    /// The peer lets too many answers wait.
+    /// The first byte belongs to neither dialect.
+    UnknownDialect,
+    /// The peer leaves too many bytes of replies unread.
     UnreadAnswers,
     /// A request did not arrive whole in time.
     RequestTimeout,
-    /// Nothing was asked for too long.
+    /// No request came for too long.
     IdleTimeout,
-    /// What became of its request is unknown, so there is no answer to give.
+    /// Whether a request was carried out is not known, so there is no reply.
     UnknownOutcome,
     /// The server stops.
     Stopped,
-    /// The server stops, and the peer took too long to finish.
+    /// The server stops, and the connection's requests took too long.
     DrainTimeout,
 }
 
+impl From<Unanswerable> for CloseReason {
+    fn from(reason: Unanswerable) -> Self {
+        match reason {
+            Unanswerable::UnknownDialect => Self::UnknownDialect,
+            Unanswerable::UnknownOutcome => Self::UnknownOutcome,
+        }
+    }
+}
+
 impl CloseReason {
-    /// One line for the connection, and one for a batch that was cut short.
+    /// Logs a line for the connection, and one for a batch that was cut short, which had
+    /// announced so many bets.
     pub(super) fn log(&self, ip: IpAddr, batch: Option<u64>) {
         let error = match self {
             Self::Eof | Self::Finished => {
@@ -47,7 +58,7 @@ impl CloseReason {
                 event!(Debug, "close_connection", Fail, ip = ip, error = error);
                 "connection_lost"
             }
-            Self::Foreign => failed(ip, "unknown_dialect"),
+            Self::UnknownDialect => failed(ip, "unknown_dialect"),
             Self::UnreadAnswers => failed(ip, "unread_answers"),
             Self::RequestTimeout => failed(ip, "request_timeout"),
             Self::IdleTimeout => failed(ip, "idle_timeout"),

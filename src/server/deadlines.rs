@@ -1,4 +1,4 @@
-//! When each parked connection is due, in order.
+//! The deadlines of parked connections, in order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -11,24 +11,26 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
+    /// Sets a connection's deadline, in place of the one it had.
     pub(super) fn set(&mut self, key: usize, at: Instant) {
         self.clear(key);
         self.by_time.insert((at, key));
         self.by_key.insert(key, at);
     }
 
+    /// Removes a connection's deadline.
     pub(super) fn clear(&mut self, key: usize) {
         if let Some(at) = self.by_key.remove(&key) {
             self.by_time.remove(&(at, key));
         }
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
-    /// Takes out one connection whose deadline has come.
+    /// Removes one deadline that has passed, and returns its connection's key.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<usize> {
         let &(at, key) = self.by_time.first()?;
         (at <= now).then(|| {

@@ -1,12 +1,12 @@
-//! How other threads speak to a running server: stop, a draw was made, the store
-//! failed. Each sets a flag and wakes the reactor, which looks at all of them.
+//! How other threads reach a running server: stop, a draw is drawn, the store failed.
+//! Each sets a flag and wakes the reactor, which looks at all of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 
-/// Speaks to a running server from other threads.
+/// Controls a running server from other threads.
 #[derive(Clone, Debug)]
 pub struct ServerHandle(Arc<Shared>);
 
@@ -14,68 +14,73 @@ pub struct ServerHandle(Arc<Shared>);
 struct Shared {
     waker: Waker,
     stop: AtomicBool,
-    /// Draws made so far by this process, or seen made by another: lets a
-    /// connection that is about to be parked notice that its wait is over.
-    draws_made: AtomicU64,
+    /// Draws drawn so far by this process, or found drawn by another: from it a
+    /// connection that is about to be parked learns that its wait is over.
+    draws: AtomicU64,
     failure: Mutex<Option<String>>,
-    /// Whether a wake-up is on its way already: one is enough for many reasons.
+    /// Whether the reactor was woken and has not looked yet: one wake-up is enough for
+    /// many reasons.
     woken: AtomicBool,
 }
 
 impl ServerHandle {
-    /// A handle for the server that this waker wakes.
+    /// Creates the handle of the server that this waker wakes.
     pub(super) fn new(waker: Waker) -> Self {
         Self(Arc::new(Shared {
             waker,
             stop: AtomicBool::new(false),
-            draws_made: AtomicU64::new(0),
+            draws: AtomicU64::new(0),
             failure: Mutex::new(None),
             woken: AtomicBool::new(false),
         }))
     }
 
-    /// Asks the server to stop: no new connections, finish what is in flight.
+    /// Stops the server: it takes no new connections and finishes what is in flight.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Tells the server that a draw was made, so that waiting peers are answered.
-    pub fn draw_made(&self) {
-        self.0.draws_made.fetch_add(1, Ordering::SeqCst);
+    /// Reports that a draw is drawn, so that waiting peers are answered.
+    pub fn report_draw(&self) {
+        self.0.draws.fetch_add(1, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Tells the server that the store failed: it ends at once.
+    /// Reports that the store failed, which ends the server at once.
     pub fn store_failed(&self, error: String) {
         *self.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.wake();
     }
 
-    pub(super) fn draws_made_so_far(&self) -> u64 {
-        self.0.draws_made.load(Ordering::SeqCst)
+    /// Returns how many draws were reported so far.
+    pub(super) fn draws_seen(&self) -> u64 {
+        self.0.draws.load(Ordering::SeqCst)
     }
 
-    /// Whether the server was asked to stop.
-    pub fn stops(&self) -> bool {
+    /// Returns whether [`ServerHandle::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
     }
 
-    /// Takes the store's failure, if there was one that nobody has taken.
+    /// Takes the reported failure of the store, if there is one that was not taken yet.
     pub fn take_failure(&self) -> Option<String> {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Wakes the reactor.
     pub(super) fn wake(&self) {
         if !self.0.woken.swap(true, Ordering::SeqCst) {
-            // It fails only if the server is gone, and then there is nobody to wake.
+            // It fails only if the server has ended, and then there is nobody to wake.
             let _ = self.0.waker.wake();
         }
     }
 
-    /// From here on a new reason wakes anew: call it before looking for reasons.
-    pub(super) fn awake(&self) {
-        // A swap, not a store: having read what a waker wrote, we see its reason.
+    /// Makes the next reason wake the reactor anew: to be called before it looks at the
+    /// reasons there are.
+    pub(super) fn set_awake(&self) {
+        // A swap, not a store: having read what the waking thread wrote, the reactor sees
+        // that thread's reason.
         self.0.woken.swap(false, Ordering::SeqCst);
     }
 }

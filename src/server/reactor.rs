@@ -1,5 +1,5 @@
-//! The reactor: one thread that accepts, parks every connection that has nothing
-//! to do, hands the others to the workers, and keeps everybody's deadlines.
+//! The reactor: one thread that accepts connections, parks every one that has nothing
+//! to do, hands the others to the workers, and closes those whose deadline has passed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,23 +25,24 @@ use crate::store::Store;
 
 /// Connections accepted before others get their turn.
 const ACCEPTS_PER_TURN: usize = 256;
-/// Pause after the system refused to accept (no file descriptor, no memory):
-/// trying at once would spin.
+/// Pause after the system refused to accept (no file descriptor, no memory): to try
+/// again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Refused connections are counted always, and logged at most this often.
+/// How often refused connections are logged at most. All are counted.
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(1);
-/// How often a waiting peer's draw is looked up, in case another process made it.
+/// How often the draw that peers wait for is looked up, in case another process drew it.
 const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Of the peers that waited for the draw, so many are answered at a time: who asks
-/// something else does not queue behind thousands.
+/// Peers that waited for the draw and are answered at a time, so that the requests of
+/// others do not queue behind thousands of them.
 const DUE_AT_ONCE: usize = 16;
-/// Readiness events taken from the system at once.
+/// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
 const LISTENER: Token = Token(0);
 const _: () = assert!(WAKER.0 != LISTENER.0 && WAKER.0 < FIRST_PEER, "tokens must differ");
 const FIRST_PEER: usize = 2;
 
+/// The reactor's state. See the module.
 pub(super) struct Reactor<S> {
     poll: Poll,
     listener: Option<TcpListener>,
@@ -50,7 +51,7 @@ pub(super) struct Reactor<S> {
     deadlines: Deadlines,
     waiting: Waiting,
     refusals: Refusals,
-    /// Connections that are with the workers, or on their way there.
+    /// Connections that are with the workers, or in their queue.
     at_work: usize,
     gauges: Gauges,
     drain_until: Option<Instant>,
@@ -59,28 +60,31 @@ pub(super) struct Reactor<S> {
     context: Arc<Context<S>>,
 }
 
-/// One connection's place.
+/// One connection, wherever it is.
 struct Peer {
     address: SocketAddr,
-    whereabouts: Whereabouts,
+    state: PeerState,
 }
 
-enum Whereabouts {
-    /// Here, and watched for what arrives.
+enum PeerState {
+    /// With the reactor, which watches what arrives.
     Parked(Box<Connection>),
-    /// With a worker, and not watched: the worker reads what arrives.
+    /// With a worker, which reads what arrives. The reactor does not watch it.
     AtWork,
 }
 
 /// Peers that wait for the draw.
 #[derive(Default)]
 struct Waiting {
+    /// Those whose draw is not drawn, as far as is known.
     peers: BTreeSet<usize>,
-    /// Those that are to be answered, since the draw is made.
+    /// Those that are to be answered, since a draw was drawn.
     due: BTreeSet<usize>,
-    /// Those of them that are with the workers.
+    /// Those that were due and are with the workers.
     at_work: BTreeSet<usize>,
-    draws_made: u64,
+    /// [`ServerHandle::draws_seen`] when `due` was last filled.
+    draws_seen: u64,
+    /// When the draw is looked up, in case another process drew it.
     look_up_at: Option<Instant>,
 }
 
@@ -91,7 +95,7 @@ struct Refusals {
     logged_at: Option<Instant>,
 }
 
-/// Connections by what they do, as they are shown.
+/// The gauges of connections by state.
 struct Gauges {
     parked: Gauge,
     working: Gauge,
@@ -108,15 +112,15 @@ impl Gauges {
     }
 }
 
-/// A connection on its way back from a worker.
+/// A connection that comes back from a worker.
 struct Return {
     key: usize,
-    /// `None` if it is closed, or was lost to a panic.
+    /// `None` if the worker panicked.
     connection: Option<(Box<Connection>, Next)>,
 }
 
-/// A connection on its way through a worker. Whatever happens there, the
-/// reactor hears of it.
+/// A worker's hold on a connection. Dropping it reports to the reactor, even when the
+/// worker panics.
 struct Lease {
     key: usize,
     connection: Option<(Box<Connection>, Next)>,
@@ -133,7 +137,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let connection = self.connection.take();
-        // Nobody listens any more when the server has ended.
+        // It fails only if the server has ended.
         let _ = self.returns.send(Return { key: self.key, connection });
         self.handle.wake();
     }
@@ -159,7 +163,7 @@ impl<S: Store> Reactor<S> {
         }
     }
 
-    /// Serves until it is told to stop and has drained.
+    /// Serves until the server is stopped and has drained.
     pub(super) fn run(&mut self) -> Result<(), ServeError> {
         if let Some(listener) = &mut self.listener {
             self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
@@ -171,7 +175,7 @@ impl<S: Store> Reactor<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            self.context.handle.awake();
+            self.context.handle.set_awake();
             let now = Instant::now();
             for event in &events {
                 match event.token() {
@@ -188,15 +192,14 @@ impl<S: Store> Reactor<S> {
             self.answer_waiting(now);
             self.expire(now);
             self.refusals.log_if_due(now);
-            self.show();
-            if self.context.handle.stops() && self.drained(now) {
+            self.update_gauges();
+            if self.context.handle.is_stopping() && self.drain(now) {
                 return Ok(());
             }
         }
     }
 
-    /// Lets those who watch the server see what its connections do.
-    fn show(&self) {
+    fn update_gauges(&self) {
         let waiting = self.waiting.peers.len() + self.waiting.due.len();
         let parked = self.peers.len().saturating_sub(waiting + self.at_work);
         self.gauges.parked.set(parked as i64);
@@ -204,7 +207,7 @@ impl<S: Store> Reactor<S> {
         self.gauges.waiting.set(waiting as i64);
     }
 
-    /// The next moment at which something is due without an event.
+    /// Returns the next time at which something is due without an event.
     fn next_timer(&self) -> Option<Instant> {
         let timers = [
             self.deadlines.next(),
@@ -216,6 +219,7 @@ impl<S: Store> Reactor<S> {
         timers.into_iter().flatten().min()
     }
 
+    /// Accepts the connections that wait, if a pause is not on.
     fn accept(&mut self, now: Instant) -> Result<(), ServeError> {
         if self.accept_again_at.is_none_or(|at| at > now) {
             return Ok(());
@@ -226,7 +230,7 @@ impl<S: Store> Reactor<S> {
                 return Ok(());
             };
             match listener.accept() {
-                Ok((stream, address)) => self.welcome(stream, address, now),
+                Ok((stream, address)) => self.add_peer(stream, address, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(()),
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
@@ -238,66 +242,69 @@ impl<S: Store> Reactor<S> {
                 },
             }
         }
-        // More may wait, and edge-triggered readiness will not say so again.
+        // More may wait, and the edge-triggered poll will not report them again.
         self.accept_again_at = Some(now);
         Ok(())
     }
 
-    fn welcome(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
+    /// Parks a new connection, or refuses it if there are too many.
+    fn add_peer(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
         if self.peers.len() >= self.context.limits.connections_max {
             self.refuse(now);
             return;
         }
-        // Answers are small and awaited: they leave at once. A peer that is
-        // already gone makes this fail, and is noticed when it is read.
+        // Replies are small and awaited, so they are sent at once. It fails if the peer
+        // is already gone, which the first read reports.
         let _ = stream.set_nodelay(true);
         let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
         let mut connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
         let entry = self.peers.vacant_entry();
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
-            // The system watches no more sockets: one connection too many.
+            // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
             return;
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
-        entry.insert(Peer { address, whereabouts: Whereabouts::Parked(Box::new(connection)) });
+        entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });
         self.context.service.metrics().connections_accepted.inc();
         event!(Info, "accept_connections", Success, ip = address.ip());
     }
 
+    /// Counts a connection that is closed at once.
     fn refuse(&mut self, now: Instant) {
         self.context.service.metrics().connections_refused.inc();
         self.refusals.add(now);
     }
 
+    /// Hands over a connection whose socket is ready, if it can go on.
     fn on_ready(&mut self, key: usize, event: &Event) {
         let Some(peer) = self.peers.get_mut(key) else {
-            // Closed earlier in this round.
+            // It was closed earlier in this round.
             return;
         };
-        match &peer.whereabouts {
-            Whereabouts::AtWork => {}
-            Whereabouts::Parked(connection) if event.is_error() && connection.is_waiting() => {
+        match &peer.state {
+            PeerState::AtWork => {}
+            PeerState::Parked(connection) if event.is_error() && connection.is_waiting() => {
                 self.close(key, &CloseReason::Lost(io::ErrorKind::ConnectionReset.into()));
             }
-            // What it is not ready to read would bring it back here at once.
-            Whereabouts::Parked(connection) if !connection.reads() && !event.is_writable() => {}
-            Whereabouts::Parked(_) => self.dispatch(key),
+            // It would read nothing of what arrived, and come back here at once.
+            PeerState::Parked(connection) if !connection.reads() && !event.is_writable() => {}
+            PeerState::Parked(_) => self.dispatch(key),
         }
     }
 
     /// Hands a parked connection to a worker.
     fn dispatch(&mut self, key: usize) {
-        match std::mem::replace(&mut self.peers[key].whereabouts, Whereabouts::AtWork) {
-            Whereabouts::AtWork => {}
-            Whereabouts::Parked(mut connection) => {
+        match std::mem::replace(&mut self.peers[key].state, PeerState::AtWork) {
+            PeerState::AtWork => {}
+            PeerState::Parked(mut connection) => {
                 connection.unwatch(self.poll.registry());
                 self.hand_over(key, connection);
             }
         }
     }
 
-    /// Gives a connection that is not watched to a worker.
+    /// Hands a connection that is not watched to a worker.
     fn hand_over(&mut self, key: usize, mut connection: Box<Connection>) {
         self.deadlines.clear(key);
         self.waiting.remove(key);
@@ -315,6 +322,7 @@ impl<S: Store> Reactor<S> {
         });
     }
 
+    /// Parks, closes or hands over again what the workers have given back.
     fn take_returned(&mut self, now: Instant) {
         while let Ok(Return { key, connection }) = self.returned.try_recv() {
             self.at_work -= 1;
@@ -326,11 +334,11 @@ impl<S: Store> Reactor<S> {
                 continue;
             };
             match next {
-                Next::Close(end) => {
-                    self.peers[key].whereabouts = Whereabouts::Parked(connection);
-                    self.close(key, &end);
+                Next::Close(reason) => {
+                    self.peers[key].state = PeerState::Parked(connection);
+                    self.close(key, &reason);
                 }
-                // Who sends on and on does not prolong a request's time.
+                // A peer that never stops sending does not prolong its request's deadline.
                 Next::Again if !connection.is_late(now, &self.context.limits) => {
                     self.hand_over(key, connection)
                 }
@@ -339,21 +347,22 @@ impl<S: Store> Reactor<S> {
         }
     }
 
-    /// Watches a connection that has nothing to do, until it has.
+    /// Parks a connection that has nothing to do.
     fn park(&mut self, key: usize, mut connection: Box<Connection>, now: Instant) {
-        let stops = self.drain_until.is_some();
+        let is_draining = self.drain_until.is_some();
         let waits_since_draws = connection.waits_since_draws();
-        if waits_since_draws.is_some_and(|draws| stops || draws < self.context.handle.draws_made_so_far()) {
-            // The draw was made, or the end began, while it was on its way here.
+        let draws_seen = self.context.handle.draws_seen();
+        if waits_since_draws.is_some_and(|draws| is_draining || draws < draws_seen) {
+            // A draw was drawn, or the server was stopped, while it came back.
             self.hand_over(key, connection);
             return;
         }
         let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));
         let (deadline, is_idle) = (connection.deadline(&self.context.limits), connection.is_idle());
-        self.peers[key].whereabouts = Whereabouts::Parked(connection);
+        self.peers[key].state = PeerState::Parked(connection);
         match watched {
             Err(error) => self.close(key, &CloseReason::Lost(error)),
-            Ok(()) if stops && is_idle => self.close(key, &CloseReason::Stopped),
+            Ok(()) if is_draining && is_idle => self.close(key, &CloseReason::Stopped),
             Ok(()) => {
                 self.deadlines.set(key, deadline);
                 if waits_since_draws.is_some() {
@@ -363,13 +372,13 @@ impl<S: Store> Reactor<S> {
         }
     }
 
-    /// Answers the peers that wait for the draw, when one was made; and looks
-    /// from time to time whether another process made it, by asking for one of
-    /// them. A worker that comes back wakes us for the next.
+    /// Hands over the peers that wait for the draw once one was drawn, some at a time: a
+    /// worker that comes back wakes the reactor for the next. Until then, hands over one
+    /// of them from time to time, which finds out whether another process drew it.
     fn answer_waiting(&mut self, now: Instant) {
-        let draws_made = self.context.handle.draws_made_so_far();
-        if draws_made != self.waiting.draws_made {
-            self.waiting.draws_made = draws_made;
+        let draws_seen = self.context.handle.draws_seen();
+        if draws_seen != self.waiting.draws_seen {
+            self.waiting.draws_seen = draws_seen;
             self.waiting.due.append(&mut self.waiting.peers);
         } else if self.waiting.look_up_at.is_some_and(|at| at <= now) {
             self.waiting.look_up_at = Some(now + DRAW_POLL_INTERVAL);
@@ -388,22 +397,23 @@ impl<S: Store> Reactor<S> {
         }
     }
 
+    /// Closes the connections whose deadline has passed.
     fn expire(&mut self, now: Instant) {
         while let Some(key) = self.deadlines.take_expired(now) {
-            let Whereabouts::Parked(connection) = &self.peers[key].whereabouts else {
+            let PeerState::Parked(connection) = &self.peers[key].state else {
                 unreachable!("only parked connections have a deadline");
             };
             match connection.expired() {
-                // Its wait is over: a worker tells it so.
+                // Only its wait is over, which a worker answers.
                 None => self.dispatch(key),
-                Some(end) => self.close(key, &end),
+                Some(reason) => self.close(key, &reason),
             }
         }
     }
 
-    /// Stops step by step: no new connections, idle ones closed, the others
-    /// finished. Answers whether all are gone, or the time is up.
-    fn drained(&mut self, now: Instant) -> bool {
+    /// Stops step by step: takes no new connections, closes those that are idle, lets the
+    /// others finish. Returns whether all are closed or the time is up.
+    fn drain(&mut self, now: Instant) -> bool {
         let Some(until) = self.drain_until else {
             self.start_draining(now);
             return self.peers.is_empty();
@@ -423,12 +433,12 @@ impl<S: Store> Reactor<S> {
             event!(Info, "close_listener", Success);
         }
         for key in self.keys() {
-            match &self.peers[key].whereabouts {
-                Whereabouts::Parked(connection) if connection.is_waiting() => self.dispatch(key),
-                Whereabouts::Parked(connection) if connection.is_idle() => {
+            match &self.peers[key].state {
+                PeerState::Parked(connection) if connection.is_waiting() => self.dispatch(key),
+                PeerState::Parked(connection) if connection.is_idle() => {
                     self.close(key, &CloseReason::Stopped)
                 }
-                Whereabouts::Parked(_) | Whereabouts::AtWork => {}
+                PeerState::Parked(_) | PeerState::AtWork => {}
             }
         }
     }
@@ -437,13 +447,14 @@ impl<S: Store> Reactor<S> {
         self.peers.iter().map(|(key, _)| key).collect()
     }
 
-    fn close(&mut self, key: usize, end: &CloseReason) {
+    /// Logs why a connection ends, and closes it.
+    fn close(&mut self, key: usize, reason: &CloseReason) {
         let peer = &self.peers[key];
-        let batch = match &peer.whereabouts {
-            Whereabouts::Parked(connection) => connection.batch_in_progress(),
-            Whereabouts::AtWork => None,
+        let batch = match &peer.state {
+            PeerState::Parked(connection) => connection.batch_in_progress(),
+            PeerState::AtWork => None,
         };
-        end.log(peer.address.ip(), batch);
+        reason.log(peer.address.ip(), batch);
         self.forget(key);
     }
 
@@ -473,7 +484,7 @@ impl Refusals {
         self.log_if_due(now);
     }
 
-    /// When the next line is due, if there is anything to tell.
+    /// Returns when the next line is due, if there is anything to log.
     fn due(&self) -> Option<Instant> {
         self.logged_at.filter(|_| self.count > 0).map(|at| at + REFUSALS_LOGGED_EVERY)
     }

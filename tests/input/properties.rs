@@ -3,21 +3,22 @@
 
 use std::slice;
 
-use sorteo::service::{Begun, MoreWinners, Outcome, Service};
+use sorteo::server::conversation::Pause;
 use sorteo_protocol::wire::{
-    Dialect, Incoming, Reason, Reply, Request, WireLimits, counted, encode_reply, framed,
+    Dialect, Incoming, Reply, Request, WireLimits, counted, decode_reply, encode_reply, framed,
 };
 use sorteo_protocol::{Batch, Bet as ProtocolBet};
 
-use super::delivery::{Delivered, deliver};
-use super::memory_store::MemoryStore;
-use super::model::{self, Lottery, WINNING_NUMBER, by_agency};
+use super::delivery::{Delivered, Peer, deliver};
+use super::model::{self, Lottery, by_agency};
 use super::reading::{Allowed, Asked, Bet, Reading, Speech, read};
 
 /// Inputs up to so many bytes are cut at every place there is.
 const CUT_EVERYWHERE_BYTES_MAX: usize = 160;
 /// Longer ones are cut so many times.
 const CUTTINGS: u64 = 6;
+/// A conversation, which costs more than decoding, is cut so many times.
+const CONVERSATION_CUTTINGS: u64 = 2;
 
 /// Limits that a few lines reach.
 pub const TIGHT: WireLimits = WireLimits { batch_bets_max: 3, payload_bytes_max: 150 };
@@ -92,68 +93,65 @@ pub fn encoded(dialect: Dialect, request: &Request) -> Vec<u8> {
     bytes
 }
 
-/// The service answers the bytes as the model does, and each answer is read back
-/// by the client's side of the dialect.
+/// In whatever pieces the bytes come, a server replies what the model does, each reply
+/// once its request is whole; and a client of the dialect can read all of it.
 pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, input: &[u8]) {
-    let delivered = deliver(limits, [input]);
-    let answers = answers(agencies, &delivered);
-    let expected = Lottery::new(agencies).hear(input, allowed(limits)).answers;
-    let shown = |answer: &[u8]| answer.escape_ascii().to_string();
-    let came: Vec<_> = answers.iter().map(|answer| shown(answer)).collect();
-    let expected: Vec<_> = expected.iter().map(|answer| shown(&answer.bytes)).collect();
-    assert_eq!(came, expected, "{}", input.escape_ascii());
-    for answer in &answers {
-        let mut rest = &answer[..];
-        match delivered.dialect.expect("an answer has one") {
-            Dialect::Framed => _ = framed::decode_reply(&mut rest).expect("a reply"),
-            Dialect::Counted => _ = counted::decode_reply(&mut rest).expect("a reply"),
+    let model = Lottery::new(agencies).hear(input, allowed(limits));
+    let replied_in = |pieces: &[&[u8]]| {
+        let mut peer = Peer::new(agencies, limits);
+        let (mut replies, mut arrived) = (Vec::new(), 0);
+        for piece in pieces {
+            if peer.is_closed() {
+                break;
+            }
+            replies.extend(peer.send(piece));
+            arrived += piece.len();
+            let due = model.bytes_due(arrived);
+            assert_eq!(shown(&replies), shown(&due), "in {} pieces: {}", pieces.len(), shown(input));
         }
-        assert!(rest.is_empty(), "not read whole: {}", answer.escape_ascii());
+        assert_eq!(peer.is_closed(), model.closes, "in {} pieces: {}", pieces.len(), shown(input));
+    };
+    replied_in(&[input]);
+    for seed in 0..CONVERSATION_CUTTINGS {
+        replied_in(&pieces(input, seed));
+    }
+    if input.len() <= CUT_EVERYWHERE_BYTES_MAX {
+        replied_in(&input.chunks(1).collect::<Vec<_>>());
+    }
+    clients_read_all_of(&model.bytes());
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// Asserts that the client's side of the dialect can read all of these replies.
+fn clients_read_all_of(replies: &[u8]) {
+    let mut rest = replies;
+    while let Some(first) = rest.first() {
+        let dialect = Dialect::detect(*first).expect("a reply has a dialect");
+        decode_reply(dialect, &mut rest).expect("a reply").expect("a whole one");
     }
 }
 
-/// What a service on a store in memory answers each message.
-pub fn answers(agencies: Option<u32>, delivered: &Delivered) -> Vec<Vec<u8>> {
-    let service = Service::new(MemoryStore::new(agencies, WINNING_NUMBER, || {}), std::sync::Arc::default());
-    let answer_of = |message: &Incoming| {
+/// Returns what a server replies to each message that is answered at all.
+pub fn answers(agencies: Option<u32>, limits: WireLimits, input: &[u8]) -> Vec<Vec<u8>> {
+    let mut peer = Peer::new(agencies, limits);
+    peer.offer(input);
+    let mut answers = Vec::new();
+    loop {
         let mut answer = Vec::new();
-        self::answer(&service, delivered.dialect?, message.clone(), &mut answer);
-        Some(answer)
-    };
-    delivered.messages.iter().filter_map(answer_of).collect()
-}
-
-fn answer(service: &Service<MemoryStore>, dialect: Dialect, message: Incoming, answers: &mut Vec<u8>) {
-    let outcome = match message {
-        Incoming::Request(request) => match service.begin(request) {
-            Begun::Done(outcome) => outcome,
-            Begun::Committing(commit) => service.finish(commit),
-        },
-        Incoming::Refused(reply) | Incoming::RefusedForGood(reply) => Outcome::Reply(reply),
-        Incoming::Foreign => return,
-    };
-    match outcome {
-        Outcome::Reply(reply) => encode_reply(dialect, &reply, answers),
-        Outcome::LongReply(reply, more) => {
-            encode_reply(dialect, &reply, answers);
-            append_more(service, more, answers);
+        let pause = peer.advance(1, &mut answer);
+        if let Some(wait) = peer.conversation.wait() {
+            // Nobody else is there to have the draw drawn.
+            peer.now = wait.until;
         }
-        // Nobody else is there to make the draw: the wait ends when its time is up.
-        Outcome::Wait(awaited, _) => {
-            let drawn = service.winners_if_drawn(awaited);
-            let reply = drawn.unwrap_or(Reply::Winners(Err(Reason::NotReady)));
-            encode_reply(dialect, &reply, answers);
+        if !answer.is_empty() {
+            answers.push(answer);
         }
-        Outcome::Unknown => panic!("nothing fails in memory"),
-    }
-}
-
-fn append_more(service: &Service<MemoryStore>, more: MoreWinners, answers: &mut Vec<u8>) {
-    let mut next = Some(more);
-    while let Some(more) = next {
-        let (piece, rest) = service.more_winners(&more).expect("nothing fails in memory");
-        answers.extend_from_slice(piece.as_bytes());
-        next = rest;
+        if matches!(pause, Pause::Input | Pause::Closed) {
+            return answers;
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn what_the_decoder_makes_of_the_corpus_is_what_was_last_agreed() {
 fn listed(name: &str, bytes: &[u8]) -> String {
     let delivered = deliver(WireLimits::default(), [bytes]);
     let mut lines = Vec::new();
-    let mut answers = answers(None, &delivered).into_iter();
+    let mut answers = answers(None, WireLimits::default(), bytes).into_iter();
     for message in &delivered.messages {
         let answer = answers.next().unwrap_or_default();
         lines.push(listed_message(&delivered, message, &answer));

@@ -13,6 +13,7 @@ mod pages;
 mod process;
 mod properties;
 mod server;
+mod server_conversation;
 mod settings;
 mod sqlite_store;
 mod store_contract;

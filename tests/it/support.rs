@@ -88,7 +88,7 @@ impl TestServer {
             Arc::new(move |event| match event {
                 Event::Drawn(_) => {
                     draws_made.fetch_add(1, Ordering::SeqCst);
-                    handle.draw_made();
+                    handle.report_draw();
                 }
                 Event::Failed(error) => handle.store_failed(error),
             })

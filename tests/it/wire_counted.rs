@@ -4,9 +4,10 @@
 
 use sorteo_protocol::wire::counted::{append_payload, decode_reply, encode_request, winner_line};
 use sorteo_protocol::wire::{
-    Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Winners, WireLimits,
+    Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Winners, WinnersSize, WinningBet,
+    WinningBets, WireLimits,
 };
-use sorteo_protocol::{AgencyId, BetError};
+use sorteo_protocol::{AgencyId, Bet, BetError};
 
 use super::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
@@ -41,12 +42,20 @@ fn golden_requests() -> Vec<(Request, &'static [u8])> {
     ]
 }
 
+/// Winning bets of agency 1.
+fn winning_bets(rows: &[&str]) -> WinningBets {
+    let winning_bet = |bet: Bet<'_>| {
+        let texts = [bet.first_name, bet.last_name, bet.document, bet.birthdate].map(str::to_owned);
+        let [first_name, last_name, document, birthdate] = texts;
+        WinningBet { first_name, last_name, document, birthdate, number: bet.number }
+    };
+    WinningBets { agency: AgencyId(1), bets: bets(rows).iter().map(winning_bet).collect() }
+}
+
 /// Every form of answer, and the text that an agency reads in it.
 fn golden_answers() -> Vec<(Reply, &'static [u8], &'static str)> {
     let batch = |result| Reply::Batch { count: 2, result };
-    let lines = |head: &str| {
-        Reply::Winners(Ok(Winners::Lines { total_bytes: head.len() as u64, head: head.to_owned() }))
-    };
+    let lines = |rows: &[&str]| Reply::Winners(Ok(Winners::Bets { first: winning_bets(rows), total: None }));
     vec![
         (batch(Ok(())), b"3\nACK", "ACK"),
         (Reply::Bet(Ok(())), b"3\nACK", "ACK"),
@@ -65,9 +74,9 @@ fn golden_answers() -> Vec<(Reply, &'static [u8], &'static str)> {
             "ERROR_INVALID_GET_WINNERS",
         ),
         (Reply::Winners(Err(Reason::Busy)), b"10\nERROR_BUSY", "ERROR_BUSY"),
-        (lines(""), b"0\n", ""),
+        (lines(&[]), b"0\n", ""),
         (
-            lines("Ana|Paz|007|2000-02-29|7574|1\nÑandú|Li|9|1980-12-31|7574|1"),
+            lines(&["Ana|Paz|007|2000-02-29|7574", "Ñandú|Li|9|1980-12-31|7574"]),
             b"60\nAna|Paz|007|2000-02-29|7574|1\n\xc3\x91and\xc3\xba|Li|9|1980-12-31|7574|1",
             "Ana|Paz|007|2000-02-29|7574|1\nÑandú|Li|9|1980-12-31|7574|1",
         ),
@@ -98,11 +107,11 @@ fn every_answer_is_encoded_as_its_golden_bytes() {
 
 #[test]
 fn winners_longer_than_their_head_announce_their_whole_length() {
-    let reply = Reply::Winners(Ok(Winners::Lines {
-        total_bytes: 4_000_000,
-        head: "Ana|Paz|007|2000-02-29|7574|1".to_owned(),
-    }));
-    assert_eq!(reply_bytes(Dialect::Counted, &reply), b"4000000\nAna|Paz|007|2000-02-29|7574|1");
+    // 100,000 lines of 29 bytes, and a line end between them.
+    let total = WinnersSize { bets: 100_000, text_bytes: 1_900_000 };
+    let first = winning_bets(&["Ana|Paz|007|2000-02-29|7574"]);
+    let reply = Reply::Winners(Ok(Winners::Bets { first, total: Some(total) }));
+    assert_eq!(reply_bytes(Dialect::Counted, &reply), b"2999999\nAna|Paz|007|2000-02-29|7574|1");
 }
 
 #[test]

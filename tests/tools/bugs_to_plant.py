@@ -54,6 +54,7 @@ READERS = "src/store/sqlite/readers.rs"
 CHECK = "src/store/sqlite/check/bets.rs"
 SERVICE = "src/service.rs"
 PEER = "src/server/connection.rs"
+CONVERSATION = "src/server/conversation.rs"
 OPERATOR = "src/store/sqlite/operator.rs"
 
 BUGS = [
@@ -241,35 +242,35 @@ _ => {
         it("server::a_server_whose_database_fails_ends_with_that_error_and_without_an_answer",
            "server::an_unknown_outcome_is_never_answered")),
     Bug("a winner is lost between two pages", "I4", SERVICE,
-        "            bytes += bet.document.len() + 1;\n            if bytes > PAGE_BYTES_MAX {",
-        "            bytes += bet.document.len() + 1;\n            last = bet.id;\n            if bytes > PAGE_BYTES_MAX {",
+        "            if !documents.push(bet.document) {\n                is_last = false;",
+        "            after = bet.id;\n            if !documents.push(bet.document) {\n                is_last = false;",
         it("server::ten_thousand_winners_arrive_whole_in_both_dialects")),
 
     # ---- The server -------------------------------------------------------------
-    Bug("a refusal overtakes the answers before it", "I1", PEER,
+    Bug("a refusal overtakes the answers before it", "I1", CONVERSATION,
         """\
             Incoming::Refused(reply) => {
-                self.settle(commits, context)?;
+                self.finish_commits(output, turn)?;
 """,
         "            Incoming::Refused(reply) => {\n",
         it("server::pipelined_requests_are_answered_in_order")),
-    Bug("a read does not wait for the writes before it", "I3", PEER,
+    Bug("a read does not wait for the writes before it", "I3", CONVERSATION,
         "if !is_write(&request) {",
-        "if !is_write(&request) && commits.len() >= COMMITS_TOGETHER {",
+        "if !is_write(&request) && turn.commits.len() >= COMMITS_TOGETHER {",
         it("server::long_pipelines_on_many_connections_are_never_answered_out_of_turn")),
     Bug("answers wait without limit for a peer that reads none", "I6", PEER,
-        "let too_much = self.output.pending() > context.limits.output_bytes_max;",
-        "let too_much = self.output.pending() == usize::MAX;",
+        "let is_too_much = self.output.len() > context.limits.output_bytes_max;",
+        "let is_too_much = self.output.len() == usize::MAX;",
         it("server::a_peer_that_never_reads_its_statuses_is_closed")),
-    Bug("a dripping peer moves its deadline on", "I6", PEER,
-        "self.request_since.get_or_insert_with(Instant::now);",
-        "self.request_since = Some(Instant::now());",
+    Bug("a dripping peer moves its deadline on", "I6", CONVERSATION,
+        "self.request_since.get_or_insert(turn.now);",
+        "self.request_since = Some(turn.now);",
         it("server::a_dripping_peer_is_closed_though_it_always_sends_something")),
     Bug("a worker stays with its peer though others wait for one", "I6", PEER,
-        "                        && context.has_spare_worker()\n",
-        "",
+        "stays && context.has_spare_worker() && ",
+        "stays && ",
         it("server::two_that_ask_again_and_again_take_turns_at_the_only_worker")),
-    Bug("what a closed peer had sent stays counted", "I6", "src/server/charge.rs",
+    Bug("what a closed peer had sent stays counted", "I6", "src/server/buffer_budget.rs",
         "    fn drop(&mut self) {\n        self.set(0);",
         "    fn drop(&mut self) {\n        self.bytes = 0;",
         it("server::what_a_cut_off_peer_had_sent_is_no_longer_counted")),

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use decoder::{Decoder, Incoming};
 pub use reason::{NotAReason, Reason};
-pub use reply::{Reply, Status, Winners};
+pub use reply::{Reply, Status, Winners, WinnersSize, WinningBet, WinningBets};
 pub use request::Request;
 
 /// Largest frame of the framed dialect, in bytes after its length. The first

@@ -5,9 +5,13 @@ mod client;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::Write as _;
 use std::str;
 
-use super::{Incoming, Reason, Reply, Request, Winners, WireLimits, without_line_end};
+use super::{
+    Incoming, Reason, Reply, Request, Winners, WinnersSize, WinningBet, WinningBets, WireLimits,
+    without_line_end,
+};
 use crate::text::split_exactly;
 use crate::{AgencyId, Batch, Bet, BetError, Bets};
 
@@ -25,7 +29,7 @@ const PAYLOAD_AGENCIES_MAX: usize = 1_000;
 pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
     let (length, rest) = match read_length(input)? {
         Ok((length, rest)) if length <= limits.payload_bytes_max => (length, rest),
-        _ => return Some(Incoming::RefusedForGood(refused(Reason::BadLength))),
+        _ => return Some(Incoming::RefusedForGood(Reply::Unrecognised(Reason::BadLength))),
     };
     let length = usize::try_from(length).expect("below the payload limit");
     let (payload, rest) = rest.split_at_checked(length)?;
@@ -105,7 +109,7 @@ fn refused(reason: Reason) -> Reply {
     Reply::Batch { count: 0, result: Err(reason) }
 }
 
-/// Appends the reply as one payload; of long winners, the head.
+/// Appends the reply as one payload; of a long reply, the length and the first piece.
 pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
     let payload = match reply {
         Reply::Bet(Ok(())) | Reply::Batch { result: Ok(()), .. } => "ACK",
@@ -114,12 +118,8 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
             Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
             _ => "ERROR_INVALID_BATCH",
         },
-        Reply::Winners(Ok(Winners::Lines { total_bytes, head })) => {
-            out.extend_from_slice(total_bytes.to_string().as_bytes());
-            out.push(b'\n');
-            out.extend_from_slice(head.as_bytes());
-            return;
-        }
+        Reply::Unrecognised(_) => "ERROR_INVALID_BATCH",
+        Reply::Winners(Ok(Winners::Bets { first, total })) => return encode_winners(first, *total, out),
         Reply::Winners(Err(reason)) => match reason {
             Reason::NotReady => "ERROR_LOTTERY_HASNT_ENDED",
             Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
@@ -133,7 +133,49 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
     append_payload(payload.as_bytes(), out);
 }
 
-/// One winning bet as the counted dialect answers it, without its line end.
+/// Appends the length of all winning bets, and the first of them.
+fn encode_winners(first: &WinningBets, total: Option<WinnersSize>, out: &mut Vec<u8>) {
+    let total = total.unwrap_or_else(|| size_of_all(&first.bets));
+    out.extend_from_slice(payload_bytes(first, total).to_string().as_bytes());
+    out.push(b'\n');
+    let mut separator = "";
+    for bet in &first.bets {
+        append_winner(first.agency, bet, separator, out);
+        separator = "\n";
+    }
+}
+
+/// Appends a further piece of a reply whose length and first piece were sent before.
+pub fn encode_more_winners(piece: &WinningBets, out: &mut Vec<u8>) {
+    for bet in &piece.bets {
+        append_winner(piece.agency, bet, "\n", out);
+    }
+}
+
+fn append_winner(agency: AgencyId, bet: &WinningBet, separator: &str, out: &mut Vec<u8>) {
+    let WinningBet { first_name, last_name, document, birthdate, number } = bet;
+    write!(out, "{separator}{first_name}|{last_name}|{document}|{birthdate}|{number}|{agency}")
+        .expect("a Vec takes all bytes");
+}
+
+fn size_of_all(bets: &[WinningBet]) -> WinnersSize {
+    let text_bytes = |bet: &WinningBet| {
+        let texts = [&bet.first_name, &bet.last_name, &bet.document, &bet.birthdate];
+        texts.map(|text| text.len() as u64).into_iter().sum::<u64>()
+    };
+    WinnersSize { bets: bets.len() as u64, text_bytes: bets.iter().map(text_bytes).sum() }
+}
+
+/// Returns the length of the payload of all winning bets, of which `first` has some.
+fn payload_bytes(WinningBets { agency, bets }: &WinningBets, total: WinnersSize) -> u64 {
+    // The winning number, the agency and the separators are the same in every line.
+    let Some(WinningBet { number, .. }) = bets.first() else { return 0 };
+    let same = format!("||||{number}|{agency}").len() as u64;
+    let line_ends = total.bets.saturating_sub(1);
+    total.text_bytes + total.bets * same + line_ends
+}
+
+/// A bet's line in this dialect, without its line end.
 pub fn winner_line(agency: AgencyId, bet: Bet<'_>) -> String {
     let Bet { first_name, last_name, document, birthdate, number } = bet;
     format!("{first_name}|{last_name}|{document}|{birthdate}|{number}|{agency}")

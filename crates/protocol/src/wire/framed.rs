@@ -48,7 +48,7 @@ impl Decoder {
             let frame = match next_frame(input)? {
                 Ok(frame) => frame,
                 Err(BadFrame) => {
-                    return Some(Incoming::RefusedForGood(Reply::Bet(Err(Reason::BadFrame))));
+                    return Some(Incoming::RefusedForGood(Reply::Unrecognised(Reason::BadFrame)));
                 }
             };
             let complete = match &mut self.batch {
@@ -184,7 +184,7 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
         "STATUS" if fields.is_empty() => Ok(Request::Status),
         "STATUS" => Err(Reply::Status(Err(Reason::BadHeader))),
-        _ => Err(Reply::Bet(Err(Reason::Unknown))),
+        _ => Err(Reply::Unrecognised(Reason::Unknown)),
     };
     Message::Whole(match read {
         Ok(request) => Incoming::Request(request),
@@ -314,6 +314,7 @@ fn read_stored_number(text: &str) -> Option<u64> {
 pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
     let line = match reply {
         Reply::Bet(result) => verdict("ACK", result),
+        Reply::Unrecognised(reason) => format!("ACK|ERR|{reason}"),
         Reply::Batch { count, result: Ok(()) } => format!("ACK_BATCH|OK|{count}"),
         Reply::Batch { count, result: Err(reason) } => format!("ACK_BATCH|ERR|{count}|{reason}"),
         Reply::Done(result) => verdict("ACK_DONE", result),
@@ -344,7 +345,7 @@ fn winners_line(winners: &Winners) -> String {
             let next = next.map(|next| next.to_string()).unwrap_or_default();
             format!("WINNERS|OK|{}|{next}", documents.join(","))
         }
-        Winners::Lines { .. } => unreachable!("only the counted dialect's request is answered in lines"),
+        Winners::Bets { .. } => unreachable!("only the counted dialect asks for whole bets"),
     }
 }
 
@@ -365,6 +366,45 @@ fn append_frame(parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes of documents, commas between them included, that fit any page:
-/// `WINNERS|OK|`, the documents, `|`, the next page's start and the line end.
+/// Bytes of documents, each with a comma, that fit any page: `WINNERS|OK|`, the
+/// documents, `|`, the next page's start of up to 20 digits, and the line end.
 pub const PAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - "WINNERS|OK|".len() - "|".len() - 20 - "\n".len();
+
+/// Bytes of documents, each with a comma, that fit a list without pages. The last
+/// document has no comma.
+const LIST_BYTES_MAX: usize = FRAME_BYTES_MAX - "WINNERS|OK|".len() - "\n".len() + ",".len();
+
+/// Collects the documents of one [`Winners`] reply, as many as its frame holds.
+#[derive(Debug)]
+pub struct Documents {
+    documents: Vec<String>,
+    bytes_left: usize,
+}
+
+impl Documents {
+    /// Creates an empty [`Winners::All`].
+    pub fn of_all() -> Self {
+        Self { documents: Vec::new(), bytes_left: LIST_BYTES_MAX }
+    }
+
+    /// Creates an empty [`Winners::Page`].
+    pub fn of_page() -> Self {
+        Self { documents: Vec::new(), bytes_left: PAGE_BYTES_MAX }
+    }
+
+    /// Adds a document if there is room for it, and returns whether there was.
+    #[must_use = "a document that does not fit is not added"]
+    pub fn push(&mut self, document: String) -> bool {
+        let Some(bytes_left) = self.bytes_left.checked_sub(document.len() + ",".len()) else {
+            return false;
+        };
+        self.bytes_left = bytes_left;
+        self.documents.push(document);
+        true
+    }
+
+    /// Returns the documents in the order in which they were added.
+    pub fn into_vec(self) -> Vec<String> {
+        self.documents
+    }
+}

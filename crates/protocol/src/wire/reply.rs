@@ -1,13 +1,16 @@
-//! What a server replies.
+//! The replies that a server sends.
 
 use super::Reason;
-use crate::DrawId;
+use crate::{AgencyId, DrawId};
 
-/// The answer to one request, before a dialect puts it into bytes.
+/// The reply to one message, before a dialect puts it into bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To a single bet, and to what is no request at all.
+    /// To a single bet.
     Bet(Result<(), Reason>),
+    /// To a message that is not a request of the protocol. It looks like the refusal of
+    /// a bet in the framed dialect, and of a batch in the counted one.
+    Unrecognised(Reason),
     /// To a batch.
     Batch {
         /// How many bets the batch announced.
@@ -26,9 +29,10 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Why it refuses, if it does.
+    /// Returns why the message was refused; `None` if it was not.
     pub fn refusal(&self) -> Option<&Reason> {
         match self {
+            Self::Unrecognised(reason) => Some(reason),
             Self::Bet(result) | Self::Batch { result, .. } | Self::Done(result) => result.as_ref().err(),
             Self::Winners(result) => result.as_ref().err(),
             Self::Resume(result) => result.as_ref().err(),
@@ -49,23 +53,61 @@ pub enum Winners {
         /// Where the next page starts; `None` on the last.
         next: Option<u64>,
     },
-    /// The counted dialect's winning bets, one line each. Only a first part may
-    /// be here: the rest follows as the peer reads, so that no answer, however
-    /// long, is held whole.
-    Lines {
-        /// Length of the whole payload in bytes.
-        total_bytes: u64,
-        /// The payload's first bytes, perhaps all.
-        head: String,
+    /// Winning bets with all their fields, as the counted dialect sends them.
+    ///
+    /// A long reply is sent piece by piece, so that it is never held whole in memory:
+    /// this is the first piece, and [`encode_more_winners`] encodes the others.
+    ///
+    /// [`encode_more_winners`]: super::counted::encode_more_winners
+    Bets {
+        /// All winning bets, or the first of them.
+        first: WinningBets,
+        /// The size of all winning bets together, if more follow; `None` if `first` is
+        /// all of them.
+        total: Option<WinnersSize>,
     },
 }
 
-/// How a draw stands.
+/// Winning bets of one agency, in the order in which they were stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WinningBets {
+    /// The agency that sent them.
+    pub agency: AgencyId,
+    /// The bets. All have the draw's winning number.
+    pub bets: Vec<WinningBet>,
+}
+
+/// A bet on the winning number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WinningBet {
+    /// The bettor's given names.
+    pub first_name: String,
+    /// The bettor's surname.
+    pub last_name: String,
+    /// The bettor's identity document.
+    pub document: String,
+    /// The bettor's date of birth, `YYYY-MM-DD`.
+    pub birthdate: String,
+    /// The winning number.
+    pub number: u32,
+}
+
+/// The size of all winning bets of one agency, from which a dialect computes the length
+/// of a reply before it has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WinnersSize {
+    /// The number of winning bets.
+    pub bets: u64,
+    /// Bytes of their names, documents and birthdates.
+    pub text_bytes: u64,
+}
+
+/// The state of a draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The newest draw.
     pub draw: DrawId,
-    /// Whether it has been made.
+    /// Whether it is drawn.
     pub drawn: bool,
     /// How many agencies are done.
     pub done: u64,

@@ -1,27 +1,30 @@
-//! The bytes that half-received requests of all connections hold together.
+//! The memory that the half-received requests of all connections may take together.
 
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What one connection holds of the bytes that all may hold together.
+/// One connection's share of the memory for half-received requests. It is given back
+/// when the connection is dropped.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub(super) struct BufferShare {
     total: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Charge {
+impl BufferShare {
+    /// Creates a share of 0 bytes of this total.
     pub(super) fn new(total: Arc<AtomicUsize>) -> Self {
         Self { total, bytes: 0 }
     }
 
-    /// Whether it holds more than is free.
-    pub(super) fn is_charged(&self) -> bool {
+    /// Returns whether the share is more than 0 bytes.
+    pub(super) fn is_used(&self) -> bool {
         self.bytes > 0
     }
 
-    /// Holds so many from now on; answers what all connections hold.
+    /// Changes the share to this many bytes, and returns the shares of all connections
+    /// together.
     pub(super) fn set(&mut self, bytes: usize) -> usize {
         let before = mem::replace(&mut self.bytes, bytes);
         // Wrapping, as atomics do: adding the difference may subtract.
@@ -30,7 +33,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for BufferShare {
     fn drop(&mut self) {
         self.set(0);
     }

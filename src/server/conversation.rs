@@ -1,0 +1,379 @@
+//! A peer's side of the protocol without its socket: requests in, replies out.
+//!
+//! A [`Conversation`] decodes what arrived, has the service carry it out in order, and
+//! appends the replies to an output buffer. It decides which requests share a commit,
+//! that a read sees the writes before it, what waits for the draw, and how a long reply
+//! is sent piece by piece. It knows no socket and no clock, and never calls the system:
+//! bytes and time are arguments, so tests and fuzz targets drive it as `connection` does.
+//! Deadlines and limits on bytes are `connection`'s job.
+
+use std::time::Instant;
+
+use sorteo_protocol::wire::{
+    Decoder, Incoming, Reason, Reply, Request, WireLimits, counted::encode_more_winners, encode_reply,
+};
+
+use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome, Service};
+use crate::store::{Store, StoreError};
+
+/// Requests of one connection that may join one commit.
+const COMMITS_TOGETHER: usize = 32;
+/// Requests in one turn: carrying out a request may cost far more than sending it.
+const REQUESTS_PER_TURN: usize = 64;
+/// Malformed messages of one connection that are logged: a peer that sends nothing else
+/// could fill a disk with their lines.
+const REFUSALS_LOGGED_MAX: u32 = 100;
+
+/// One peer's requests and replies. See the module.
+#[derive(Debug)]
+pub struct Conversation {
+    decoder: Decoder,
+    phase: Phase,
+    /// The rest of a long reply, which comes before any other reply.
+    more: Option<MoreWinners>,
+    /// When the first byte of an incomplete request arrived.
+    request_since: Option<Instant>,
+    /// Malformed messages so far.
+    refusals: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Takes requests.
+    Open,
+    /// Waits for a draw; the requests behind wait too.
+    Waiting(Wait),
+    /// Its last reply is in the output.
+    Closing,
+}
+
+/// A `WAIT_WINNERS` that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    awaited: AwaitedWinners,
+    /// When it is answered `not_ready`.
+    pub until: Instant,
+    /// [`Turn::draws_seen`] of the last look at the database.
+    pub draws_seen: u64,
+}
+
+/// What a conversation may use while it has a worker.
+#[derive(Debug)]
+pub struct Turn<'a, S> {
+    /// Carries out the requests.
+    pub service: &'a Service<S>,
+    /// When the input arrived.
+    pub now: Instant,
+    /// Draws that the server knew of before this turn looks at the database.
+    pub draws_seen: u64,
+    /// Whether the server stops, so that nothing waits for a draw any longer.
+    pub is_stopping: bool,
+    /// Bytes of replies after which no further request is taken: see [`Pause::Output`].
+    pub output_bytes_max: usize,
+    /// Requests that may still be taken in this turn.
+    pub requests_left: usize,
+    /// Set when a wait ends with a draw that the server did not know of: another process
+    /// has drawn it, and other peers may wait for the same draw.
+    pub found_draw: bool,
+    commits: Vec<Commit>,
+}
+
+impl<'a, S> Turn<'a, S> {
+    /// Creates a turn at the given time.
+    pub fn new(service: &'a Service<S>, now: Instant, output_bytes_max: usize) -> Self {
+        Self {
+            service,
+            now,
+            draws_seen: 0,
+            is_stopping: false,
+            output_bytes_max,
+            requests_left: REQUESTS_PER_TURN,
+            found_draw: false,
+            commits: Vec::new(),
+        }
+    }
+}
+
+/// What a conversation needs before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// More input: all whole requests are carried out.
+    Input,
+    /// Another turn: others come first.
+    NextTurn,
+    /// That the output is sent, and [`Conversation::append_more`] is called until there
+    /// is no more.
+    Output,
+    /// A draw, or the end of its wait.
+    Draw,
+    /// Nothing: the last reply is in the output, and the connection is to be closed.
+    Closed,
+}
+
+/// Why a connection must be closed without a further reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswerable {
+    /// The first byte belongs to neither dialect.
+    #[error("the first byte belongs to neither dialect")]
+    UnknownDialect,
+    /// Whether a request was carried out is not known, or the rest of a reply, whose
+    /// beginning was sent, cannot be read.
+    #[error("the outcome of a request is not known")]
+    UnknownOutcome,
+}
+
+impl From<StoreError> for Unanswerable {
+    fn from(_: StoreError) -> Self {
+        Self::UnknownOutcome
+    }
+}
+
+impl Conversation {
+    /// Creates the conversation of a new connection.
+    pub fn new(limits: WireLimits) -> Self {
+        Self {
+            decoder: Decoder::new(limits),
+            phase: Phase::Open,
+            more: None,
+            request_since: None,
+            refusals: 0,
+        }
+    }
+
+    /// Carries out the whole requests at the beginning of `input`, in order, and appends
+    /// their replies to `output`; `input` is moved past them. Bytes that are left must be
+    /// offered again, with those that arrive behind them.
+    ///
+    /// Waits for the store's commits, and returns what it needs before it goes on.
+    ///
+    /// # Errors
+    ///
+    /// Where the connection must be closed without a further reply.
+    pub fn advance<S: Store>(
+        &mut self,
+        input: &mut &[u8],
+        output: &mut Vec<u8>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<Pause, Unanswerable> {
+        self.end_wait(output, turn);
+        let mut has_whole_request = true;
+        while self.takes_requests() && turn.requests_left > 0 && output.len() <= turn.output_bytes_max {
+            let Some(incoming) = self.decoder.decode(input) else {
+                has_whole_request = false;
+                break;
+            };
+            turn.requests_left -= 1;
+            self.request_since = None;
+            self.carry_out(incoming, output, turn)?;
+        }
+        self.finish_commits(output, turn)?;
+        // What lies behind a wait or a long reply waits for us, not for the peer.
+        if self.takes_requests() && (!input.is_empty() || self.batch_in_progress().is_some()) {
+            self.request_since.get_or_insert(turn.now);
+        }
+        Ok(match self.phase {
+            Phase::Closing => Pause::Closed,
+            Phase::Waiting(_) => Pause::Draw,
+            Phase::Open if self.more.is_some() => Pause::Output,
+            Phase::Open if !has_whole_request => Pause::Input,
+            Phase::Open if turn.requests_left == 0 => Pause::NextTurn,
+            Phase::Open => Pause::Output,
+        })
+    }
+
+    /// Appends the next piece of a long reply, and returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read: without the rest, what was sent is no reply.
+    pub fn append_more<S: Store>(
+        &mut self,
+        output: &mut Vec<u8>,
+        service: &Service<S>,
+    ) -> Result<bool, Unanswerable> {
+        let Some(more) = self.more.take() else {
+            return Ok(false);
+        };
+        let (piece, more) = service.more_winners(&more)?;
+        encode_more_winners(&piece, output);
+        self.more = more;
+        Ok(true)
+    }
+
+    /// Refuses what is half received with `busy`, and ends the conversation.
+    pub fn refuse_as_busy<S: Store>(&mut self, output: &mut Vec<u8>, service: &Service<S>) {
+        let count = self.batch_in_progress().unwrap_or(0);
+        self.refuse(&Reply::Batch { count, result: Err(Reason::Busy) }, output, service);
+        self.decoder.abandon_batch();
+        self.phase = Phase::Closing;
+    }
+
+    /// Returns whether input is read. What arrives behind a wait or a long reply is left
+    /// for later.
+    pub fn takes_requests(&self) -> bool {
+        matches!(self.phase, Phase::Open) && self.more.is_none()
+    }
+
+    /// Returns the wait for a draw, if there is one.
+    pub fn wait(&self) -> Option<&Wait> {
+        match &self.phase {
+            Phase::Waiting(wait) => Some(wait),
+            Phase::Open | Phase::Closing => None,
+        }
+    }
+
+    /// Returns whether a long reply is not in the output to its end.
+    pub fn has_more(&self) -> bool {
+        self.more.is_some()
+    }
+
+    /// Returns when the first byte of an incomplete request arrived, if there is one.
+    pub fn request_since(&self) -> Option<Instant> {
+        self.request_since
+    }
+
+    /// Returns how many bets a half-received batch announced, if there is one.
+    pub fn batch_in_progress(&self) -> Option<u64> {
+        self.decoder.batch_in_progress()
+    }
+
+    /// Returns the bytes of memory that a half-received batch takes.
+    pub fn held_bytes(&self) -> usize {
+        self.decoder.held_bytes()
+    }
+
+    /// Ends the wait if the draw is drawn, its time is over, or the server stops.
+    fn end_wait<S: Store>(&mut self, output: &mut Vec<u8>, turn: &mut Turn<'_, S>) {
+        let Phase::Waiting(wait) = &mut self.phase else {
+            return;
+        };
+        let reply = match turn.service.winners_if_drawn(wait.awaited) {
+            Some(reply) => {
+                turn.found_draw = turn.draws_seen == wait.draws_seen;
+                reply
+            }
+            None if turn.now >= wait.until || turn.is_stopping => Reply::Winners(Err(Reason::NotReady)),
+            None => {
+                wait.draws_seen = turn.draws_seen;
+                return;
+            }
+        };
+        self.phase = Phase::Open;
+        self.reply(&reply, output, turn.service);
+    }
+
+    fn carry_out<S: Store>(
+        &mut self,
+        incoming: Incoming,
+        output: &mut Vec<u8>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Unanswerable> {
+        match incoming {
+            Incoming::Request(request) => return self.carry_out_request(request, output, turn),
+            Incoming::Refused(reply) => {
+                self.finish_commits(output, turn)?;
+                self.refuse(&reply, output, turn.service);
+            }
+            Incoming::RefusedForGood(reply) => {
+                self.finish_commits(output, turn)?;
+                self.refuse(&reply, output, turn.service);
+                self.phase = Phase::Closing;
+            }
+            Incoming::Foreign => return Err(Unanswerable::UnknownDialect),
+        }
+        Ok(())
+    }
+
+    fn carry_out_request<S: Store>(
+        &mut self,
+        request: Request,
+        output: &mut Vec<u8>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Unanswerable> {
+        if !is_write(&request) {
+            // A read must see what the requests before it wrote.
+            self.finish_commits(output, turn)?;
+        }
+        let may_be_long = matches!(request, Request::DoneAndWinners { .. });
+        match turn.service.begin(request) {
+            Begun::Committing(commit) => {
+                turn.commits.push(commit);
+                // No reply may come before the last piece of a long one.
+                if may_be_long || turn.commits.len() >= COMMITS_TOGETHER {
+                    self.finish_commits(output, turn)?;
+                }
+                Ok(())
+            }
+            Begun::Done(outcome) => {
+                self.finish_commits(output, turn)?;
+                self.complete(outcome, output, turn)
+            }
+        }
+    }
+
+    /// Waits for the commits that were begun, and replies to their requests in order.
+    fn finish_commits<S: Store>(
+        &mut self,
+        output: &mut Vec<u8>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Unanswerable> {
+        let mut commits = std::mem::take(&mut turn.commits);
+        for commit in commits.drain(..) {
+            let outcome = turn.service.finish(commit);
+            self.complete(outcome, output, turn)?;
+        }
+        // Empty again, and its room is kept for the commits that follow.
+        turn.commits = commits;
+        Ok(())
+    }
+
+    fn complete<S: Store>(
+        &mut self,
+        outcome: Outcome,
+        output: &mut Vec<u8>,
+        turn: &Turn<'_, S>,
+    ) -> Result<(), Unanswerable> {
+        match outcome {
+            Outcome::Reply(reply) => self.reply(&reply, output, turn.service),
+            Outcome::LongReply(reply, more) => {
+                self.reply(&reply, output, turn.service);
+                self.more = Some(more);
+            }
+            Outcome::Wait(awaited, time) => {
+                let (until, draws_seen) = (turn.now + time, turn.draws_seen);
+                self.phase = Phase::Waiting(Wait { awaited, until, draws_seen });
+            }
+            Outcome::Unknown => return Err(Unanswerable::UnknownOutcome),
+        }
+        Ok(())
+    }
+
+    fn refuse<S: Store>(&mut self, reply: &Reply, output: &mut Vec<u8>, service: &Service<S>) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= REFUSALS_LOGGED_MAX {
+            service::log_refusal(reply);
+        }
+        self.reply(reply, output, service);
+    }
+
+    fn reply<S: Store>(&self, reply: &Reply, output: &mut Vec<u8>, service: &Service<S>) {
+        service.count_reply(reply);
+        let dialect = self.decoder.dialect().expect("a message has been decoded");
+        encode_reply(dialect, reply, output);
+    }
+}
+
+fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Bet(_)
+        | Request::Batch(_)
+        | Request::Payload(_)
+        | Request::Done { .. }
+        | Request::DoneAndWinners { .. } => true,
+        Request::Winners { .. }
+        | Request::WinnersPage { .. }
+        | Request::WaitWinners { .. }
+        | Request::Resume { .. }
+        | Request::Status => false,
+    }
+}
