@@ -1,33 +1,32 @@
-//! Points at which the program can be told to die, so that tests can restart it
-//! exactly there.
+//! Points at which a test can have the program killed, to restart it exactly there.
 //!
-//! `SORTEO_FAILPOINT=after_commit:3` ends the process by SIGKILL when it passes
-//! the point for the third time. Only builds with debug assertions have points:
-//! in a release build [`Failpoint::pass`] is empty and the variable is refused
-//! like any other unknown one.
+//! `SORTEO_FAILPOINT=after_commit:3` ends the process by SIGKILL when it passes the point
+//! for the third time. Only builds with debug assertions have failpoints: in a release
+//! build [`Failpoint::pass`] is empty, and the variable is refused like any other unknown
+//! one.
 
 use std::fmt;
 
-/// The variable of the environment that arms a point: its name, and after a
-/// colon which pass of it is the last (1 where it is not said).
+/// The environment variable that arms a failpoint: its name and, after a colon, at which
+/// pass to die (1 by default).
 pub const VARIABLE: &str = "SORTEO_FAILPOINT";
 
-/// Whether this build has points.
+/// Whether this build has failpoints.
 pub const COMPILED_IN: bool = cfg!(debug_assertions);
 
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
-        /// A point at which the program can be told to die.
+        /// A point at which the program can be killed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Failpoint {
             $($(#[$doc])* $point,)*
         }
 
         impl Failpoint {
-            /// Every point there is.
+            /// All failpoints.
             pub const ALL: &[Self] = &[$(Self::$point),*];
 
-            /// What the variable calls it.
+            /// Returns the name of the failpoint in the variable.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$point => $name,)*
@@ -38,7 +37,8 @@ macro_rules! failpoints {
 }
 
 failpoints! {
-    /// A database is being opened; a draw that is due is made, and not committed.
+    /// A database is being opened; what that changes, such as a draw that is due, is
+    /// written and not committed.
     BeforePrepared = "before_prepared",
     /// What opening changed is committed, and not announced.
     AfterPrepared = "after_prepared",
@@ -48,28 +48,28 @@ failpoints! {
     InsideBatch = "inside_batch",
     /// All of a group is written.
     BeforeCommit = "before_commit",
-    /// A group is committed; nobody is told.
+    /// A group is committed; no reply is sent.
     AfterCommit = "after_commit",
-    /// The draw's row says that it is made; its winners are not written.
+    /// The draw's row says that it is drawn; its winners are not written.
     InsideDraw = "inside_draw",
     /// The winners are written, and not counted in the draw's row.
     AfterWinners = "after_winners",
     /// The draw is committed and not announced.
     BeforeAnnouncement = "before_announcement",
-    /// The draw is announced; no agency is answered.
+    /// The draw is announced; no reply is sent.
     AfterAnnouncement = "after_announcement",
-    /// Answers are ready, none is sent.
+    /// Replies are ready; none is sent.
     BeforeAnswer = "before_answer",
-    /// The system took answers, which does not mean that the peer has them.
+    /// The system took replies, which does not mean that the peer has them.
     AfterAnswer = "after_answer",
-    /// The log is about to be copied into the database.
+    /// The WAL is about to be copied into the database.
     BeforeCheckpoint = "before_checkpoint",
-    /// The log is copied.
+    /// The WAL is copied.
     AfterCheckpoint = "after_checkpoint",
 }
 
 impl Failpoint {
-    /// Dies here, if that was asked for.
+    /// Kills the process if this failpoint is armed and this is the pass to die at.
     #[inline]
     pub fn pass(self) {
         #[cfg(debug_assertions)]
@@ -83,7 +83,11 @@ impl fmt::Display for Failpoint {
     }
 }
 
-/// Reads the variable's value: which point, and at which pass of it to die.
+/// Parses the variable's value: which failpoint, and at which pass of it to die.
+///
+/// # Errors
+///
+/// Where it names no failpoint or no pass; the message lists the names.
 pub fn parse(value: &str) -> Result<(Failpoint, u64), String> {
     let (name, pass) = value.split_once(':').unwrap_or((value, "1"));
     let point = Failpoint::ALL.iter().find(|point| point.name() == name);
@@ -103,12 +107,12 @@ mod armed {
 
     use super::{Failpoint, VARIABLE, parse};
 
-    /// The point to die at, and how many passes of it are left.
+    /// The failpoint to die at, and how many passes of it are left.
     ///
-    /// A static, unlike all other configuration: the points lie so deep that
-    /// handing it down would change the signatures that it is to test.
+    /// A static, unlike all other configuration: failpoints are called so deep in the
+    /// program that passing it down would change the signatures under test.
     static ARMED: LazyLock<Option<(Failpoint, AtomicU64)>> = LazyLock::new(|| {
-        // A value that cannot be read was refused when the program started.
+        // A malformed value was refused when the program started.
         let (point, pass) = parse(&std::env::var(VARIABLE).ok()?).ok()?;
         Some((point, AtomicU64::new(pass)))
     });

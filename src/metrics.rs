@@ -1,9 +1,9 @@
-//! What a server counts while it runs, for those who watch it.
+//! The metrics of a running server.
 //!
-//! Every layer counts what it does into one [`Metrics`], which knows none of them.
-//! The names are those that Prometheus scrapes; `docs/operating.md` tells what to
-//! make of them. What need not be counted, because it can be looked up when somebody
-//! asks (sizes of files, the draw), is added by [`ops`](crate::ops).
+//! Every layer counts into one [`Metrics`], which knows none of them. The names are those
+//! that Prometheus scrapes; `docs/operating.md` explains how to read them. What can be
+//! looked up at the time of a scrape (sizes of files, the draw) is not counted here but
+//! added by [`ops`](crate::ops).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,53 +17,54 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Everything that is counted. Cheap to count into, from any thread.
+/// Everything that is counted. Counting is cheap, from any thread.
 pub struct Metrics {
     /// Bets that this process stored.
     pub bets: Counter,
-    /// Batches by what became of them; a single bet is a batch of one.
+    /// Batches by result; a single bet is a batch of one.
     pub batches: Family<BatchLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
-    /// The counters of `refusals`, which cannot be listed.
+    /// The same counters as in `refusals`, since a `Family` cannot be listed.
     refusals_by_reason: Mutex<BTreeMap<&'static str, Counter>>,
-    /// Draws that this process made.
-    pub draws_made: Counter,
-    /// Writes that wait for the writer.
+    /// Draws that this process drew.
+    pub draws: Counter,
+    /// Writes that wait for the writer thread.
     pub queue_writes: Gauge,
     /// Seconds from the beginning of a transaction to the end of its sync.
     pub commit_seconds: Histogram,
-    /// Writes that one commit carried.
+    /// Writes in one commit.
     pub commit_writes: Histogram,
-    /// Copies of the log into the database, by how they ended.
+    /// Checkpoints of the WAL by result.
     pub checkpoints: Family<CheckpointLabel, Counter>,
     /// Seconds that a checkpoint held up the writer.
     pub checkpoint_seconds: Histogram,
-    /// Connections by what they do.
+    /// Connections by state.
     pub connections: Family<ConnectionLabel, Gauge>,
-    /// Connections that were taken.
+    /// Connections that were accepted.
     pub connections_accepted: Counter,
-    /// Connections that were closed at once, since there were too many.
+    /// Connections that were closed at once because there were too many.
     pub connections_refused: Counter,
-    /// Seconds from a whole request to its answer. Waiting for the draw is no part of it.
+    /// Seconds from a whole request to its reply, without the time that a `WAIT_WINNERS`
+    /// waits.
     pub answer_seconds: Histogram,
 }
 
-/// What became of a batch.
+/// The label of [`Metrics::batches`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BatchLabel {
     /// The result.
     pub result: BatchResult,
 }
 
-/// What became of a batch, in a word.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the names are what is scraped")]
 pub enum BatchResult {
     /// It was acknowledged as stored.
     stored,
-    /// It was answered with a reason.
+    /// It was refused with a reason.
     refused,
-    /// Nobody knows, and it got no answer.
+    /// Whether it was stored is not known, and it got no reply.
     unknown,
 }
 
@@ -72,39 +73,39 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// How a checkpoint ended.
+/// The label of [`Metrics::checkpoints`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CheckpointLabel {
     /// The result.
     pub result: CheckpointResult,
 }
 
-/// How a checkpoint ended, in a word.
+/// The result of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the names are what is scraped")]
 pub enum CheckpointResult {
-    /// All of the log is in the database.
+    /// All of the WAL is in the database.
     done,
-    /// A reader was in the way of the rest.
+    /// A reader still needs the rest of the WAL.
     busy,
-    /// The disk was in the way.
+    /// The disk is full or failed.
     failed,
 }
 
-/// What a connection does.
+/// The label of [`Metrics::connections`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ConnectionLabel {
     /// The state.
     pub state: ConnectionState,
 }
 
-/// What a connection does, in a word.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the names are what is scraped")]
 pub enum ConnectionState {
-    /// Nothing: it is watched for what arrives.
+    /// The reactor watches it for input.
     parked,
-    /// It is with a worker, or on its way there.
+    /// A worker serves it, or will soon.
     working,
     /// It waits for the draw.
     waiting,
@@ -113,19 +114,20 @@ pub enum ConnectionState {
 const CONNECTION_STATES: [ConnectionState; 3] =
     [ConnectionState::parked, ConnectionState::working, ConnectionState::waiting];
 
-/// Buckets for times, in seconds: from a tenth of a millisecond, doubling, to 13 s.
+/// Creates a histogram of seconds: buckets from 0.1 ms, doubling, to 13 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
 }
 
-/// Buckets for writes in a commit: from 1, doubling, to the 256 that there may be.
+/// Creates a histogram of writes in a commit: buckets from 1, doubling, to the maximum
+/// of 256.
 fn writes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 9))
 }
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A scrape tells them in a form that can be read.
+        // A scrape shows the values.
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
@@ -137,7 +139,7 @@ impl Default for Metrics {
             batches: Family::default(),
             refusals: Family::default(),
             refusals_by_reason: Mutex::default(),
-            draws_made: Counter::default(),
+            draws: Counter::default(),
             queue_writes: Gauge::default(),
             commit_seconds: seconds(),
             commit_writes: writes(),
@@ -148,7 +150,7 @@ impl Default for Metrics {
             connections_refused: Counter::default(),
             answer_seconds: seconds(),
         };
-        // What never happened is 0, not missing: an alert can tell the two apart.
+        // A result that never occurred is 0 and not missing, so that alerts can rely on it.
         for result in [BatchResult::stored, BatchResult::refused, BatchResult::unknown] {
             metrics.batches.get_or_create_owned(&BatchLabel { result });
         }
@@ -163,7 +165,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The gauge of connections in one state.
+    /// Returns the gauge of connections in one state.
     pub fn connections_in(&self, state: ConnectionState) -> Gauge {
         self.connections.get_or_create_owned(&ConnectionLabel { state })
     }
@@ -173,14 +175,14 @@ impl Metrics {
         self.batches.get_or_create(&BatchLabel { result }).inc();
     }
 
-    /// Counts a refused request by its reason code: there are about forty.
+    /// Counts a refused request by its reason code, of which there are about forty.
     pub fn count_refusal(&self, reason: &'static str) {
         let mut known = self.refusals_by_reason.lock().unwrap_or_else(PoisonError::into_inner);
         let label = ReasonLabel { reason };
         known.entry(reason).or_insert_with(|| self.refusals.get_or_create_owned(&label)).inc();
     }
 
-    /// Reason codes and how often each was answered, the most frequent first.
+    /// Returns the reason codes and how often each was sent, the most frequent first.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         let known = self.refusals_by_reason.lock().unwrap_or_else(PoisonError::into_inner);
         let mut refused: Vec<_> = known.iter().map(|(reason, count)| (*reason, count.get())).collect();
@@ -188,7 +190,7 @@ impl Metrics {
         refused
     }
 
-    /// Connections in all states together.
+    /// Returns the number of connections in all states together.
     pub fn connections_open(&self) -> i64 {
         CONNECTION_STATES.into_iter().map(|state| self.connections_in(state).get()).sum()
     }
@@ -198,12 +200,12 @@ impl Metrics {
         self.checkpoints.get_or_create(&CheckpointLabel { result }).inc();
     }
 
-    /// Adds everything to what is scraped.
+    /// Adds all metrics to the registry that is scraped.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("sorteo_bets", "Bets that this process stored", self.bets.clone());
-        registry.register("sorteo_batches", "Batches by what became of them", self.batches.clone());
+        registry.register("sorteo_batches", "Batches by result", self.batches.clone());
         registry.register("sorteo_refusals", "Refused requests by reason code", self.refusals.clone());
-        registry.register("sorteo_draws_made", "Draws that this process made", self.draws_made.clone());
+        registry.register("sorteo_draws_made", "Draws that this process drew", self.draws.clone());
         registry.register(
             "sorteo_queue_writes",
             "Writes that wait for the writer",
@@ -219,36 +221,32 @@ impl Metrics {
             "Writes that one commit carried",
             self.commit_writes.clone(),
         );
-        registry.register(
-            "sorteo_checkpoints",
-            "Copies of the log into the database by how they ended",
-            self.checkpoints.clone(),
-        );
+        registry.register("sorteo_checkpoints", "Checkpoints of the WAL by result", self.checkpoints.clone());
         registry.register(
             "sorteo_checkpoint_seconds",
             "Seconds that a checkpoint held up the writer",
             self.checkpoint_seconds.clone(),
         );
-        registry.register("sorteo_connections", "Connections by what they do", self.connections.clone());
+        registry.register("sorteo_connections", "Connections by state", self.connections.clone());
         registry.register(
             "sorteo_connections_accepted",
-            "Connections that were taken",
+            "Connections that were accepted",
             self.connections_accepted.clone(),
         );
         registry.register(
             "sorteo_connections_refused",
-            "Connections that were closed at once since there were too many",
+            "Connections that were closed at once because there were too many",
             self.connections_refused.clone(),
         );
         registry.register(
             "sorteo_answer_seconds",
-            "Seconds from a whole request to its answer",
+            "Seconds from a whole request to its reply",
             self.answer_seconds.clone(),
         );
     }
 }
 
-/// The time since a moment, as histograms of times take it.
+/// Returns the seconds since an instant, for a histogram.
 pub fn seconds_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64()
 }

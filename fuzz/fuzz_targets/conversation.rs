@@ -1,4 +1,5 @@
-//! Bytes of one connection, through decoder and service: what is answered.
+//! Bytes of one connection, in several pieces, through the server's conversation: what
+//! it replies.
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};

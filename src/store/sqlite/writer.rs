@@ -236,7 +236,7 @@ impl Task {
         self.metrics.commit_writes.observe(group.len() as f64);
         self.metrics.bets.inc_by(executed.bets);
         if let Some(status) = executed.drawn {
-            self.metrics.draws_made.inc();
+            self.metrics.draws.inc();
             Failpoint::BeforeAnnouncement.pass();
             (self.observer)(Event::Drawn(status));
             Failpoint::AfterAnnouncement.pass();

@@ -1,5 +1,5 @@
-//! The counted dialect (the second seed's): the payload's length in decimal
-//! digits, `\n`, the payload. A payload is bets, one a line, or one question.
+//! The counted dialect, of the second of the original servers: the payload's length in
+//! decimal digits, `\n`, the payload. A payload is bets, one a line, or `GET_WINNERS`.
 
 mod client;
 
@@ -20,9 +20,9 @@ pub use client::{decode_reply, encode_request};
 /// Most digits of a payload's length.
 const LENGTH_DIGITS_MAX: usize = 10;
 
-/// Most agencies whose rows one payload may hold. Each is a batch of its own for
-/// the writer: 41,000 of them, which fit a payload, would hold up everybody else
-/// for more than half a second.
+/// Most agencies whose rows one payload may have. The rows of each are a batch of their
+/// own: 41,000 batches, which fit a payload, would occupy the writer for more than half a
+/// second.
 const PAYLOAD_AGENCIES_MAX: usize = 1_000;
 
 /// The counted half of [`super::Decoder`].
@@ -42,7 +42,7 @@ pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming>
 
 struct BadLength;
 
-/// Reads the length and its `\n`. `None`: not all of it is there.
+/// Reads the length and its `\n`, or returns `None` if not all of it has arrived.
 fn read_length(input: &[u8]) -> Option<Result<(u64, &[u8]), BadLength>> {
     let digits = input.iter().take_while(|b| b.is_ascii_digit()).count();
     if digits > LENGTH_DIGITS_MAX {
@@ -74,8 +74,8 @@ fn read_get_winners(text: &str) -> Result<Request, Reason> {
     Ok(Request::DoneAndWinners { agency })
 }
 
-/// Reads rows `first|last|document|birthdate|number|agency` into one batch for
-/// each agency, agencies in the order of their first row.
+/// Reads rows `first|last|document|birthdate|number|agency` into one batch for each
+/// agency, in the order of each agency's first row.
 fn read_batches(text: &str) -> Result<Request, Reply> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut batch_of: HashMap<AgencyId, usize> = HashMap::new();
@@ -175,13 +175,13 @@ fn payload_bytes(WinningBets { agency, bets }: &WinningBets, total: WinnersSize)
     total.text_bytes + total.bets * same + line_ends
 }
 
-/// A bet's line in this dialect, without its line end.
+/// Returns a bet's line in this dialect, without its line end.
 pub fn winner_line(agency: AgencyId, bet: Bet<'_>) -> String {
     let Bet { first_name, last_name, document, birthdate, number } = bet;
     format!("{first_name}|{last_name}|{document}|{birthdate}|{number}|{agency}")
 }
 
-/// Appends one payload with its length.
+/// Appends a payload and its length.
 pub fn append_payload(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload.len().to_string().as_bytes());
     out.push(b'\n');

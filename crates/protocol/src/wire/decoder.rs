@@ -1,25 +1,25 @@
-//! One connection's bytes to messages, whatever pieces they come in.
+//! Decodes the bytes of one connection, however they are split.
 
 use super::{Dialect, Reply, Request, WireLimits, counted, framed};
 
-/// What a [`Decoder`] makes of the bytes that arrived.
+/// A message as a [`Decoder`] reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A request to carry out.
     Request(Request),
-    /// A message that cannot be carried out, with the answer it gets.
+    /// A message that is refused without being carried out, and the reply to it.
     Refused(Reply),
-    /// As `Refused`, and what follows cannot be understood: answer, then close.
+    /// As `Refused`, but what follows cannot be decoded: reply, then close.
     RefusedForGood(Reply),
-    /// Neither dialect: answer nothing and close.
+    /// The first byte belongs to neither dialect: close without a reply.
     Foreign,
 }
 
-/// Turns one connection's bytes into messages, in order.
+/// Decodes the messages of one connection, in order.
 ///
-/// The decoder keeps what a half-received batch needs and nothing else; bytes
-/// of an incomplete frame or payload stay with the caller, who offers them
-/// again with more behind them.
+/// The decoder keeps the rows of a half-received batch and nothing else. The bytes of an
+/// incomplete frame or payload stay with the caller, which offers them again together
+/// with those that arrive next.
 #[derive(Debug)]
 pub struct Decoder {
     limits: WireLimits,
@@ -34,12 +34,12 @@ enum State {
 }
 
 impl Decoder {
-    /// A decoder for a fresh connection.
+    /// Creates the decoder of a new connection.
     pub fn new(limits: WireLimits) -> Self {
         Self { limits, state: State::Undetected }
     }
 
-    /// The connection's dialect, once its first byte is known.
+    /// Returns the connection's dialect, once its first byte was decoded.
     pub fn dialect(&self) -> Option<Dialect> {
         match self.state {
             State::Undetected => None,
@@ -48,9 +48,9 @@ impl Decoder {
         }
     }
 
-    /// Reads from `input` up to the end of the next message, which it answers;
-    /// `None` means that more bytes are needed. Either way `input` is moved past
-    /// what was used.
+    /// Decodes the next message at the beginning of `input` and moves `input` past what was
+    /// used. Returns `None` if more bytes are needed; then the rows of a batch that have
+    /// arrived are used, and must not be offered again.
     pub fn decode(&mut self, input: &mut &[u8]) -> Option<Incoming> {
         let first = *input.first()?;
         if let State::Undetected = self.state {
@@ -67,7 +67,7 @@ impl Decoder {
         }
     }
 
-    /// How many bets the half-received framed batch announced, if there is one.
+    /// Returns how many bets a half-received framed batch announced, if there is one.
     pub fn batch_in_progress(&self) -> Option<u64> {
         match &self.state {
             State::Framed(decoder) => decoder.batch_in_progress(),
@@ -75,14 +75,14 @@ impl Decoder {
         }
     }
 
-    /// Forgets a half-received batch; what follows is read as requests.
+    /// Discards a half-received batch; what follows is decoded as requests.
     pub fn abandon_batch(&mut self) {
         if let State::Framed(decoder) = &mut self.state {
             *decoder = framed::Decoder::default();
         }
     }
 
-    /// Bytes that the half-received batch holds on to.
+    /// Returns the bytes of memory that a half-received batch takes.
     pub fn held_bytes(&self) -> usize {
         match &self.state {
             State::Framed(decoder) => decoder.held_bytes(),

@@ -1,9 +1,9 @@
-//! The framed dialect (the first seed's): a big-endian `u32` length of 1 to
-//! 8192, then one line of `|`-separated fields.
+//! The framed dialect, of the first of the original servers: a big-endian `u32` length of
+//! 1 to 8192, then one line of `|`-separated fields.
 //!
-//! The decoder takes a batch row by row, so that a batch never needs more
-//! memory than its valid rows; from the first bad row on it only counts, so
-//! that the connection stays in step whatever the rows hold.
+//! The decoder takes a batch row by row, so that a batch never needs more memory than its
+//! valid rows. From the first bad row on it only counts rows, so that the connection stays
+//! in step whatever they hold.
 
 mod client;
 
@@ -17,19 +17,19 @@ use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
 pub use client::{decode_reply, encode_request};
 
-/// Bytes of a frame's length.
+/// Bytes that a frame's length takes.
 pub const LENGTH_BYTES: usize = 4;
 
-/// The shortest row there is, with its length: `a|b|1|2000-01-01|0`.
+/// Bytes of the shortest row, `a|b|1|2000-01-01|0`, and its length.
 const ROW_BYTES_MIN: usize = LENGTH_BYTES + 18;
 
 /// The framed half of [`super::Decoder`].
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     batch: Option<Box<PartialBatch>>,
-    /// The last batch's header could not be read, so its rows cannot be told
-    /// from requests: a bet now is taken for one of them and not stored, until
-    /// another request shows that the rows are over.
+    /// Whether the header of the last batch was malformed. Its rows cannot be distinguished
+    /// from requests then: a `BET` is taken for one of them and refused, until another
+    /// request shows that the rows are over.
     stray_rows: bool,
 }
 
@@ -75,7 +75,7 @@ impl Decoder {
         }
     }
 
-    /// Refuses a bet that may be a row of a batch that was refused.
+    /// Refuses a bet that may be a row of a batch whose header was malformed.
     fn without_stray_rows(&mut self, incoming: Incoming) -> Incoming {
         match &incoming {
             Incoming::Refused(Reply::Batch { .. }) => self.stray_rows = true,
@@ -113,7 +113,7 @@ impl PartialBatch {
         }
     }
 
-    /// Nothing of the batch will be stored: forget its rows, go on counting.
+    /// Discards the rows: none will be stored, and those that follow are only counted.
     fn refuse(&mut self, reason: Reason) {
         self.refusal = Some(reason);
         self.batch.bets = Bets::default();
@@ -127,7 +127,7 @@ impl PartialBatch {
     }
 }
 
-/// A row of a batch: five fields, or seven with the bet's own header.
+/// Adds a row of a batch: five fields, or seven with the bet's own header.
 fn push_row(batch: &mut Batch, frame: &[u8]) -> Result<(), BetError> {
     let line = str::from_utf8(frame).map_err(|_| BetError::Utf8)?;
     match line.strip_prefix("BET|").and_then(split_exactly::<6>) {
@@ -143,7 +143,8 @@ fn push_row(batch: &mut Batch, frame: &[u8]) -> Result<(), BetError> {
 
 struct BadFrame;
 
-/// Takes one frame off the input, without its line end. `None`: not all of it is there.
+/// Takes one frame off the input and returns it without its line end, or `None` if not
+/// all of it has arrived.
 fn next_frame<'a>(input: &mut &'a [u8]) -> Option<Result<&'a [u8], BadFrame>> {
     let (length, rest) = input.split_first_chunk::<LENGTH_BYTES>()?;
     let length = u32::from_be_bytes(*length) as usize;
@@ -166,8 +167,8 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         Err(_) if frame.starts_with(b"BET|") => {
             return Message::Whole(Incoming::Refused(Reply::Bet(Err(BetError::Utf8.into()))));
         }
-        // Whatever is wrong with it is found as in other requests: no field but
-        // those of a bet may hold more than ASCII.
+        // It is refused like other malformed requests: only the fields of a bet may hold
+        // more than ASCII.
         Err(_) => String::from_utf8_lossy(frame),
     };
     let (verb, fields) = line.split_once('|').unwrap_or((&line, ""));
@@ -212,7 +213,7 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
     if !count.bytes().all(|b| b.is_ascii_digit()) || count.is_empty() {
         return Message::Whole(refused(0, Reason::BadCount));
     }
-    // Digits that overflow are still a number, and over every limit.
+    // A number that overflows is still a number, and over every limit.
     let count: u64 = decimal(count).unwrap_or(u64::MAX);
     if count > limits.batch_bets_max {
         return Message::Whole(Incoming::RefusedForGood(Reply::Batch {
@@ -220,7 +221,7 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
             result: Err(Reason::TooMany),
         }));
     }
-    // The count is known, so whatever else is wrong, the rows can be skipped.
+    // The count is known, so the rows can be skipped whatever else is wrong.
     let (agency, position, refusal) = match read_batch_place(agency, position) {
         Ok((agency, position)) => (agency, position, None),
         Err(reason) => (AgencyId(0), None, Some(reason)),
@@ -305,7 +306,7 @@ fn read_agency(text: &str) -> Result<AgencyId, Reason> {
     text.parse().map_err(|_| Reason::BadAgency)
 }
 
-/// A number that a database can hold: rows and bets are counted in 63 bits.
+/// Reads a number that a database can hold: rows and bets are counted in 63 bits.
 fn read_stored_number(text: &str) -> Option<u64> {
     decimal(text).filter(|number| *number <= i64::MAX as u64)
 }
@@ -355,7 +356,7 @@ fn status_line(status: &Status) -> String {
     format!("STATUS|OK|{draw}|{state}|{done}|{expected}|{bets}")
 }
 
-/// Appends one frame made of the given parts.
+/// Appends one frame that consists of the given parts.
 fn append_frame(parts: &[&[u8]], out: &mut Vec<u8>) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     debug_assert!((1..=FRAME_BYTES_MAX).contains(&length), "frame of {length} bytes");

@@ -1,4 +1,4 @@
-//! What a client asks.
+//! The requests that a client sends.
 
 use std::time::Duration;
 
@@ -15,44 +15,44 @@ pub enum Request {
     Payload(Vec<Batch>),
     /// `DONE`: the agency will send no more bets.
     Done {
-        /// Who is done.
+        /// The agency that is done.
         agency: AgencyId,
-        /// How many bets it sent in this draw, where it says so.
+        /// The number of bets that it sent in this draw, if it was given.
         bets: Option<u64>,
     },
-    /// `GET_WINNERS|agency`: all winners in one answer.
+    /// `GET_WINNERS|agency`: all winners in one reply.
     Winners {
-        /// Who asks.
+        /// The agency whose winners these are.
         agency: AgencyId,
     },
     /// `GET_WINNERS|agency|after[|draw]`: one page of winners.
     WinnersPage {
-        /// Who asks.
+        /// The agency whose winners these are.
         agency: AgencyId,
-        /// Where the page starts: 0, or the `next` of the page before.
+        /// Where the page starts: 0, or `next` of the page before.
         after: u64,
-        /// Which draw; without it the newest.
+        /// The draw; the newest if it is not given.
         draw: Option<DrawId>,
     },
-    /// `WAIT_WINNERS`: the first page, as soon as the draw is made.
+    /// `WAIT_WINNERS`: the first page, as soon as the draw is drawn.
     WaitWinners {
-        /// Who asks.
+        /// The agency whose winners these are.
         agency: AgencyId,
-        /// How long to wait before answering `not_ready`.
+        /// How long to wait before replying `not_ready`.
         wait: Duration,
     },
     /// The counted dialect's `GET_WINNERS`, which also says that the agency is done.
     DoneAndWinners {
-        /// Who is done and asks.
+        /// The agency that is done, and whose winners these are.
         agency: AgencyId,
     },
     /// `RESUME`: where an interrupted upload goes on.
     Resume {
-        /// Whose upload.
+        /// The agency that uploads.
         agency: AgencyId,
-        /// Which upload.
+        /// The upload.
         upload: UploadId,
     },
-    /// `STATUS`: how the newest draw stands.
+    /// `STATUS`: the state of the newest draw.
     Status,
 }
