@@ -1,23 +1,23 @@
-//! The operators' HTTP: health, metrics, how the draw stands, and a page that shows
-//! it live. Off the path of the bets: one thread with a runtime of its own, and its
-//! own connection to the database.
+//! The operators' HTTP: health, metrics, the state of the draw, and a page that shows it
+//! live. It is off the path of the bets: a thread with a runtime of its own, and its own
+//! connections to the database.
 //!
-//! It only reads, and asks nobody who he is: who reaches the address sees names and
-//! documents of the winners. `docs/operating.md` tells how to keep it to oneself.
+//! It only reads, and does not authenticate: everybody who reaches the address sees names
+//! and documents of the winners. `docs/operating.md` explains how to protect it.
 //!
 //! | file | job |
 //! |---|---|
 //! | `http` | connections: limits, deadlines, headers |
-//! | `routes` | which path is answered by what |
-//! | `watch` | what is looked up, and how often at most |
-//! | `readiness` | whether the server can do its work, and which part cannot |
+//! | `routes` | the paths, and the response to each |
+//! | `monitor` | looks up what is asked for, some of it at most every two seconds |
+//! | `readiness` | whether the server can do its work, and if not, which part cannot |
 //! | `exposition` | the text that Prometheus scrapes |
 
 mod exposition;
 mod http;
+mod monitor;
 mod readiness;
 mod routes;
-mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,83 +29,95 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use self::watch::Watch;
+use self::monitor::Monitor;
 use crate::server::{Limits, ServerHandle};
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::sqlite::overview::Overview;
 
-/// Open files that it may need: a connection each, and some of its own.
+/// Most files that it has open: one for each connection, and some of its own.
 pub const FILES_MAX: u64 = http::CONNECTIONS_MAX as u64 + 16;
-/// How long what is being answered may take when the server stops.
+/// How long requests may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What operators look at.
+/// What the operators' HTTP shows.
 #[derive(Debug)]
-pub struct Watched<S> {
-    /// The lottery; its metrics are shown.
+pub struct OpsContext<S> {
+    /// The lottery and its metrics.
     pub service: Arc<Service<S>>,
-    /// Whether its server still takes connections.
+    /// The server, which may be stopping.
     pub handle: ServerHandle,
-    /// The database's file.
+    /// The path of the database.
     pub database: PathBuf,
-    /// What the server allows.
+    /// The server's limits.
     pub limits: Limits,
-    /// Writes that may wait for the writer.
+    /// Most writes that may wait for the writer.
     pub queue_max: usize,
     /// Free bytes of disk below which the server is not ready.
     pub disk_free_bytes_min: u64,
-    /// When the process began.
+    /// When the process started.
     pub started_at: SystemTime,
 }
 
-/// An address that is taken, at which nobody answers yet.
+/// The operators' HTTP with its address taken, before it responds.
 #[derive(Debug)]
 pub struct Ops {
     listener: TcpListener,
 }
 
-/// The operators' HTTP, until it is stopped.
+/// Stops the running operators' HTTP.
 #[derive(Debug)]
-pub struct Running {
+pub struct OpsHandle {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Ops {
     /// Takes the address.
+    ///
+    /// # Errors
+    ///
+    /// Where the address is taken or is not one of this machine.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener })
     }
 
-    /// The address taken, with the port the system chose where 0 was asked for.
+    /// Returns the address, with the port that the system chose if 0 was given.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not know the socket's address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers from here on, on a thread of its own. The overviews are of the same
-    /// database: one for what is asked all the time, one for searches.
-    pub fn start<S: Store>(self, watched: Watched<S>, overviews: [Overview; 2]) -> io::Result<Running> {
+    /// Starts to respond, on a thread of its own. Both overviews are of the server's
+    /// database: the first for frequent lookups, the second for searches.
+    ///
+    /// # Errors
+    ///
+    /// Where the system provides no thread or no poll.
+    pub fn start<S: Store>(self, context: OpsContext<S>, overviews: [Overview; 2]) -> io::Result<OpsHandle> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
-        let watch = Arc::new(Watch::new(watched, overviews));
+        let monitor = Arc::new(Monitor::new(context, overviews));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("sorteo-ops".into())
-            .spawn(move || run(runtime, listener, watch, stopped))?;
-        Ok(Running { stop, thread })
+            .spawn(move || run(runtime, listener, monitor, stopped))?;
+        Ok(OpsHandle { stop, thread })
     }
 }
 
-impl Running {
-    /// Answers no more, and lets go of the service.
+impl OpsHandle {
+    /// Stops responding, and drops the service.
     pub fn stop(self) {
-        // If its thread is gone already, it said why.
+        // If the thread has ended already, its panic was logged.
         let _ = self.stop.send(());
         let _ = self.thread.join();
     }
@@ -114,13 +126,13 @@ impl Running {
 fn run<S: Store>(
     runtime: Runtime,
     listener: tokio::net::TcpListener,
-    watch: Arc<Watch<S>>,
+    monitor: Arc<Monitor<S>>,
     stopped: oneshot::Receiver<()>,
 ) {
     runtime.block_on(async {
         tokio::select! {
-            () = watch.tick() => {}
-            () = http::serve(listener, routes::router(Arc::clone(&watch))) => {}
+            () = monitor.tick() => {}
+            () = http::serve(listener, routes::router(Arc::clone(&monitor))) => {}
             _ = stopped => {}
         }
     });

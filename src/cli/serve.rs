@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use super::config::Sources;
 use super::{Failure, log_draw, require_folder_of};
 use crate::config::{Environment, ServeConfig, process_environment};
-use crate::ops::{Ops, Running, Watched};
+use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::DrawStatus;
@@ -111,10 +111,10 @@ fn start_ops(
     service: &Arc<Service<SqliteStore>>,
     handle: &ServerHandle,
     started_at: SystemTime,
-) -> Result<Running, Failure> {
+) -> Result<OpsHandle, Failure> {
     let address = ops.local_address().context("the operators' socket has no address")?;
     let overviews = [service.store().overview()?, service.store().overview()?];
-    let watched = Watched {
+    let context = OpsContext {
         service: Arc::clone(service),
         handle: handle.clone(),
         database: config.store.database.clone(),
@@ -123,7 +123,7 @@ fn start_ops(
         disk_free_bytes_min: config.disk_free_bytes_min,
         started_at,
     };
-    let running = ops.start(watched, overviews).context("the operators' HTTP cannot be started")?;
+    let running = ops.start(context, overviews).context("the operators' HTTP cannot be started")?;
     event!(Info, "listen_operators", Success, listen = address);
     Ok(running)
 }

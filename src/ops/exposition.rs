@@ -1,5 +1,5 @@
-//! What Prometheus scrapes: the server's [`Metrics`](crate::metrics::Metrics), and
-//! what is looked up at the moment of the scrape (the draw, files, the process).
+//! The text that Prometheus scrapes: the server's [`Metrics`](crate::metrics::Metrics),
+//! and samples taken at the time of the scrape (the draw, files, the process).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Watched;
+use super::OpsContext;
 use super::readiness::{Readiness, free_bytes};
 use crate::store::Store;
 use crate::store::sqlite::overview::Draw;
@@ -21,14 +21,14 @@ use crate::store::sqlite::wal_path;
 /// Everything that is scraped.
 pub(super) struct Exposition {
     registry: Registry,
-    looked_up: LookedUp,
+    samples: Samples,
 }
 
-/// What is not counted but looked up.
+/// Values that are not counted but looked up at each scrape.
 #[derive(Default)]
-struct LookedUp {
+struct Samples {
     draw: Gauge,
-    draw_made: Gauge,
+    drawn: Gauge,
     draw_bets: Gauge,
     draw_winners: Gauge,
     agencies_done: Gauge,
@@ -53,14 +53,14 @@ struct VersionLabel {
 }
 
 impl Exposition {
-    pub(super) fn new<S: Store>(watched: &Watched<S>, started_at: SystemTime) -> Self {
+    pub(super) fn new<S: Store>(context: &OpsContext<S>, started_at: SystemTime) -> Self {
         let mut registry = Registry::default();
-        watched.service.metrics().register(&mut registry);
-        let looked_up = LookedUp::default();
-        looked_up.register(&mut registry);
+        context.service.metrics().register(&mut registry);
+        let samples = Samples::default();
+        samples.register(&mut registry);
         let limits = [
-            ("sorteo_connections_limit", "Most connections at once", watched.limits.connections_max),
-            ("sorteo_queue_writes_limit", "Most writes that may wait for the writer", watched.queue_max),
+            ("sorteo_connections_limit", "Most connections at once", context.limits.connections_max),
+            ("sorteo_queue_writes_limit", "Most writes that may wait for the writer", context.queue_max),
         ];
         for (name, help, limit) in limits {
             registry.register(name, help, constant(limit as i64));
@@ -74,12 +74,12 @@ impl Exposition {
             "When the process started, in seconds since 1970",
             constant(started.as_secs() as i64),
         );
-        Self { registry, looked_up }
+        Self { registry, samples }
     }
 
-    /// The text of a scrape.
+    /// Returns the text of a scrape.
     pub(super) fn scrape(&self, database: &Path, draw: Option<&Draw>, readiness: &Readiness) -> String {
-        self.looked_up.look(database, draw, readiness);
+        self.samples.take(database, draw, readiness);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -93,11 +93,11 @@ fn constant(value: i64) -> Gauge {
     gauge
 }
 
-impl LookedUp {
+impl Samples {
     fn register(&self, registry: &mut Registry) {
         let gauges = [
             ("sorteo_draw", "Number of the newest draw", &self.draw),
-            ("sorteo_draw_made", "Whether the newest draw is made (1) or open (0)", &self.draw_made),
+            ("sorteo_draw_made", "Whether the newest draw is drawn (1) or open (0)", &self.drawn),
             ("sorteo_draw_bets", "Bets stored in the newest draw", &self.draw_bets),
             ("sorteo_draw_winners", "Winning bets of the newest draw", &self.draw_winners),
             ("sorteo_draw_agencies_done", "Agencies that are done in the newest draw", &self.agencies_done),
@@ -127,11 +127,11 @@ impl LookedUp {
         );
     }
 
-    /// What cannot be looked up keeps the value it had.
-    fn look(&self, database: &Path, draw: Option<&Draw>, readiness: &Readiness) {
+    /// Takes all samples. What cannot be looked up keeps its value.
+    fn take(&self, database: &Path, draw: Option<&Draw>, readiness: &Readiness) {
         if let Some(draw) = draw {
             self.draw.set(draw.id);
-            self.draw_made.set(i64::from(draw.is_drawn()));
+            self.drawn.set(i64::from(draw.is_drawn()));
             self.draw_bets.set(draw.bets as i64);
             self.draw_winners.set(draw.winners as i64);
             self.agencies_done.set(draw.done as i64);
@@ -140,7 +140,7 @@ impl LookedUp {
         for part in &readiness.parts {
             self.ready.get_or_create(&PartLabel { part: part.part.as_str() }).set(i64::from(part.ready));
         }
-        // Without a log there is nothing in it.
+        // Without a WAL file, the WAL is empty.
         self.wal_bytes.set(fs::metadata(wal_path(database)).map_or(0, |file| file.len() as i64));
         if let Ok(file) = fs::metadata(database) {
             self.database_bytes.set(file.len() as i64);
@@ -152,7 +152,7 @@ impl LookedUp {
             self.resident_bytes.set(bytes);
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
-            // One of them is the folder itself, open to be counted.
+            // One of them is this folder, which is open to be read.
             self.open_files.set(files.count() as i64 - 1);
         }
         if let Ok((files, _)) = rlimit::Resource::NOFILE.get() {
@@ -161,14 +161,15 @@ impl LookedUp {
     }
 }
 
-/// Where the system tells it: the second field of `statm`, in pages.
+/// Returns the resident memory, if the system reports it: the second field of `statm`, in
+/// pages.
 fn resident_bytes() -> Option<i64> {
     let pages: i64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as i64)
 }
 
-/// The library writes OpenMetrics, in which a counter's family has not the `_total`
-/// of its sample. In the older format, which everybody reads, both have it.
+/// Converts OpenMetrics, which the library writes, to the older text format, which every
+/// scraper reads. There the name of a counter ends in `_total` in comments too.
 fn in_text_format(open_metrics: &str) -> String {
     let counters: BTreeSet<&str> = open_metrics
         .lines()
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_named_as_the_older_format_names_them() {
+    fn counters_are_named_as_in_the_older_format() {
         let open_metrics = "# HELP a_b Some text.\n# TYPE a_b counter\na_b_total{x=\"# TYPE y counter\"} 1\n\
                             # HELP c Other.\n# TYPE c gauge\nc 2\n# EOF\n";
         let text = "# HELP a_b_total Some text.\n# TYPE a_b_total counter\n\

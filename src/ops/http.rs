@@ -1,5 +1,5 @@
-//! The connections of the operators' HTTP: how many there may be, how long each may
-//! take, and the headers that every answer carries.
+//! The connections of the operators' HTTP: how many there may be, how long each may take,
+//! and the headers of every response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,23 +22,23 @@ use tokio::time::sleep;
 
 use crate::event;
 
-/// Most connections at once; one more waits. Each open page holds one.
+/// Most connections at once; one more waits. Each open page has one.
 pub(super) const CONNECTIONS_MAX: usize = 256;
-/// A request's head arrives whole within this time, and a kept connection asks
-/// again within it.
+/// How long the head of a request may take to arrive whole, and how long a connection may
+/// be kept without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head, and of what is read ahead.
+/// Most bytes of a request's head, and of what is read ahead.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// A peer that takes nothing of its answer for so long is given up.
+/// How long a peer may take nothing of its response before the connection is closed.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after the system refused to accept: trying at once would spin.
+/// Pause after the system refused to accept: to try again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Nothing but our own files, no frames, no forms.
+/// The page loads our own files only, and has no frames and no forms.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What every answer carries that does not say otherwise.
+/// The headers of every response that does not set them itself.
 const HEADERS: [(HeaderName, &str); 4] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -46,7 +46,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (CACHE_CONTROL, "no-store"),
 ];
 
-/// Accepts and answers for ever.
+/// Accepts connections and responds to them, for ever.
 pub(super) async fn serve(listener: TcpListener, router: Router) {
     let router = router.layer(from_fn(add_headers));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -69,7 +69,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
 }
 
 async fn answer(stream: TcpStream, router: Router) {
-    // Where the system knows no such option, its own, longer timeout holds.
+    // A system without this option has a longer timeout of its own.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()
@@ -79,7 +79,7 @@ async fn answer(stream: TcpStream, router: Router) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
-        // A peer that went away, was too slow or speaks no HTTP: none of our concern.
+        // The peer went away, was too slow or does not speak HTTP.
         event!(Debug, "close_operators_connection", Fail, error = error);
     }
 }

@@ -1,22 +1,22 @@
-//! Whether the server can do its work now, part by part.
+//! Whether the server can do its work, part by part.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Watched;
+use super::OpsContext;
 use crate::store::{Store, StoreError};
 
-/// How long a write that changes nothing may take: a disk whose sync takes longer
-/// keeps agencies waiting.
+/// How long a write that changes nothing may take. With a slower disk, agencies wait too
+/// long for their replies.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a server needs to do its work.
+/// A part of the server that its work depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Part {
-    /// The thread that writes answers.
+    /// The writer thread carries out writes.
     Writer,
     /// The database takes a write, and can be read.
     Database,
@@ -27,7 +27,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// Its name in what is scraped.
+    /// Returns the part's name in metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Writer => "writer",
@@ -38,31 +38,32 @@ impl Part {
     }
 }
 
-/// How one part is.
+/// The state of one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct PartState {
     pub(super) part: Part,
     pub(super) ready: bool,
-    /// What is wrong with it.
+    /// What is wrong, if it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
 }
 
-/// How the whole server is.
+/// The state of the whole server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Readiness {
     pub(super) ready: bool,
     pub(super) parts: Vec<PartState>,
 }
 
-/// Asks every part. It waits for the writer, so it belongs on a thread that may wait.
-pub(super) fn ask<S: Store>(watched: &Watched<S>, read: Result<(), String>) -> Readiness {
-    let (writer, written) = probe(watched.service.store());
-    let listener = match watched.handle.is_stopping() {
+/// Checks every part; `read` is the result of a read of the database. Waits for the
+/// writer, so it must run on a thread that may block.
+pub(super) fn check<S: Store>(context: &OpsContext<S>, read: Result<(), String>) -> Readiness {
+    let (writer, written) = probe(context.service.store());
+    let listener = match context.handle.is_stopping() {
         true => Err("the server stops".to_owned()),
         false => Ok(()),
     };
-    let disk = enough_disk(&watched.database, watched.disk_free_bytes_min);
+    let disk = enough_disk(&context.database, context.disk_free_bytes_min);
     let parts = [
         (Part::Writer, writer),
         (Part::Database, written.and(read)),
@@ -78,7 +79,7 @@ pub(super) fn ask<S: Store>(watched: &Watched<S>, read: Result<(), String>) -> R
 
 type State = Result<(), String>;
 
-/// Whether the writer answers, and whether the database takes a write.
+/// Returns the states of the writer and of the database, as a write finds them.
 fn probe(store: &impl Store) -> (State, State) {
     let unknown = || Err("not known while the writer does not answer".to_owned());
     let answer = match store.probe() {
@@ -89,7 +90,7 @@ fn probe(store: &impl Store) -> (State, State) {
                 return (Err(format!("a write was not stored within {seconds} s")), unknown());
             }
         },
-        // Its queue is full: it works, and agencies are told to come again.
+        // With a full queue it works, but agencies are refused as `busy`.
         Err(StoreError::Busy) => return (Err("its queue is full".to_owned()), unknown()),
         Err(error) => Err(error),
     };
@@ -108,7 +109,7 @@ fn enough_disk(database: &Path, wanted: u64) -> State {
     }
 }
 
-/// Bytes that the server may still write where the database is.
+/// Returns the bytes that the server may still write on the database's disk.
 pub(super) fn free_bytes(database: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(database)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))

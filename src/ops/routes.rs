@@ -1,4 +1,4 @@
-//! Which path is answered by what. Everything is `GET`, and changes nothing.
+//! The paths of the operators' HTTP. All are `GET`, and change nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::watch::{LookError, Watch};
+use super::monitor::{LookupError, Monitor};
 use crate::store::Store;
 use crate::store::sqlite::overview::{self, ResultsCursor, Winner};
 use sorteo_protocol::text::decimal;
@@ -28,12 +28,12 @@ use sorteo_protocol::{AgencyId, DrawId};
 const WINNERS_MAX: usize = 500;
 /// Longest text that is searched for, in bytes: a name has at most 120.
 const SEARCH_BYTES_MAX: usize = 120;
-/// How long a page waits before it looks for its server again.
+/// How long a page waits before it connects again.
 const RETRY: Duration = Duration::from_secs(2);
-/// What Prometheus reads without being asked for anything newer.
+/// The text format that every version of Prometheus reads.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A file that the page is made of.
+/// A file of the page.
 struct Asset {
     content_type: &'static str,
     bytes: &'static [u8],
@@ -47,14 +47,14 @@ const SCRIPT: Asset =
     Asset { content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("page/page.js") };
 const ICON: Asset = Asset { content_type: "image/svg+xml", bytes: include_bytes!("page/icon.svg") };
 
-type Watching<S> = State<Arc<Watch<S>>>;
+type Monitoring<S> = State<Arc<Monitor<S>>>;
 
-pub(super) fn router<S: Store>(watch: Arc<Watch<S>>) -> Router {
+pub(super) fn router<S: Store>(monitor: Arc<Monitor<S>>) -> Router {
     Router::new()
-        .route("/", get(|headers: HeaderMap| async move { PAGE.answer(&headers) }))
-        .route("/page.css", get(|headers: HeaderMap| async move { STYLE.answer(&headers) }))
-        .route("/page.js", get(|headers: HeaderMap| async move { SCRIPT.answer(&headers) }))
-        .route("/icon.svg", get(|headers: HeaderMap| async move { ICON.answer(&headers) }))
+        .route("/", get(|headers: HeaderMap| async move { PAGE.respond(&headers) }))
+        .route("/page.css", get(|headers: HeaderMap| async move { STYLE.respond(&headers) }))
+        .route("/page.js", get(|headers: HeaderMap| async move { SCRIPT.respond(&headers) }))
+        .route("/icon.svg", get(|headers: HeaderMap| async move { ICON.respond(&headers) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness::<S>))
         .route("/metrics", get(metrics::<S>))
@@ -63,12 +63,12 @@ pub(super) fn router<S: Store>(watch: Arc<Watch<S>>) -> Router {
         .route("/api/draws/{draw}", get(draw::<S>))
         .route("/api/draws/{draw}/results", get(results::<S>))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .with_state(watch)
+        .with_state(monitor)
 }
 
 impl Asset {
-    /// The file, unless the browser has this very one.
-    fn answer(&self, headers: &HeaderMap) -> Response {
+    /// Returns the file, or 304 if the browser has the same one.
+    fn respond(&self, headers: &HeaderMap) -> Response {
         let tag = tag_of(self.bytes);
         let about = [(ETAG, tag.clone()), (CACHE_CONTROL, "no-cache".to_owned())];
         match headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
@@ -78,41 +78,44 @@ impl Asset {
     }
 }
 
-/// A name for these very bytes, as the header `ETag` has it.
+/// Returns the `ETag` of these bytes.
 fn tag_of(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     let start = digest[..8].try_into().expect("a digest has 32 bytes");
     format!("\"{:016x}\"", u64::from_be_bytes(start))
 }
 
-async fn readiness<S: Store>(State(watch): Watching<S>) -> Response {
-    let readiness = watch.readiness().await;
+async fn readiness<S: Store>(State(monitor): Monitoring<S>) -> Response {
+    let readiness = monitor.readiness().await;
     let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(readiness)).into_response()
 }
 
-async fn metrics<S: Store>(State(watch): Watching<S>) -> Response {
-    ([(CONTENT_TYPE, TEXT_FORMAT)], watch.metrics().await).into_response()
+async fn metrics<S: Store>(State(monitor): Monitoring<S>) -> Response {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], monitor.metrics().await).into_response()
 }
 
-async fn status<S: Store>(State(watch): Watching<S>) -> Result<Response, Refusal> {
-    let status = watch.status().await?;
+async fn status<S: Store>(State(monitor): Monitoring<S>) -> Result<Response, Refusal> {
+    let status = monitor.status().await?;
     Ok(([(CONTENT_TYPE, "application/json")], status).into_response())
 }
 
-/// The status at once, then each second.
+/// Sends the status at once, then each second.
 async fn events<S: Store>(
-    State(watch): Watching<S>,
+    State(monitor): Monitoring<S>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let first = watch.status().await?;
-    let news = WatchStream::from_changes(watch.subscribe());
+    let first = monitor.status().await?;
+    let news = WatchStream::from_changes(monitor.subscribe());
     let all = tokio_stream::once(Arc::from(first)).chain(news);
-    let told = all.map(|status: Arc<str>| Ok(Event::default().event("status").retry(RETRY).data(&*status)));
-    Ok(Sse::new(told).keep_alive(KeepAlive::default()))
+    let events = all.map(|status: Arc<str>| Ok(Event::default().event("status").retry(RETRY).data(&*status)));
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-async fn draw<S: Store>(State(watch): Watching<S>, Path(draw): Path<String>) -> Result<Response, Refusal> {
-    let listed = watch.draw(read_draw(&draw)?).await?;
+async fn draw<S: Store>(
+    State(monitor): Monitoring<S>,
+    Path(draw): Path<String>,
+) -> Result<Response, Refusal> {
+    let listed = monitor.draw(read_draw(&draw)?).await?;
     Ok(Json(listed).into_response())
 }
 
@@ -133,14 +136,14 @@ struct ResultsPage {
 }
 
 async fn results<S: Store>(
-    State(watch): Watching<S>,
+    State(monitor): Monitoring<S>,
     Path(draw): Path<String>,
     query: Result<Query<ResultsQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let draw = read_draw(&draw)?;
     let Query(query) = query.map_err(|error| bad(&error.body_text()))?;
     let query = query.read()?;
-    let found = watch.results(draw, query).await?;
+    let found = monitor.results(draw, query).await?;
     let next = found.next.map(|place| format!("{}:{}", place.agency, place.bet));
     let page = ResultsPage { draw: draw.0, total: found.total, winners: found.winners, next };
     Ok(Json(page).into_response())
@@ -148,7 +151,7 @@ async fn results<S: Store>(
 
 impl ResultsQuery {
     fn read(self) -> Result<overview::Query, Refusal> {
-        // What is left empty, as a form does, is not asked for.
+        // An empty parameter, as a form sends it, is the same as none.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let agency = given(self.agency).map(|text| {
             text.parse::<AgencyId>().map_err(|_| bad("agency is not a number from 0 to 4294967295"))
@@ -179,16 +182,16 @@ fn read_place(text: &str) -> Option<ResultsCursor> {
     Some(ResultsCursor { agency: agency.parse().ok()?, bet })
 }
 
-/// Why a request is not answered as it was meant.
+/// Why a request is refused.
 enum Refusal {
     /// It is malformed.
     Bad(String),
-    /// What it asks for is not there.
-    Look(LookError),
+    /// What it asks for was not found.
+    Look(LookupError),
 }
 
-impl From<LookError> for Refusal {
-    fn from(error: LookError) -> Self {
+impl From<LookupError> for Refusal {
+    fn from(error: LookupError) -> Self {
         Self::Look(error)
     }
 }
@@ -203,9 +206,9 @@ impl IntoResponse for Refusal {
             Self::Bad(why) => refuse(StatusCode::BAD_REQUEST, &why),
             Self::Look(error) => {
                 let code = match error {
-                    LookError::NoDraw(_) => StatusCode::NOT_FOUND,
-                    LookError::Open(_) => StatusCode::CONFLICT,
-                    LookError::Failed => StatusCode::SERVICE_UNAVAILABLE,
+                    LookupError::NoDraw(_) => StatusCode::NOT_FOUND,
+                    LookupError::Open(_) => StatusCode::CONFLICT,
+                    LookupError::Failed => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 refuse(code, &error.to_string())
             }

@@ -127,7 +127,7 @@ fn a_draw_can_be_watched_from_its_first_bet_to_its_winners() {
         (&1.into(), &3.into(), &"agency".into())
     );
     let early = watched.get("/api/draws/1/results");
-    assert_eq!((early.code, early.body.as_str()), (409, r#"{"error":"draw 1 is not made yet"}"#));
+    assert_eq!((early.code, early.body.as_str()), (409, r#"{"error":"draw 1 is not drawn yet"}"#));
     watched.upload(path, "2", "2.csv");
     let made = watched.json("/api/draws/1");
     assert_eq!((&made["draw"]["state"], &made["draw"]["winners"]), (&"drawn".into(), &2.into()));

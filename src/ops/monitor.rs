@@ -1,4 +1,5 @@
-//! What operators look at, looked up at most so often, however many look.
+//! Looks up what operators ask for, however many ask: the readiness at most every two
+//! seconds, and the status that open pages follow once a second for all of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,49 +11,49 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::readiness::{self, Readiness};
-use super::{Watched, exposition::Exposition};
+use super::{OpsContext, exposition::Exposition};
 use crate::event;
 use crate::store::Store;
 use crate::store::sqlite::OpenError;
 use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Query, Results, Tally};
 use sorteo_protocol::DrawId;
 
-/// How often the page is told what is new.
+/// How often open pages get the status.
 const TICK: Duration = Duration::from_secs(1);
-/// Seconds of bets a second that are kept.
+/// Seconds for which the rate of bets is kept.
 const RATE_SECONDS: usize = 120;
-/// A readiness that is younger is told again: each costs a write and its sync.
+/// How long a readiness is used again: each new one costs a write and its sync.
 const READINESS_AGE_MAX: Duration = Duration::from_secs(2);
-/// How long the database may take to answer operators.
+/// How long the database may take for one lookup.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Agencies that one answer lists.
+/// Most agencies that one response lists.
 const AGENCIES_MAX: usize = 1_000;
-/// Draws that one answer lists.
+/// Most draws that one response lists.
 const DRAWS_MAX: usize = 100;
 
-/// Looks up what is asked for.
-pub(super) struct Watch<S> {
-    watched: Arc<Watched<S>>,
+/// Looks up what operators ask for. See the module.
+pub(super) struct Monitor<S> {
+    context: Arc<OpsContext<S>>,
     overview: Arc<AsyncMutex<Overview>>,
-    /// For searches, which may take long: nothing else waits for them.
-    searched: Arc<AsyncMutex<Overview>>,
+    /// Used for searches, which may take long, so that nothing else waits for them.
+    search_overview: Arc<AsyncMutex<Overview>>,
     exposition: Exposition,
     tally: Arc<Mutex<Tally>>,
     rate: Mutex<Rate>,
     readiness: AsyncMutex<Option<(Instant, Readiness)>>,
-    /// The newest status, as JSON; empty until somebody looks.
+    /// The newest status as JSON; empty until a page is open.
     status: watch::Sender<Arc<str>>,
     started_at: SystemTime,
 }
 
-/// Bets stored in each of the last seconds.
+/// The bets that were stored in each of the last seconds.
 #[derive(Default)]
 struct Rate {
     total_before: u64,
     bets_per_second: VecDeque<u64>,
 }
 
-/// `/api/status`.
+/// The response to `/api/status`.
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
@@ -60,7 +61,7 @@ struct Status {
     now: String,
     ready: bool,
     #[serde(flatten)]
-    draw: Listed,
+    draw: DrawDetail,
     bets_per_second: Vec<u64>,
     refused: Vec<Refused>,
     connections: Connections,
@@ -68,9 +69,9 @@ struct Status {
     draws: Vec<Draw>,
 }
 
-/// A draw with as many of its agencies as are listed.
+/// A draw and its first [`AGENCIES_MAX`] agencies.
 #[derive(Serialize)]
-pub(super) struct Listed {
+pub(super) struct DrawDetail {
     draw: Draw,
     agencies: Vec<Agency>,
     agencies_omitted: usize,
@@ -101,21 +102,21 @@ struct Queue {
     limit: usize,
 }
 
-/// Why nothing was found.
+/// Why a lookup failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(super) enum LookupError {
     /// There is no such draw.
     #[error("there is no draw {0}")]
     NoDraw(DrawId),
-    /// Its winners are not known yet.
-    #[error("draw {0} is not made yet")]
+    /// The draw is not drawn, so it has no winners.
+    #[error("draw {0} is not drawn yet")]
     Open(DrawId),
-    /// The database did not answer; the log tells why.
+    /// The database could not be read; the log says why.
     #[error("the database did not answer")]
     Failed,
 }
 
-impl From<Detail> for Listed {
+impl From<Detail> for DrawDetail {
     fn from(Detail { draw, mut agencies }: Detail) -> Self {
         let agencies_omitted = agencies.len().saturating_sub(AGENCIES_MAX);
         agencies.truncate(AGENCIES_MAX);
@@ -123,15 +124,15 @@ impl From<Detail> for Listed {
     }
 }
 
-impl<S: Store> Watch<S> {
-    pub(super) fn new(watched: Watched<S>, [overview, searched]: [Overview; 2]) -> Self {
-        let rate = Rate { total_before: watched.service.metrics().bets.get(), ..Rate::default() };
-        let started_at = watched.started_at;
+impl<S: Store> Monitor<S> {
+    pub(super) fn new(context: OpsContext<S>, [overview, search_overview]: [Overview; 2]) -> Self {
+        let rate = Rate { total_before: context.service.metrics().bets.get(), ..Rate::default() };
+        let started_at = context.started_at;
         Self {
-            exposition: Exposition::new(&watched, started_at),
-            watched: Arc::new(watched),
+            exposition: Exposition::new(&context, started_at),
+            context: Arc::new(context),
             overview: Arc::new(AsyncMutex::new(overview)),
-            searched: Arc::new(AsyncMutex::new(searched)),
+            search_overview: Arc::new(AsyncMutex::new(search_overview)),
             tally: Arc::default(),
             rate: Mutex::new(rate),
             readiness: AsyncMutex::new(None),
@@ -140,15 +141,16 @@ impl<S: Store> Watch<S> {
         }
     }
 
-    /// Each second: notes how many bets came, and tells those who look what is new.
+    /// Each second, records how many bets were stored, and publishes the status if a page is
+    /// open.
     pub(super) async fn tick(self: &Arc<Self>) {
         let mut seconds = interval(TICK);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first is at once, and no second has passed.
+        // The first tick is immediate, before a second has passed.
         seconds.tick().await;
         loop {
             seconds.tick().await;
-            let total = self.watched.service.metrics().bets.get();
+            let total = self.context.service.metrics().bets.get();
             self.rate.lock().unwrap_or_else(PoisonError::into_inner).add(total);
             if self.status.receiver_count() > 0
                 && let Ok(status) = self.status().await
@@ -158,108 +160,108 @@ impl<S: Store> Watch<S> {
         }
     }
 
-    /// The status each second from the next on, as long as it is looked at.
+    /// Subscribes to the status, which is then published each second.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<str>> {
         self.status.subscribe()
     }
 
-    /// How the newest draw and the server stand, as JSON.
-    pub(super) async fn status(self: &Arc<Self>) -> Result<String, LookError> {
+    /// Returns the state of the newest draw and of the server, as JSON.
+    pub(super) async fn status(self: &Arc<Self>) -> Result<String, LookupError> {
         let ready = self.readiness().await.ready;
         let tally = Arc::clone(&self.tally);
-        let (detail, draws) = look(&self.overview, move |overview| {
+        let (detail, draws) = look_up(&self.overview, move |overview| {
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             Ok((overview.detail(None, &mut tally)?, overview.draws(DRAWS_MAX)?))
         })
         .await?;
-        let metrics = self.watched.service.metrics();
+        let metrics = self.context.service.metrics();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             started_at: time(self.started_at),
             now: time(SystemTime::now()),
             ready,
-            // A server has opened the first draw before it listens.
-            draw: detail.ok_or(LookError::Failed)?.into(),
+            // The server opens the first draw before it listens, so there is one.
+            draw: detail.ok_or(LookupError::Failed)?.into(),
             bets_per_second: self.rate.lock().unwrap_or_else(PoisonError::into_inner).in_order(),
             refused: metrics.refused().into_iter().map(Refused::from).collect(),
             connections: Connections {
                 open: metrics.connections_open(),
-                limit: self.watched.limits.connections_max,
+                limit: self.context.limits.connections_max,
                 refused: metrics.connections_refused.get(),
             },
-            queue: Queue { waiting: metrics.queue_writes.get(), limit: self.watched.queue_max },
+            queue: Queue { waiting: metrics.queue_writes.get(), limit: self.context.queue_max },
             draws,
         };
-        serde_json::to_string(&status).map_err(|_| LookError::Failed)
+        serde_json::to_string(&status).map_err(|_| LookupError::Failed)
     }
 
-    /// One draw and its agencies.
-    pub(super) async fn draw(&self, draw: DrawId) -> Result<Listed, LookError> {
+    /// Returns one draw and its agencies.
+    pub(super) async fn draw(&self, draw: DrawId) -> Result<DrawDetail, LookupError> {
         let whole = move |overview: &Overview| overview.detail(Some(draw), &mut Tally::default());
-        let found = look(&self.searched, whole).await?;
-        found.map(Listed::from).ok_or(LookError::NoDraw(draw))
+        let found = look_up(&self.search_overview, whole).await?;
+        found.map(DrawDetail::from).ok_or(LookupError::NoDraw(draw))
     }
 
-    /// A page of a draw's winners.
-    pub(super) async fn results(&self, draw: DrawId, query: Query) -> Result<Results, LookError> {
+    /// Returns a page of a draw's winners.
+    pub(super) async fn results(&self, draw: DrawId, query: Query) -> Result<Results, LookupError> {
         let page = move |overview: &Overview| match overview.draw(Some(draw))? {
-            None => Ok(Err(LookError::NoDraw(draw))),
-            Some(found) if !found.is_drawn() => Ok(Err(LookError::Open(draw))),
+            None => Ok(Err(LookupError::NoDraw(draw))),
+            Some(found) if !found.is_drawn() => Ok(Err(LookupError::Open(draw))),
             Some(_) => Ok(Ok(overview.results(draw, &query)?)),
         };
-        look(&self.searched, page).await?
+        look_up(&self.search_overview, page).await?
     }
 
-    /// Whether the server can do its work; asked anew at most every two seconds, also
-    /// where those who ask go away before they are answered.
+    /// Returns whether the server can do its work. It is checked at most every two seconds,
+    /// even if the peers that asked go away before the check is done.
     pub(super) async fn readiness(self: &Arc<Self>) -> Readiness {
-        let watch = Arc::clone(self);
-        let asked = tokio::spawn(async move { watch.ask_readiness().await });
+        let monitor = Arc::clone(self);
+        let asked = tokio::spawn(async move { monitor.check_readiness().await });
         asked.await.unwrap_or(Readiness { ready: false, parts: Vec::new() })
     }
 
-    async fn ask_readiness(&self) -> Readiness {
+    async fn check_readiness(&self) -> Readiness {
         let mut known = self.readiness.lock().await;
         if let Some((_, readiness)) = known.as_ref().filter(|(at, _)| at.elapsed() < READINESS_AGE_MAX) {
             return readiness.clone();
         }
-        let read = look(&self.overview, |overview| overview.draw(None)).await;
+        let read = look_up(&self.overview, |overview| overview.draw(None)).await;
         let read = read.map(drop).map_err(|error| error.to_string());
-        let watched = Arc::clone(&self.watched);
-        let asked = spawn_blocking(move || readiness::ask(&watched, read)).await;
+        let context = Arc::clone(&self.context);
+        let asked = spawn_blocking(move || readiness::check(&context, read)).await;
         let readiness = asked.unwrap_or(Readiness { ready: false, parts: Vec::new() });
         *known = Some((Instant::now(), readiness.clone()));
         readiness
     }
 
-    /// What Prometheus scrapes; also while the database does not answer.
+    /// Returns the text of a scrape, even while the database cannot be read.
     pub(super) async fn metrics(self: &Arc<Self>) -> String {
         let readiness = self.readiness().await;
-        let draw = look(&self.overview, |overview| overview.draw(None)).await.ok().flatten();
-        self.exposition.scrape(&self.watched.database, draw.as_ref(), &readiness)
+        let draw = look_up(&self.overview, |overview| overview.draw(None)).await.ok().flatten();
+        self.exposition.scrape(&self.context.database, draw.as_ref(), &readiness)
     }
 }
 
 /// Reads the database on a thread that may wait for the disk.
-async fn look<T: Send + 'static>(
+async fn look_up<T: Send + 'static>(
     overview: &Arc<AsyncMutex<Overview>>,
     question: impl FnOnce(&Overview) -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, LookError> {
+) -> Result<T, LookupError> {
     let answer = async {
-        // It goes to that thread: there is one for each connection at most, though
-        // those who asked have gone.
+        // The thread owns the lock, so there is one thread for each overview at most,
+        // even if the peers that asked have gone.
         let overview = Arc::clone(overview).lock_owned().await;
         spawn_blocking(move || question(&overview)).await
     };
     let why = match timeout(LOOK_TIMEOUT, answer).await {
         Ok(Ok(Ok(answer))) => return Ok(answer),
         Ok(Ok(Err(error))) => error.to_string(),
-        // A panic has its line already.
-        Ok(Err(_)) => return Err(LookError::Failed),
+        // The panic was logged.
+        Ok(Err(_)) => return Err(LookupError::Failed),
         Err(_) => format!("no answer within {} s", LOOK_TIMEOUT.as_secs()),
     };
     event!(Error, "read_database", Fail, query = "operators", error = why);
-    Err(LookError::Failed)
+    Err(LookupError::Failed)
 }
 
 impl Rate {
@@ -276,7 +278,7 @@ impl Rate {
     }
 }
 
-/// A time as all times are told: UTC, to the millisecond.
+/// Formats a time in UTC, to the millisecond.
 fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
