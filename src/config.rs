@@ -18,7 +18,6 @@ use log::LevelFilter;
 pub use self::flags::Flags;
 pub use self::layers::{ConfigError, Environment, Layers, ResolvedSetting, Source, process_environment};
 use crate::logging::Format;
-use crate::ops;
 use crate::server::Limits;
 use crate::store::sqlite;
 use sorteo_protocol::AgencyId;
@@ -83,15 +82,6 @@ impl ServeConfig {
             log_format: layers.log_format()?,
         })
     }
-
-    /// What the system does not allow, and the server runs with all the same;
-    /// `files` is how many it may have open, 0 where that is not known.
-    pub fn warnings(&self, files: u64) -> Vec<String> {
-        let operators = self.ops_listen.map_or(0, |_| ops::FILES_MAX);
-        let needed = self.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS + operators;
-        let few = || format!("the system allows {files} open files, max_connections needs {needed}");
-        (files > 0 && files < needed).then(few).into_iter().collect()
-    }
 }
 
 /// The database that a command is about: the one that `serve` would take, as far as
@@ -100,9 +90,6 @@ pub fn database(flags: &Flags<flags::Database>, environment: &Environment) -> Re
     let layers = Layers::of_serve(flags, None, environment)?;
     Ok(PathBuf::from(required(layers.text("database")?)))
 }
-
-/// Files beside the connections: database, log, lock, readers, sockets of ours.
-const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
 /// What the table has a default for is always there.
 fn required<T>(value: Option<T>) -> T {
@@ -342,16 +329,5 @@ mod tests {
         {
             assert!(problem.starts_with(start), "{problem}");
         }
-    }
-
-    #[test]
-    fn few_open_files_are_warned_of() {
-        let config = serve(&flags(None), None, &[]).unwrap();
-        assert_eq!(config.warnings(10_064), [""; 0]);
-        assert_eq!(config.warnings(0), [""; 0], "nobody knows");
-        assert_eq!(
-            config.warnings(10_063),
-            ["the system allows 10063 open files, max_connections needs 10064"]
-        );
     }
 }

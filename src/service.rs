@@ -522,3 +522,8 @@ fn log_closed(agency: AgencyId, closing: Closing) {
 fn logged(reason: &Reason) -> String {
     reason.to_string().replace('|', " ")
 }
+
+/// Logs a draw. The process that drew calls it, once for each draw.
+pub fn log_drawn(status: &DrawStatus) {
+    event!(Info, "sorteo", Success, draw = status.draw, bets = status.bets, winners = status.winners);
+}

@@ -28,7 +28,7 @@ pub enum UnfinishedError {
     #[error("{} is not a file: give another name", .0.display())]
     NotAFile(PathBuf),
     /// The folder does not exist.
-    #[error("{} cannot be written: there is no folder {}", path.display(), folder.display())]
+    #[error("{} cannot be written: there is no folder {}: make it first", path.display(), folder.display())]
     NoFolder {
         /// The file.
         path: PathBuf,
@@ -63,14 +63,11 @@ impl Unfinished {
             Ok(found) if !found.is_file() => return Err(UnfinishedError::NotAFile(target.to_owned())),
             _ => {}
         }
-        let folder = folder_of(target);
-        if !folder.is_dir() {
-            return Err(UnfinishedError::NoFolder { path: target.to_owned(), folder });
-        }
+        require_folder_of(target)?;
         let file = tempfile::Builder::new()
             .prefix(&prefix())
             .suffix(SUFFIX)
-            .tempfile_in(&folder)
+            .tempfile_in(folder_of(target))
             .map_err(|source| UnfinishedError::Io { path: target.to_owned(), source })?;
         Ok(Self { file: Some(file), target: target.to_owned(), replace })
     }
@@ -126,6 +123,15 @@ pub fn abandon_all_in(folder: &Path) {
     for name in names.filter(|name| name.to_string_lossy().starts_with(&prefix())) {
         // There is nobody left to tell.
         let _ = fs::remove_file(folder.join(name));
+    }
+}
+
+/// Finds out before the work, not after it, that there is no folder for a file.
+pub fn require_folder_of(path: &Path) -> Result<(), UnfinishedError> {
+    let folder = folder_of(path);
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(UnfinishedError::NoFolder { path: path.to_owned(), folder }),
     }
 }
 

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::copying::{Progress, tidy_on_signals, with_findings};
-use super::{DatabaseArg, Failure, say, say_json};
+use super::arguments::DatabaseArg;
+use super::failure::Failure;
+use super::findings::say_findings_of_copy;
+use super::output::{say, say_json};
+use super::progress::CopyProgress;
+use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::backup::backup;
 
 #[derive(Debug, clap::Args)]
@@ -33,11 +37,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let database = args.database.path()?;
-    tidy_on_signals(&args.file)?;
-    let progress = Progress::new();
+    remove_unfinished_on_signals(&args.file)?;
+    let progress = CopyProgress::new();
     let saved = backup(&database, &args.file, args.force, &mut |step| progress.step(step));
     drop(progress);
-    let saved = with_findings(saved)??;
+    let saved = say_findings_of_copy(saved)??;
     let (file, report, bytes) = (args.file.display(), saved.report, saved.bytes);
     if args.json {
         return say_json(&json!({

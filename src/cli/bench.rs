@@ -1,13 +1,14 @@
 //! `sorteo bench`: load for a running server, and how it took it.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::upload::{DialectName, write_rate};
-use super::{Failure, say, say_json};
+use super::arguments::DialectName;
+use super::failure::Failure;
+use super::open_files;
+use super::output::{say, say_json};
+use super::progress::bets_counter;
 use crate::bench::{Plan, Report, Until, run as run_plan};
 use sorteo_protocol::wire::Dialect;
 
@@ -71,8 +72,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         rate: args.rate,
     };
     // Each connection is an open file; the hard limit is the only bound.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let line = if std::io::stderr().is_terminal() { progress_line() } else { ProgressBar::hidden() };
+    let _ = open_files::raise_limit();
+    let line = bets_counter();
     let report = run_plan(plan, &mut |bets| line.set_position(bets))
         .with_context(|| format!("the run against {} failed", args.server))?;
     line.finish_and_clear();
@@ -82,13 +83,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         show(&report)?;
     }
     Ok(())
-}
-
-fn progress_line() -> ProgressBar {
-    let style = ProgressStyle::with_template("{elapsed} {human_pos} bets {rate}")
-        .expect("the template is well-formed")
-        .with_key("rate", write_rate);
-    ProgressBar::no_length().with_style(style)
 }
 
 fn show(report: &Report) -> Result<(), Failure> {

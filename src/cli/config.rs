@@ -1,15 +1,14 @@
 //! `sorteo config`: what `serve` would run with, and whether it would.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::{Failure, say};
-use crate::config::{
-    ConfigError, Environment, Layers, ResolvedSetting, ServeConfig, ServeSettings, Source,
-    process_environment,
-};
+use super::arguments::Sources;
+use super::failure::Failure;
+use super::open_files;
+use super::output::say;
+use crate::config::{Layers, ResolvedSetting, ServeConfig, Source, process_environment};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -46,22 +45,6 @@ pub(super) struct ShowArgs {
 pub(super) struct CheckArgs {
     #[command(flatten)]
     sources: Sources,
-}
-
-/// Where the settings of `serve` are from, beside the environment.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct Sources {
-    #[command(flatten)]
-    flags: ServeSettings,
-    /// Read settings from this TOML file
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    config: Option<PathBuf>,
-}
-
-impl Sources {
-    pub(super) fn layers(&self, environment: &Environment) -> Result<Layers, ConfigError> {
-        Layers::of_serve(&self.flags, self.config.as_deref(), environment)
-    }
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
@@ -140,8 +123,7 @@ fn check(sources: &Sources) -> Result<(), Failure> {
     }
     let config = ServeConfig::lower(&layers)?;
     // As serve does: the soft limit is raised to the hard one.
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
-    for warning in config.warnings(files) {
+    if let Some(warning) = open_files::warning(&config, open_files::raise_limit()) {
         // Nobody may be listening; serve logs it too.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

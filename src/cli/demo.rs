@@ -17,10 +17,12 @@ use indicatif::{MultiProgress, ProgressBar};
 use log::LevelFilter;
 use serde::Serialize;
 
-use super::generate::write_files;
-use super::serve::observer;
-use super::upload::{DialectName, bar, log_event};
-use super::{Failure, check, say, say_json};
+use super::arguments::DialectName;
+use super::failure::Failure;
+use super::findings::{check_with_progress, require_none};
+use super::observer;
+use super::output::{say, say_json};
+use super::progress::{bar, write_bets_files};
 use crate::server::{Limits, ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Options, SqliteStore};
@@ -87,7 +89,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let database = folder.join("sorteo.db");
     let tell = |line: String| if args.json { Ok(()) } else { say!("{line}") };
     tell(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
-    let files = write_files(&folder, AGENCIES, args.bets, args.seed)?;
+    let files = write_bets_files(&folder, AGENCIES, args.bets, args.seed)?;
     let (address, handle, server) = start_server(&database)?;
     tell(format!("A server on {address}, and {AGENCIES} agencies that send all at once:"))?;
     let started = Instant::now();
@@ -101,7 +103,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         show(&agencies, took)?;
     }
     hold_against_what_was_sent(&agencies)?;
-    check::verify(&database)?;
+    require_none(&check_with_progress(&database)?, &database)?;
     if args.json {
         let bets = agencies.iter().map(|done| done.bets).sum();
         return say_json(&DemoOutput {
@@ -142,7 +144,7 @@ fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), 
     let address = server.local_address().context("the socket has no address")?;
     let handle = server.handle();
     let options = Options { agencies: Some(AGENCIES), ..Options::new(database) };
-    let (store, _) = SqliteStore::open(&options, observer(&handle))?;
+    let (store, _) = SqliteStore::open(&options, observer::log_and_notify(&handle))?;
     let service = Arc::new(Service::new(store, options.metrics));
     let listening = server.listen().context("the port cannot be listened on")?;
     // The service goes with the thread: when it ends, the database is closed.
@@ -174,7 +176,7 @@ fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) 
     let dialect = if agency < FIRST_COUNTED { DialectName::Framed } else { DialectName::Counted };
     let shown = bar.clone();
     options.observer = Observer::new(move |event| {
-        log_event(event);
+        observer::log_client_event(event);
         if let Event::Resumed { stored, total } | Event::Stored { stored, total, .. } = event {
             shown.set_length(*total);
             shown.set_position(*stored);

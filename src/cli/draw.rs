@@ -9,8 +9,11 @@ use clap::Subcommand;
 use comfy_table::{CellAlignment, Table, presets};
 use log::LevelFilter;
 
-use super::{DatabaseArg, Failure, log_draw, say, say_json};
+use super::arguments::DatabaseArg;
+use super::failure::Failure;
+use super::output::{say, say_json};
 use crate::logging;
+use crate::service::log_drawn;
 use crate::store::sqlite::operator::{ClosedAgency, DrawTerms, Operator, OperatorError, is_reason};
 use crate::store::sqlite::overview::{Detail, Draw, Overview, Tally};
 use sorteo_protocol::text::decimal;
@@ -138,15 +141,6 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-impl From<OperatorError> for Failure {
-    fn from(error: OperatorError) -> Self {
-        match error {
-            OperatorError::Database(error) => Self::Open(error),
-            refused => Self::Failed(refused.into()),
-        }
-    }
-}
-
 fn open(database: &Path, terms: DrawTerms, json: bool) -> Result<(), Failure> {
     let status = Operator::open(database)?.open_draw(terms)?;
     let draw = find(&Overview::open(database)?, Some(status.draw), database)?;
@@ -239,7 +233,7 @@ fn close_agency(
     if drawn_now {
         // Told by whoever makes a draw, and by nobody else.
         logging::init(LevelFilter::Info, logging::Format::default());
-        log_draw(&status);
+        log_drawn(&status);
     }
     if json {
         let draw = find(&Overview::open(database)?, Some(status.draw), database)?;

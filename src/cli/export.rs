@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use super::copying::tidy_on_signals;
-use super::{DatabaseArg, Failure, say};
-use crate::store::sqlite::export::{Export, ExportError, ExportedBet, Subject};
+use super::arguments::DatabaseArg;
+use super::failure::Failure;
+use super::output::say;
+use super::signals::remove_unfinished_on_signals;
+use crate::store::sqlite::export::{Export, ExportedBet, Subject};
 use crate::store::sqlite::refuse_own_files;
 use crate::unfinished::Unfinished;
 use sorteo_protocol::{AgencyId, DrawId};
@@ -70,8 +72,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         SubjectName::Results => Subject::Results,
         SubjectName::Bets => Subject::Bets,
     };
-    let export = Export::open(&database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))
-        .map_err(failure)?;
+    let export = Export::open(&database, subject, args.draw.map(DrawId), args.agency.map(AgencyId))?;
     match &args.out {
         Some(path) => {
             refuse_own_files(&database, path)?;
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Result<(), Failure> {
-    tidy_on_signals(path)?;
+    remove_unfinished_on_signals(path)?;
     let draw = export.draw();
     let file = Unfinished::beside(path, replace).map_err(anyhow::Error::from)?;
     let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
@@ -99,7 +100,7 @@ fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Res
     let mut sink = Sink::new(format, out).with_context(|| what.to_owned())?;
     let mut count = 0;
     loop {
-        let rows = export.next_rows().map_err(failure)?;
+        let rows = export.next_rows()?;
         if rows.is_empty() {
             break;
         }
@@ -108,13 +109,6 @@ fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Res
     }
     sink.flush().with_context(|| what.to_owned())?;
     Ok(count)
-}
-
-fn failure(error: ExportError) -> Failure {
-    match error {
-        ExportError::Open(error) => Failure::Open(error),
-        other => Failure::Failed(other.into()),
-    }
 }
 
 /// Where rows go, in one of the formats.

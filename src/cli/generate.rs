@@ -1,14 +1,12 @@
 //! `sorteo generate`: made-up files of bets.
 
-use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::upload::bar;
-use super::{Failure, say, say_json};
+use super::failure::Failure;
+use super::output::{say, say_json};
+use super::progress::write_bets_files;
 use crate::generate;
 
 #[derive(Debug, clap::Args)]
@@ -47,20 +45,11 @@ struct Written<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let files = write_files(&args.dir, args.agencies, args.bets, args.seed)?;
+    let files = write_bets_files(&args.dir, args.agencies, args.bets, args.seed)?;
     if args.json {
         let written = Written { bets: args.bets, agencies: args.agencies, seed: args.seed, files: &files };
         return say_json(&written);
     }
     say!("{} bets of {} agencies in {}", args.bets, files.len(), args.dir.display())?;
     Ok(())
-}
-
-/// Writes the files, and shows on a terminal how far it is.
-pub(super) fn write_files(dir: &Path, agencies: u32, bets: u64, seed: u64) -> Result<Vec<PathBuf>, Failure> {
-    let shown = if std::io::stderr().is_terminal() { bar("bets written") } else { ProgressBar::hidden() };
-    shown.set_length(bets);
-    let written = generate::write_files(dir, agencies, bets, seed, &mut |bets| shown.set_position(bets));
-    shown.finish_and_clear();
-    Ok(written.with_context(|| format!("bets cannot be written to {}", dir.display()))?)
 }

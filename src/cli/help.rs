@@ -1,10 +1,8 @@
 //! The program's first page of help: its subcommands by what they are for. clap
 //! lists them in one row; here is which belongs where, and the page around it.
 
-use clap::CommandFactory as _;
+use clap::CommandFactory;
 use clap::builder::styling::Style;
-
-use super::Cli;
 
 /// Headings with their subcommands. One that is in none is listed at the end.
 const GROUPS: &[(&str, &[&str])] = &[
@@ -14,18 +12,18 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Data", &["check", "backup", "restore", "export", "import", "generate"]),
     ("Operators and tools", &["config", "bench", "man", "completions", "help"]),
 ];
-const OTHERS: &str = "Others";
+pub(super) const OTHERS: &str = "Others";
 
 /// Columns of a subcommand's name, with two spaces before and after it.
-const NAME_WIDTH: usize = 15;
+pub(super) const NAME_WIDTH: usize = 15;
 
-/// The whole grammar, with the grouped page.
-pub(super) fn command() -> clap::Command {
-    let mut command = Cli::command();
+/// Returns the whole grammar, with the grouped page.
+pub(super) fn with_grouped_page<Grammar: CommandFactory>() -> clap::Command {
+    let mut command = Grammar::command();
     // Only then it has `help` too.
     command.build();
     let page = page(&command);
-    Cli::command().help_template(page)
+    Grammar::command().help_template(page)
 }
 
 fn page(command: &clap::Command) -> String {
@@ -48,7 +46,7 @@ fn styled(text: &str, style: Style) -> String {
 }
 
 /// The subcommands that there are, under their headings.
-fn grouped(command: &clap::Command) -> Vec<(&'static str, Vec<&clap::Command>)> {
+pub(super) fn grouped(command: &clap::Command) -> Vec<(&'static str, Vec<&clap::Command>)> {
     let mut groups: Vec<_> = GROUPS
         .iter()
         .map(|(heading, names)| {
@@ -61,51 +59,4 @@ fn grouped(command: &clap::Command) -> Vec<(&'static str, Vec<&clap::Command>)> 
     groups.push((OTHERS, others.collect()));
     groups.retain(|(_, commands)| !commands.is_empty());
     groups
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_grammar_holds_together() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn every_subcommand_is_under_one_heading_and_its_line_is_short() {
-        let mut command = Cli::command();
-        command.build();
-        let groups = grouped(&command);
-        assert!(groups.iter().all(|(heading, _)| *heading != OTHERS), "a subcommand has no heading");
-        let listed: Vec<_> = groups.iter().flat_map(|(_, commands)| commands).collect();
-        assert_eq!(listed.len(), command.get_subcommands().count());
-        for subcommand in listed {
-            let about = subcommand.get_about().expect("a subcommand says what it does").to_string();
-            assert!(NAME_WIDTH + about.len() <= 80, "{about}");
-            assert!(subcommand.get_name().len() + 4 <= NAME_WIDTH, "{}", subcommand.get_name());
-        }
-    }
-
-    /// All subcommands but `help`, at any depth.
-    fn leaves(command: &clap::Command) -> Vec<clap::Command> {
-        if !command.has_subcommands() {
-            return vec![command.clone()];
-        }
-        let below = command.get_subcommands().filter(|below| below.get_name() != "help");
-        below.flat_map(leaves).collect()
-    }
-
-    #[test]
-    fn every_subcommand_shows_an_example_of_itself() {
-        let mut command = Cli::command();
-        command.build();
-        for leaf in leaves(&command) {
-            let name = leaf.get_bin_name().unwrap_or_default();
-            let after = leaf.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let (_, examples) = after.split_once("Examples:\n").unwrap_or_else(|| panic!("{name}: {after}"));
-            assert!(examples.contains(name), "{name}: {examples}");
-            assert!(after.lines().all(|line| line.chars().count() <= 80), "{name}: {after}");
-        }
-    }
 }

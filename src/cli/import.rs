@@ -1,18 +1,18 @@
 //! `sorteo import`: stores a seed's `bets.csv`, while no server runs.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use indicatif::ProgressBar;
 use log::LevelFilter;
 use serde_json::json;
 
-use super::upload::bar;
-use super::{DatabaseArg, Failure, log_draw, say, say_json};
+use super::arguments::DatabaseArg;
+use super::failure::Failure;
+use super::observer;
+use super::output::{say, say_json};
+use super::progress::bar;
 use crate::store::sqlite::operator::Operator;
-use crate::store::sqlite::{Event, Options, SqliteStore};
-use crate::{event, import, logging};
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::{import, logging};
 
 /// It asks one question at a time.
 const READERS: u32 = 1;
@@ -43,12 +43,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::init(LevelFilter::Info, logging::Format::default());
     let checked = import::check(&args.file)?;
     // A draw that was due is made as the database is opened.
-    let observer = Arc::new(|told| match told {
-        Event::Drawn(status) => log_draw(&status),
-        Event::Failed(error) => event!(Error, "write_database", Fail, error = error),
-    });
-    let (store, _) = SqliteStore::open(&options, observer)?;
-    let bar = if std::io::stderr().is_terminal() { bar("bets stored") } else { ProgressBar::hidden() };
+    let (store, _) = SqliteStore::open(&options, observer::log_only())?;
+    let bar = bar("bets stored");
     let imported = checked.store_in(&store, &mut |stored, all| {
         bar.set_length(all);
         bar.set_position(stored);

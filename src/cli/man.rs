@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{EXIT_CODES, Failure, help, say};
+use super::failure::{EXIT_CODES, Failure};
+use super::output::say;
 use crate::config::settings::{
     AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX,
 };
@@ -24,9 +25,9 @@ pub(super) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
     // Its pages would say nothing that these do not.
-    let mut command = help::command().disable_help_subcommand(true);
+    let mut command = grammar.disable_help_subcommand(true);
     command.build();
     match &args.dir {
         None => {

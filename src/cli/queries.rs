@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Failure, say, say_json};
+use super::failure::Failure;
+use super::output::{say, say_json};
 use crate::config::flags::{AgencyQuestion, Question};
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
 use sorteo_agency::{AgencyError, Client, ClientOptions};

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::copying::{Progress, tidy_on_signals, with_findings};
-use super::{DatabaseArg, Failure, say, say_json};
+use super::arguments::DatabaseArg;
+use super::failure::Failure;
+use super::findings::say_findings_of_copy;
+use super::output::{say, say_json};
+use super::progress::CopyProgress;
+use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::restore::restore;
 
 #[derive(Debug, clap::Args)]
@@ -30,11 +34,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let database = args.database.path()?;
-    tidy_on_signals(&database)?;
-    let progress = Progress::new();
+    remove_unfinished_on_signals(&database)?;
+    let progress = CopyProgress::new();
     let restored = restore(&args.file, &database, &mut |step| progress.step(step));
     drop(progress);
-    let restored = with_findings(restored)??;
+    let restored = say_findings_of_copy(restored)??;
     let report = restored.report;
     if args.json {
         return say_json(&json!({

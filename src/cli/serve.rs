@@ -11,14 +11,16 @@ use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::config::Sources;
-use super::{Failure, log_draw, require_folder_of};
+use super::arguments::Sources;
+use super::failure::Failure;
+use super::{observer, open_files};
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::DrawStatus;
-use crate::store::sqlite::{Event, Observer, Recovery, SqliteStore, refuse_own_files};
+use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
+use crate::unfinished::require_folder_of;
 use crate::{event, logging};
 
 /// Exits of a process that a second signal ended at once: 128 and SIGTERM.
@@ -51,12 +53,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     if let Some(path) = &args.ready_file {
-        require_folder_of(path)?;
+        require_folder_of(path).map_err(anyhow::Error::from)?;
         refuse_own_files(&config.store.database, path)?;
     }
     logging::init(config.log_level, config.log_format);
     log_panics();
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    let files = open_files::raise_limit();
     // The address first: where it is taken, no database is made.
     let server =
         Server::bind(config.listen).with_context(|| format!("{} cannot be listened on", config.listen))?;
@@ -65,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log_config(&config, address, files);
     let handle = server.handle();
     handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
-    let (store, recovery) = SqliteStore::open(&config.store, observer(&handle))?;
+    let (store, recovery) = SqliteStore::open(&config.store, observer::log_and_notify(&handle))?;
     log_recovery(&recovery);
     log_settings_not_taken(&config, &recovery.status);
     let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
@@ -84,21 +86,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
         Err(error @ ServeError::Io(_)) => Err(anyhow::Error::from(error).into()),
     }
-}
-
-/// What the store tells becomes a log line, and reaches the server.
-pub(super) fn observer(handle: &ServerHandle) -> Observer {
-    let handle = handle.clone();
-    Arc::new(move |event| match event {
-        Event::Drawn(status) => {
-            log_draw(&status);
-            handle.report_draw();
-        }
-        Event::Failed(error) => {
-            event!(Error, "write_database", Fail, error = error);
-            handle.store_failed(error);
-        }
-    })
 }
 
 fn bind_ops(address: SocketAddr) -> anyhow::Result<Ops> {
@@ -207,7 +194,7 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
         max_connections = limits.connections_max,
         log_level = config.log_level,
     );
-    for warning in config.warnings(files) {
+    if let Some(warning) = open_files::warning(config, files) {
         event!(Warn, "config", Fail, error = warning);
     }
 }

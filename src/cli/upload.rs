@@ -2,16 +2,18 @@
 //! the seeds' variables where there is no file.
 
 use std::fs;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
-use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::ProgressBar;
 use log::LevelFilter;
 
-use super::{Failure, require_folder_of};
+use super::arguments::DialectName;
+use super::failure::Failure;
+use super::observer::log_client_event;
+use super::progress::bar;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
+use crate::unfinished::require_folder_of;
 use crate::{event, logging};
 use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, Batch, Bets};
@@ -43,13 +45,6 @@ pub(super) struct Args {
     dialect: DialectName,
 }
 
-/// The dialects by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum DialectName {
-    Framed,
-    Counted,
-}
-
 /// The seeds' variables of a single bet, in the order of its fields.
 const BET_VARIABLES: [&str; 5] = ["NOMBRE", "APELLIDO", "DOCUMENTO", "NACIMIENTO", "NUMERO"];
 
@@ -58,22 +53,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = AgencyConfig::lower(&Layers::of_agency(&args.settings, &environment)?)?;
     let agency = config.require_agency()?;
     if let Some(path) = &args.winners_out {
-        require_folder_of(path)?;
+        require_folder_of(path).map_err(anyhow::Error::from)?;
         refuse_own_bets(path, config.file.as_deref())?;
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);
-        options.observer = Observer::new(log_event);
+        options.observer = Observer::new(log_client_event);
         return send_one_bet(&options, agency, &environment);
     };
-    let bar = Bar::new(std::io::stderr().is_terminal());
+    let bar = Bar(bar("bets sent"));
     // Lines for every batch would tear the bar: there, only what went wrong is told.
     let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
     logging::init(level, config.log_format);
     let shown = bar.clone();
     options.observer = Observer::new(move |event| {
-        log_event(event);
+        log_client_event(event);
         if let Event::Resumed { stored, total } | Event::Stored { stored, total, .. } = event {
             shown.set(*stored, *total);
         }
@@ -157,24 +152,11 @@ fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environ
     Ok(sent?)
 }
 
-/// Logs what happens to an agency.
-pub(super) fn log_event(event: &Event<'_>) {
-    match event {
-        Event::Stored { bets, .. } => event!(Info, "apuesta_enviada", Success, cantidad = bets),
-        Event::Retrying { error } => event!(Warn, "connect", Fail, error = error),
-        _ => {}
-    }
-}
-
 /// A progress bar on a terminal, and nothing elsewhere.
 #[derive(Clone)]
 struct Bar(ProgressBar);
 
 impl Bar {
-    fn new(shown: bool) -> Self {
-        Self(if shown { bar("bets sent") } else { ProgressBar::hidden() })
-    }
-
     fn shown(&self) -> bool {
         !self.0.is_hidden()
     }
@@ -196,18 +178,4 @@ impl Bar {
     fn abandon(&self) {
         self.0.abandon();
     }
-}
-
-/// The bar that all commands show: done of all, speed, what is going on.
-pub(super) fn bar(message: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix}{wide_bar} {human_pos}/{human_len} {rate:>11} {msg}")
-        .expect("the template is well-formed")
-        .with_key("rate", write_rate);
-    ProgressBar::new(0).with_style(style).with_message(message.to_owned())
-}
-
-/// The speed in whole units.
-pub(super) fn write_rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    // Writing to a line of text cannot fail.
-    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
 }

@@ -278,9 +278,9 @@ _ => {
         "if self.peers.len() >= self.context.limits.connections_max {",
         "if self.peers.len() > self.context.limits.connections_max {",
         it("server::one_connection_too_many_is_closed_without_a_byte_until_another_leaves")),
-    Bug("a server whose database failed lives on", "I7", "src/cli/serve.rs",
-        "            handle.store_failed(error);\n",
-        "            drop(error);\n",
+    Bug("a server whose database failed lives on", "I7", "src/cli/observer.rs",
+        "                handle.store_failed(error);\n",
+        "                drop(error);\n",
         it("cli::a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on")),
 
     Bug("a server without file descriptors spins", "I6", "src/server/reactor.rs",

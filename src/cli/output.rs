@@ -1,0 +1,37 @@
+//! Results on standard output: lines for a person, JSON for a program.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+
+use super::failure::Failure;
+use crate::store::sqlite::check::Report;
+
+/// Prints a line of results. Where it cannot be printed (a closed pipe, a full
+/// disk) the command fails with an error instead of panicking.
+macro_rules! say {
+    ($($line:tt)*) => {
+        $crate::cli::output::print_line(format_args!($($line)*))
+    };
+}
+pub(super) use say;
+
+pub(super) fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("the results cannot be printed")
+}
+
+/// Prints a result as one line of JSON.
+pub(super) fn say_json(result: &impl serde::Serialize) -> Result<(), Failure> {
+    Ok(say!("{}", serde_json::to_string(result).context("the result has no JSON form")?)?)
+}
+
+/// Prints what a check found, a line for each finding.
+pub(super) fn say_findings(report: &Report) -> anyhow::Result<()> {
+    for finding in &report.findings {
+        say!("{finding}")?;
+    }
+    if report.more > 0 {
+        say!("and {} more", report.more)?;
+    }
+    Ok(())
+}

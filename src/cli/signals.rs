@@ -1,0 +1,28 @@
+//! What a signal does to a command that writes a file.
+
+use std::path::Path;
+use std::thread;
+
+use anyhow::Context as _;
+use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
+use signal_hook::iterator::Signals;
+
+use crate::unfinished::{abandon_all_in, folder_of};
+
+/// A process that a signal ended exits with this and the signal's number.
+const SIGNALLED: i32 = 128;
+
+/// From here on, a signal that ends the process first removes the unfinished files
+/// that it has in this file's folder.
+pub(super) fn remove_unfinished_on_signals(file: &Path) -> anyhow::Result<()> {
+    let folder = folder_of(file);
+    let mut signals =
+        Signals::new(TERM_SIGNALS.iter().chain(&[SIGHUP])).context("signals cannot be handled")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            abandon_all_in(&folder);
+            std::process::exit(SIGNALLED + signal);
+        }
+    });
+    Ok(())
+}
