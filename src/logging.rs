@@ -10,13 +10,14 @@
 //! the format. A value can never end its field or its line, wherever it is from.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
-use sorteo_protocol::text::{decimal, is_bidirectional_control};
+use sorteo_protocol::text::breaks_line;
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// How an event went: the only three words in `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +41,83 @@ impl Outcome {
     }
 }
 
-/// Logs one event: level, action, outcome, then `key = value` pairs whose
-/// values are displayed.
+/// Logs one event: level, action, outcome, then `key = value` pairs. A [`Number`]
+/// stays a number, any other value is displayed.
 #[macro_export]
 macro_rules! event {
-    ($level:ident, $action:expr, $outcome:ident $(, $key:ident = $value:expr)* $(,)?) => {
+    ($level:ident, $action:expr, $outcome:ident $(, $key:ident = $value:expr)* $(,)?) => {{
+        #[allow(unused_imports, reason = "an event without values, or with numbers alone")]
+        use $crate::logging::Displayed as _;
         ::log::log!(
             target: "sorteo",
             ::log::Level::$level,
             action = $action,
             result = $crate::logging::Outcome::$outcome.as_str()
-            $(, $key:% = $value)*;
+            $(, $key = $crate::logging::Field(&$value).value())*;
             ""
         )
-    };
+    }};
+}
+
+/// What the log writes as a number: counts, and what is known by its number. A
+/// document is none, even where it is all digits.
+pub trait Number {
+    /// Returns the number, for the log.
+    fn number(&self) -> Value<'static>;
+}
+
+macro_rules! impl_number {
+    ($($type:ty),*) => {$(
+        impl Number for $type {
+            fn number(&self) -> Value<'static> {
+                Value::from(*self)
+            }
+        }
+    )*};
+}
+impl_number!(u32, u64, usize);
+
+impl Number for AgencyId {
+    fn number(&self) -> Value<'static> {
+        Value::from(self.0)
+    }
+}
+
+impl Number for DrawId {
+    fn number(&self) -> Value<'static> {
+        Value::from(self.0)
+    }
+}
+
+impl<T: Number> Number for &T {
+    fn number(&self) -> Value<'static> {
+        (**self).number()
+    }
+}
+
+/// A value of an event on its way into the log. It has two methods `value`: its own,
+/// for numbers, and [`Displayed`]'s, for what can be displayed. The compiler takes
+/// its own wherever that exists.
+#[derive(Debug)]
+pub struct Field<'a, T>(pub &'a T);
+
+impl<T: Number> Field<'_, T> {
+    /// Returns the value as a number.
+    pub fn value(&self) -> Value<'static> {
+        self.0.number()
+    }
+}
+
+/// The value of a [`Field`] that is no number.
+pub trait Displayed<'a> {
+    /// Returns the value as the text that it displays.
+    fn value(&self) -> Value<'a>;
+}
+
+impl<'a, T: Display> Displayed<'a> for Field<'a, T> {
+    fn value(&self) -> Value<'a> {
+        Value::from_display(self.0)
+    }
 }
 
 /// The form of a line.
@@ -149,7 +213,7 @@ fn escape_into(line: &mut String, value: &str) {
         match c {
             '|' => line.push_str("\\u{7c}"),
             '\\' => line.push_str("\\\\"),
-            c if c.is_control() || is_bidirectional_control(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
+            c if breaks_line(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
                 let _ = write!(line, "{}", c.escape_unicode());
             }
             c => line.push(c),
@@ -161,25 +225,6 @@ fn escape_into(line: &mut String, value: &str) {
 fn millisecond(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
-
-/// The keys whose values are numbers in JSON. Events give their values as text;
-/// that a key is in this list, and not how its value looks, makes it a number, so
-/// that a document which happens to be all digits stays the text that it is.
-const NUMBERS: &[&str] = &[
-    "agencia",
-    "bets",
-    "cant_ganadores",
-    "cantidad",
-    "done",
-    "draw",
-    "expected",
-    "max_connections",
-    "numero",
-    "refused",
-    "winners",
-    "winning_number",
-    "workers",
-];
 
 /// An event as one object of JSON.
 fn format_json(record: &Record<'_>, time: &str) -> String {
@@ -205,10 +250,9 @@ impl Object {
 
 impl<'kvs> VisitSource<'kvs> for Object {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let text = value.to_string();
-        let number = NUMBERS.contains(&key.as_str()).then(|| decimal::<u64>(&text)).flatten();
-        let value = number.map_or_else(|| serde_json::Value::from(text), serde_json::Value::from);
-        self.put(key.as_str(), value);
+        let text = || serde_json::Value::from(value.to_string());
+        // A text is no number here, whatever its characters are.
+        self.put(key.as_str(), value.to_u64().map_or_else(text, serde_json::Value::from));
         Ok(())
     }
 }
@@ -255,8 +299,14 @@ mod tests {
     #[test]
     fn a_line_of_json_is_one_object_whatever_it_holds() {
         let hostile = "1 | \"result\": \n\0\u{85}\u{202e}\\ñ";
-        let pairs =
-            [("action", "x"), ("result", "fail"), ("dni", "0123"), ("numero", "7574"), ("error", hostile)];
+        let (dni, numero, error) = ("0123", 7574_u32, std::io::Error::other(hostile));
+        let pairs = [
+            ("action", Value::from("x")),
+            ("result", Value::from("fail")),
+            ("dni", Field(&dni).value()),
+            ("numero", Field(&numero).value()),
+            ("error", Field(&error).value()),
+        ];
         let pairs = pairs.as_slice();
         let record = Record::builder().level(Level::Warn).key_values(&pairs).build();
         let line = format_json(&record, &millisecond("2026-11-22T07:00:00.1239Z".parse().unwrap()));
@@ -268,12 +318,38 @@ mod tests {
     }
 
     #[test]
-    fn the_page_on_configuration_names_the_keys_of_numbers() {
+    fn a_number_stays_one_and_digits_alone_make_no_text_a_number() {
+        let (bets, numero, readers) = (5_u64, 7574_u32, 4_usize);
+        let numbers = [
+            Field(&bets).value(),
+            Field(&numero).value(),
+            Field(&readers).value(),
+            Field(&&bets).value(),
+            Field(&AgencyId(5)).value(),
+            Field(&DrawId(5)).value(),
+        ];
+        let all: Vec<_> = numbers.iter().map(Value::to_u64).collect();
+        assert_eq!(all, [5, 7574, 4, 5, 5, 5].map(Some));
+        let (document, inferred) = ("30904465", String::from("5"));
+        for text in [Field(&document).value(), Field(&inferred).value(), Field(&'5').value()] {
+            assert_eq!(text.to_u64(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_page_on_configuration_shows_a_line_as_it_is_written() {
         let page = include_str!("../docs/configuration.md");
-        let (_, named) = page.split_once("a number if its key is one of ").unwrap();
-        let (named, _) = named.split_once('.').unwrap();
-        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
-        assert_eq!(named, NUMBERS);
+        let (dni, numero) = ("30904465", 7574_u32);
+        let pairs = [
+            ("action", Value::from("apuesta_almacenada")),
+            ("result", Value::from(Outcome::Success.as_str())),
+            ("dni", Field(&dni).value()),
+            ("numero", Field(&numero).value()),
+        ];
+        let pairs = pairs.as_slice();
+        let record = Record::builder().level(Level::Info).key_values(&pairs).build();
+        let line = format_json(&record, &millisecond("2026-11-22T07:00:00.123Z".parse().unwrap()));
+        assert!(page.contains(&format!("\n{line}\n")), "{line}");
     }
 
     #[test]

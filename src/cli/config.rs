@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::open_files;
 use super::output::say;
 use crate::config::{Layers, ResolvedSetting, ServeConfig, Source, process_environment};
+use sorteo_protocol::text::one_line;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -69,7 +70,8 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Key, value and source as a person reads them.
+/// Key, value and source as a person reads them. A path may hold anything, and
+/// stays on its line.
 fn line(holding: &ResolvedSetting) -> [String; 3] {
     let value = holding.value.as_ref().map_or("-".to_owned(), |value| one_line(&value.to_string()));
     let source = match (&holding.value, &holding.source) {
@@ -77,13 +79,6 @@ fn line(holding: &ResolvedSetting) -> [String; 3] {
         (Some(_), source) => one_line(&source.to_string()),
     };
     [holding.setting.key.to_owned(), value, source]
-}
-
-/// A path may hold anything; a setting stays on its line.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() })
-        .collect()
 }
 
 /// An object of objects, in the table's order.

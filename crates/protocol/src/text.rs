@@ -33,3 +33,28 @@ pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
 pub fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
+
+/// Returns whether a text is one line that shows what it is: nothing in it ends the
+/// line or reorders what a person sees.
+pub fn is_one_line(text: &str) -> bool {
+    !text.chars().any(breaks_line)
+}
+
+/// Returns a text as one line that shows what it is, with everything escaped that
+/// [`is_one_line`] refuses.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match breaks_line(c) {
+            true => line.extend(c.escape_unicode()),
+            false => line.push(c),
+        }
+    }
+    line
+}
+
+/// Returns whether a character ends the line that it is in, moves the cursor, or
+/// reorders what a person sees.
+pub fn breaks_line(c: char) -> bool {
+    c.is_control() || is_bidirectional_control(c)
+}
