@@ -3,20 +3,23 @@
 //! file), and the validated values that a command runs with ([`ServeConfig`],
 //! [`AgencyConfig`]).
 
+mod error;
 mod file;
 pub mod flags;
 pub mod layers;
+mod setting;
 pub mod settings;
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+pub use self::error::{ConfigError, Source};
 pub use self::flags::Flags;
-pub use self::layers::{ConfigError, Environment, Layers, ResolvedSetting, Source, process_environment};
+pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment};
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::store::sqlite;
@@ -48,90 +51,57 @@ pub struct ServeConfig {
 }
 
 impl ServeConfig {
-    /// Reads every setting once; the first that cannot hold is the error.
+    /// Reads every setting once.
+    ///
+    /// # Errors
+    ///
+    /// The first setting whose value is wrong.
     pub fn lower(layers: &Layers) -> Result<Self, ConfigError> {
-        let limits = Limits {
-            workers: layers.count("workers")?,
-            connections_max: layers.count("max_connections")?,
-            request_timeout: layers.seconds("request_timeout")?,
-            idle_timeout: layers.seconds("idle_timeout")?,
-            drain_timeout: layers.seconds("drain_timeout")?,
-            output_bytes_max: layers.count("output_bytes_max")?,
-            buffer_bytes_max: layers.count("buffer_bytes_max")?,
-            wire: WireLimits {
-                batch_bets_max: layers.number("batch_bets_max")?,
-                payload_bytes_max: layers.number("payload_bytes_max")?,
-            },
-        };
-        let store = sqlite::Options {
-            database: PathBuf::from(required(layers.text("database")?)),
-            agencies: layers.number_if_set("agencies")?.map(to_u32),
-            winning_number: layers.number_if_set("winning_number")?.map(to_u32),
-            readers: to_u32(layers.number("readers")?),
-            queue_max: layers.count("queue")?,
-            checkpoints: required(layers.read_text("checkpoints", checkpoints)?),
-            metrics: Arc::default(),
-        };
         Ok(Self {
-            listen: required(layers.read_text("listen", socket_address)?),
-            store,
-            limits,
-            ops_listen: layers.read_text("ops_listen", socket_address)?,
-            disk_free_bytes_min: layers.number("disk_free_bytes_min")?,
-            log_level: layers.log_level()?,
-            log_format: layers.log_format()?,
+            listen: layers.get(&settings::LISTEN)?,
+            store: store_options(layers)?,
+            limits: limits(layers)?,
+            ops_listen: layers.get_optional(&settings::OPS_LISTEN)?,
+            disk_free_bytes_min: layers.get(&settings::DISK_FREE_BYTES_MIN)?,
+            log_level: layers.get(&settings::LOG_LEVEL)?,
+            log_format: layers.get(&settings::LOG_FORMAT)?,
         })
     }
+}
+
+fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        workers: layers.get(&settings::WORKERS)?,
+        connections_max: layers.get(&settings::MAX_CONNECTIONS)?,
+        request_timeout: layers.get(&settings::REQUEST_TIMEOUT)?,
+        idle_timeout: layers.get(&settings::IDLE_TIMEOUT)?,
+        drain_timeout: layers.get(&settings::DRAIN_TIMEOUT)?,
+        output_bytes_max: layers.get(&settings::OUTPUT_BYTES_MAX)?,
+        buffer_bytes_max: layers.get(&settings::BUFFER_BYTES_MAX)?,
+        wire: WireLimits {
+            batch_bets_max: layers.get(&settings::BATCH_BETS_MAX)?,
+            payload_bytes_max: layers.get(&settings::PAYLOAD_BYTES_MAX)?,
+        },
+    })
+}
+
+fn store_options(layers: &Layers) -> Result<sqlite::Options, ConfigError> {
+    Ok(sqlite::Options {
+        database: layers.get(&settings::SERVE_DATABASE)?,
+        agencies: layers.get_optional(&settings::AGENCIES)?,
+        winning_number: layers.get_optional(&settings::WINNING_NUMBER)?,
+        readers: layers.get(&settings::READERS)?,
+        queue_max: layers.get(&settings::QUEUE)?,
+        checkpoints: layers.get(&settings::CHECKPOINTS)?,
+        metrics: Arc::default(),
+    })
 }
 
 /// The database that a command is about: the one that `serve` would take, as far as
 /// no flag says otherwise.
 pub fn database(flags: &Flags<flags::Database>, environment: &Environment) -> Result<PathBuf, ConfigError> {
     let layers = Layers::of_serve(flags, None, environment)?;
-    Ok(PathBuf::from(required(layers.text("database")?)))
-}
-
-/// What the table has a default for is always there.
-fn required<T>(value: Option<T>) -> T {
-    value.expect("the table has a default")
-}
-
-fn to_u32(number: u64) -> u32 {
-    u32::try_from(number).expect("the table's range says so")
-}
-
-/// Looks a name up: the table tells whether it is an address, not whose.
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    let nowhere =
-        |error: &str| format!("`{text}` is no address of this network ({error}): give another HOST");
-    let mut addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
-    addresses.next().ok_or_else(|| nowhere("the name has none"))
-}
-
-fn checkpoints(word: &str) -> Result<sqlite::Checkpoints, String> {
-    match word {
-        "server" => Ok(sqlite::Checkpoints::Server),
-        "external" => Ok(sqlite::Checkpoints::External),
-        _ => Err(format!("`{word}` is in the table and means nothing here")),
-    }
-}
-
-/// A path, or `sqlite:` and a path. Any other URL, and what SQLite itself would
-/// take for other than the file of that name, is refused, never made a file.
-pub fn database_path(text: &str) -> Result<PathBuf, String> {
-    let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
-    if path.is_empty() {
-        return Err("the path is empty".to_owned());
-    }
-    if path == ":memory:" || path.starts_with("file:") {
-        return Err(format!("`{path}` is not a path: give a file, or sqlite:FILE"));
-    }
-    match path.split_once("://") {
-        Some((scheme, _)) => {
-            Err(format!("`{scheme}://` is not a database this program knows: give a file, or sqlite:FILE"))
-        }
-        None => Ok(PathBuf::from(path)),
-    }
+    layers.get(&settings::DATABASE)
 }
 
 /// What an agency's command runs with.
@@ -154,28 +124,33 @@ pub struct AgencyConfig {
 }
 
 impl AgencyConfig {
-    /// Reads every setting once; the first that cannot hold is the error.
+    /// Reads every setting once.
+    ///
+    /// # Errors
+    ///
+    /// The first setting whose value is wrong.
     pub fn lower(layers: &Layers) -> Result<Self, ConfigError> {
         Ok(Self {
-            server: required(layers.text("server")?),
-            agency: layers.number_if_set("agency")?.map(|number| AgencyId(to_u32(number))),
-            file: layers.text("file")?.map(PathBuf::from),
-            batch: layers.count("batch")?,
-            give_up_after: layers.seconds("give_up_after")?,
-            log_level: layers.log_level()?,
-            log_format: layers.log_format()?,
+            server: layers.get(&settings::SERVER)?,
+            agency: layers.get_optional(&settings::AGENCY_ID)?,
+            file: layers.get_optional(&settings::FILE)?,
+            batch: layers.get(&settings::BATCH)?,
+            give_up_after: layers.get(&settings::GIVE_UP_AFTER)?,
+            log_level: layers.get(&settings::LOG_LEVEL)?,
+            log_format: layers.get(&settings::LOG_FORMAT)?,
         })
     }
 
     /// The agency's number, for commands that cannot do without.
     pub fn require_agency(&self) -> Result<AgencyId, ConfigError> {
-        self.agency.ok_or(ConfigError::Missing { key: "agency" })
+        self.agency.ok_or(ConfigError::missing(&settings::AGENCY_ID))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::settings::DEFAULT_ADDRESS;
+    use super::setting::DEFAULT_ADDRESS;
+    use super::settings::{AGENCIES, Form, Values};
     use super::*;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -183,7 +158,7 @@ mod tests {
     }
 
     fn flags(agencies: Option<&str>) -> ServeSettings {
-        ServeSettings::new(agencies.map(|text| ("agencies", text.to_owned())))
+        ServeSettings::new(agencies.map(|text| (AGENCIES.setting(), text.to_owned())))
     }
 
     fn serve(
@@ -292,13 +267,13 @@ mod tests {
         for setting in settings::SERVE {
             // A value that is not the default.
             let other = match setting.values {
-                settings::Values::Number(_, min, _) if setting.default_text() != Some(min.to_string()) => {
+                Values::Number(_, min, _) if setting.default_text() != Some(min.to_string()) => {
                     min.to_string()
                 }
-                settings::Values::Number(_, _, max) => max.to_string(),
-                settings::Values::Address => "127.0.0.1:1".to_owned(),
-                settings::Values::Database | settings::Values::File => "other".to_owned(),
-                settings::Values::Level | settings::Values::Word(..) => {
+                Values::Number(_, _, max) => max.to_string(),
+                Values::Text(Form::Address) => "127.0.0.1:1".to_owned(),
+                Values::Text(Form::Database | Form::File) => "other".to_owned(),
+                Values::Text(Form::Level) | Values::Word(..) => {
                     let other = |word: &&&str| Some(**word) != setting.default_text().as_deref();
                     (*setting.words().iter().find(other).unwrap()).to_owned()
                 }

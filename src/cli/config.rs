@@ -57,7 +57,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
     let layers = args.sources.layers(&process_environment()?)?;
-    let holding = layers.holding()?;
+    let holding = layers.resolved()?;
     if args.json {
         return Ok(say!("{}", json(&holding).context("the settings have no JSON form")?)?);
     }

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use super::arguments::Sources;
 use super::failure::Failure;
 use super::{observer, open_files};
+use crate::config::settings::LOG_LEVEL;
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::{ServeError, Server, ServerHandle};
@@ -160,7 +161,7 @@ fn reload_log_level(sources: &Sources, environment: &Environment) {
     let level = || {
         let layers = sources.layers(environment)?;
         // All settings, not only this one: here is where a mistake is noticed.
-        layers.problems().into_iter().next().map_or_else(|| layers.log_level(), Err)
+        layers.problems().into_iter().next().map_or_else(|| layers.get(&LOG_LEVEL), Err)
     };
     match level() {
         Ok(level) => {

@@ -12,6 +12,7 @@ use super::arguments::DialectName;
 use super::failure::Failure;
 use super::observer::log_client_event;
 use super::progress::bar;
+use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
 use crate::unfinished::require_folder_of;
 use crate::{event, logging};
@@ -130,7 +131,7 @@ fn send_file(
 
 fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {
     if !BET_VARIABLES.iter().any(|name| environment.contains_key(*name)) {
-        return Err(ConfigError::Missing { key: "file" }.into());
+        return Err(ConfigError::missing(&FILE).into());
     }
     let mut fields = [""; 5];
     for (field, name) in fields.iter_mut().zip(BET_VARIABLES) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::settings::{SERVE, nearest};
 
 /// A setting as the file writes it.

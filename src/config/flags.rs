@@ -1,12 +1,12 @@
 //! Settings as flags: clap's side of the tables.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Command, ValueHint};
 
-use super::settings::{AGENCY, AGENCY_ID, DATABASE, Default, SERVE, SERVER, Setting, Values};
+use super::setting::{Default, Form, Setting, Values};
+use super::settings::{AGENCY, AGENCY_ID, DATABASE, SERVE, SERVER};
 
 /// Which settings a command has as flags.
 pub trait Table: Clone + std::fmt::Debug {
@@ -37,28 +37,28 @@ impl Table for Agency {
     const SETTINGS: &'static [Setting] = AGENCY;
 }
 impl Table for Database {
-    const SETTINGS: &'static [Setting] = &[DATABASE];
+    const SETTINGS: &'static [Setting] = &[DATABASE.setting()];
 }
 impl Table for Question {
-    const SETTINGS: &'static [Setting] = &[SERVER];
+    const SETTINGS: &'static [Setting] = &[SERVER.setting()];
 }
 impl Table for AgencyQuestion {
-    const SETTINGS: &'static [Setting] = &[SERVER, AGENCY_ID];
+    const SETTINGS: &'static [Setting] = &[SERVER.setting(), AGENCY_ID.setting()];
 }
 
 /// The flags that were typed, as they were typed.
 #[derive(Clone, Debug)]
-pub struct Flags<T>(BTreeMap<&'static str, String>, PhantomData<T>);
+pub struct Flags<T>(Vec<(Setting, String)>, PhantomData<T>);
 
 impl<T> Flags<T> {
-    /// No flags, or those that a test makes up.
-    pub fn new(typed: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+    /// Returns these flags: none, or what a test needs.
+    pub fn new(typed: impl IntoIterator<Item = (Setting, String)>) -> Self {
         Self(typed.into_iter().collect(), PhantomData)
     }
 
-    /// Each flag's key and text.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0.iter().map(|(key, text)| (*key, text.as_str()))
+    /// Returns each flag's setting and text.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Setting, &str)> {
+        self.0.iter().map(|(setting, text)| (setting, text.as_str()))
     }
 }
 
@@ -75,7 +75,7 @@ impl<T: Table> clap::Args for Flags<T> {
 impl<T: Table> clap::FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let typed = |key| matches.get_one::<String>(key).cloned();
-        Ok(Self::new(T::SETTINGS.iter().filter_map(|setting| Some((setting.key, typed(setting.key)?)))))
+        Ok(Self::new(T::SETTINGS.iter().filter_map(|setting| Some((*setting, typed(setting.key)?)))))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -87,8 +87,8 @@ impl<T: Table> clap::FromArgMatches for Flags<T> {
 fn argument(setting: &Setting) -> Arg {
     let (short, long) = help(setting);
     let hint = match setting.values {
-        Values::Database | Values::File => ValueHint::FilePath,
-        Values::Address => ValueHint::Hostname,
+        Values::Text(Form::Database | Form::File) => ValueHint::FilePath,
+        Values::Text(Form::Address) => ValueHint::Hostname,
         _ => ValueHint::Other,
     };
     let argument = Arg::new(setting.key).long(setting.long()).value_name(setting.placeholder());

@@ -6,92 +6,14 @@
 //! variable is an error: a typing mistake in a limit must not pass for a limit.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use log::LevelFilter;
-
+use super::error::{ConfigError, Source};
 use super::file;
 use super::flags::Flags;
-use super::settings::{
-    AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX, Value,
-    nearest,
-};
+use super::setting::{Kind, Optional, Setting, Typed, VARIABLE_PREFIX, Value};
+use super::settings::{AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, nearest};
 use crate::failpoint;
-use crate::logging::{self, Format};
-
-/// Where a setting is from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The command line: this flag.
-    Flag(String),
-    /// This variable of the environment.
-    Variable(String),
-    /// This configuration file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// Nobody set it.
-    Default,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(flag) => write!(f, "flag {flag}"),
-            Self::Variable(name) => write!(f, "variable {name}"),
-            Self::File { path, line } => write!(f, "file {}, line {line}", path.display()),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// A setting that cannot hold.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A flag's value is wrong: wrong usage.
-    #[error("{flag}: {problem}")]
-    Flag {
-        /// The flag.
-        flag: String,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// A value of the environment or the file is wrong.
-    #[error("{place}: {problem}")]
-    Value {
-        /// The variable, or the file and its key.
-        place: String,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// There is no such variable.
-    #[error("{name} is not a variable of sorteo: {hint}")]
-    UnknownVariable {
-        /// The unknown name.
-        name: String,
-        /// The name that was probably meant, or all there are.
-        hint: String,
-    },
-    /// The configuration file cannot be read.
-    #[error("{}: {problem}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A setting that has no default is missing.
-    #[error("no {key} is given: use --{} or {VARIABLE_PREFIX}{}", key.replace('_', "-"), key.to_uppercase())]
-    Missing {
-        /// The setting.
-        key: &'static str,
-    },
-}
 
 /// All layers of one command's settings, the strongest value for each key.
 #[derive(Debug)]
@@ -182,9 +104,8 @@ impl Layers {
     }
 
     fn lay_flags<T>(&mut self, flags: &Flags<T>) {
-        for (key, text) in flags.entries() {
-            let flag = self.setting(key).flag();
-            self.given.insert(key, (text.to_owned(), Source::Flag(flag)));
+        for (setting, text) in flags.entries() {
+            self.given.insert(setting.key, (text.to_owned(), Source::Flag(setting.flag())));
         }
     }
 
@@ -204,102 +125,60 @@ impl Layers {
         }
     }
 
-    fn setting(&self, key: &str) -> &'static Setting {
-        let named = self.settings.iter().find(|setting| setting.key == key);
-        named.unwrap_or_else(|| panic!("the table has no setting {key}"))
+    /// Returns the value of a setting.
+    ///
+    /// # Errors
+    ///
+    /// The value is wrong; the error names the place that it comes from.
+    pub fn get<T: Clone>(&self, setting: &Typed<T>) -> Result<T, ConfigError> {
+        let value = self.read(&setting.setting(), &setting.kind)?;
+        Ok(value.expect("a Typed setting has a default"))
     }
 
-    /// Every setting as it holds, in the table's order; the first that cannot
-    /// hold is the error.
-    pub fn holding(&self) -> Result<Vec<ResolvedSetting>, ConfigError> {
-        self.settings.iter().map(|setting| self.hold(setting)).collect()
+    /// Returns the value of a setting that may have none.
+    ///
+    /// # Errors
+    ///
+    /// The value is wrong; the error names the place that it comes from.
+    pub fn get_optional<T: Clone>(&self, setting: &Optional<T>) -> Result<Option<T>, ConfigError> {
+        self.read(&setting.setting(), &setting.0.kind)
     }
 
-    /// What is wrong with each setting that cannot hold.
+    fn read<T: Clone>(&self, setting: &Setting, kind: &Kind<T>) -> Result<Option<T>, ConfigError> {
+        debug_assert!(self.settings.iter().any(|known| known.key == setting.key), "{}", setting.key);
+        let (text, source) = self.strongest(setting);
+        let value = text.map(|text| kind.read(&text)).transpose();
+        value.map_err(|problem| ConfigError::of_value(setting, source, problem))
+    }
+
+    /// Returns every setting with its value, in the table's order.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is wrong.
+    pub fn resolved(&self) -> Result<Vec<ResolvedSetting>, ConfigError> {
+        self.settings.iter().map(|setting| self.resolve(setting)).collect()
+    }
+
+    /// Returns what is wrong with each setting whose value is wrong.
     pub fn problems(&self) -> Vec<ConfigError> {
-        self.settings.iter().filter_map(|setting| self.hold(setting).err()).collect()
+        self.settings.iter().filter_map(|setting| self.resolve(setting).err()).collect()
     }
 
-    fn hold(&self, setting: &'static Setting) -> Result<ResolvedSetting, ConfigError> {
-        let (text, source) = match self.given.get(setting.key) {
-            Some((text, source)) => (Some(text.clone()), source.clone()),
-            None => (setting.default_text(), Source::Default),
-        };
-        let value = text.map(|text| setting.read(&text)).transpose();
-        match value {
+    fn resolve(&self, setting: &'static Setting) -> Result<ResolvedSetting, ConfigError> {
+        let (text, source) = self.strongest(setting);
+        match text.map(|text| setting.read(&text)).transpose() {
             Ok(value) => Ok(ResolvedSetting { setting, value, source }),
-            Err(problem) => Err(Self::wrong(setting, source, problem)),
+            Err(problem) => Err(ConfigError::of_value(setting, source, problem)),
         }
     }
 
-    fn wrong(setting: &Setting, source: Source, problem: String) -> ConfigError {
-        let place = match source {
-            Source::Flag(flag) => return ConfigError::Flag { flag, problem },
-            Source::Variable(name) => name,
-            Source::File { path, line } => format!("{}: line {line}: {}", path.display(), setting.key),
-            Source::Default => format!("the default of {}", setting.key),
-        };
-        ConfigError::Value { place, problem }
-    }
-
-    fn value(&self, key: &str) -> Result<Option<Value>, ConfigError> {
-        Ok(self.hold(self.setting(key))?.value)
-    }
-
-    /// Reads a text further than the table can tell; nothing where it is not set.
-    pub(super) fn read_text<T>(
-        &self,
-        key: &str,
-        read: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(value) = self.value(key)? else { return Ok(None) };
-        let source = self.given.get(key).map_or(Source::Default, |(_, source)| source.clone());
-        let read =
-            read(&value.to_string()).map_err(|problem| Self::wrong(self.setting(key), source, problem));
-        read.map(Some)
-    }
-
-    /// A text, if it is set or has a default.
-    pub(super) fn text(&self, key: &str) -> Result<Option<String>, ConfigError> {
-        self.read_text(key, |text| Ok(text.to_owned()))
-    }
-
-    /// A number, if it is set or has a default.
-    pub(super) fn number_if_set(&self, key: &str) -> Result<Option<u64>, ConfigError> {
-        Ok(self.value(key)?.map(|value| match value {
-            Value::Number(number) => number,
-            Value::Text(_) => panic!("{key} is not a number in the table"),
-        }))
-    }
-
-    /// A number that has a default.
-    pub(super) fn number(&self, key: &str) -> Result<u64, ConfigError> {
-        Ok(self.number_if_set(key)?.unwrap_or_else(|| panic!("{key} has no default in the table")))
-    }
-
-    /// A number of things in memory.
-    pub(super) fn count(&self, key: &str) -> Result<usize, ConfigError> {
-        // No range of a count goes beyond what this machine can address.
-        Ok(self.number(key)? as usize)
-    }
-
-    /// A number of seconds.
-    pub(super) fn seconds(&self, key: &str) -> Result<Duration, ConfigError> {
-        Ok(Duration::from_secs(self.number(key)?))
-    }
-
-    /// The least important level that is logged.
-    pub fn log_level(&self) -> Result<LevelFilter, ConfigError> {
-        let level = self.text("log_level")?.and_then(|text| logging::parse_level(&text));
-        Ok(level.expect("the table lets only levels through"))
-    }
-
-    /// The form of the log's lines.
-    pub(super) fn log_format(&self) -> Result<Format, ConfigError> {
-        Ok(match self.text("log_format")?.as_deref() {
-            Some("json") => Format::Json,
-            _ => Format::Text,
-        })
+    /// Returns the text that holds for a setting, if any, and where it comes from.
+    fn strongest(&self, setting: &Setting) -> (Option<String>, Source) {
+        match self.given.get(setting.key) {
+            Some((text, source)) => (Some(text.clone()), source.clone()),
+            None => (setting.default_text(), Source::Default),
+        }
     }
 }
 

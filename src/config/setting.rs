@@ -1,0 +1,461 @@
+//! What a setting is: its names, the values it may have, its default, and the type
+//! that its value is read as.
+//!
+//! A setting is declared once, as a [`Typed`] or an [`Optional`] constant in
+//! [`settings`](super::settings). Whoever needs its value asks for it with that
+//! constant, so that neither its key nor its type can be mistaken. Help, file,
+//! variables and documents know only its [`Setting`].
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use serde::Serialize;
+
+use crate::logging;
+use sorteo_protocol::AgencyId;
+use sorteo_protocol::text::decimal;
+
+/// What every variable of ours begins with.
+pub const VARIABLE_PREFIX: &str = "SORTEO_";
+
+/// Where a server listens and an agency looks for it, where nothing else is set. The
+/// port is that of the original servers.
+pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:12345";
+
+/// A setting whose value is a `T`. It always has one: `default` is a text or a number.
+#[derive(Clone, Copy, Debug)]
+pub struct Typed<T: 'static> {
+    /// See [`Setting::key`].
+    pub key: &'static str,
+    /// See [`Setting::group`].
+    pub group: Group,
+    /// See [`Setting::meaning`].
+    pub meaning: &'static str,
+    /// The values it may have, and how they become a `T`.
+    pub kind: Kind<T>,
+    /// Its value where it is not set.
+    pub default: Default,
+}
+
+/// A setting whose value is a `T`, and that may have none: `default` is no value.
+#[derive(Clone, Copy, Debug)]
+pub struct Optional<T: 'static>(pub Typed<T>);
+
+impl<T> Typed<T> {
+    /// Returns the setting without its type. Does not compile without a default.
+    pub const fn setting(&self) -> Setting {
+        assert!(matches!(self.default, Default::Text(_) | Default::Number(_)), "declare it Optional");
+        self.untyped()
+    }
+
+    const fn untyped(&self) -> Setting {
+        let values = self.kind.values();
+        Setting { key: self.key, group: self.group, meaning: self.meaning, values, default: self.default }
+    }
+}
+
+impl<T> Optional<T> {
+    /// Returns the setting without its type. Does not compile with a default.
+    pub const fn setting(&self) -> Setting {
+        assert!(matches!(self.0.default, Default::Unset(_) | Default::Required), "declare it Typed");
+        self.0.untyped()
+    }
+}
+
+/// The values that a setting may have, and how each becomes a `T`.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind<T: 'static> {
+    /// A number: see [`Values::Number`].
+    Number(Unit, u64, u64, fn(u64) -> T),
+    /// A word: see [`Values::Word`], and what each word means.
+    Word(&'static str, &'static [&'static str], &'static [T]),
+    /// A text: see [`Values::Text`].
+    Text(Form, fn(&str) -> Result<T, String>),
+}
+
+impl<T> Kind<T> {
+    const fn values(&self) -> Values {
+        match *self {
+            Self::Number(unit, min, max, _) => Values::Number(unit, min, max),
+            Self::Word(placeholder, words, all) => {
+                assert!(words.len() == all.len(), "each word has one meaning");
+                Values::Word(placeholder, words)
+            }
+            Self::Text(form, _) => Values::Text(form),
+        }
+    }
+}
+
+impl<T: Clone> Kind<T> {
+    /// Reads a value as somebody wrote it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and what would be right.
+    pub fn read(&self, text: &str) -> Result<T, String> {
+        match self {
+            Self::Number(_, min, max, of) => read_number(text, *min, *max).map(of),
+            Self::Word(_, words, all) => read_word(text, words).map(|at| all[at].clone()),
+            Self::Text(form, of) => form.read(text).and_then(|text| of(&text)),
+        }
+    }
+}
+
+/// A number of things in memory.
+pub(super) const fn count(min: usize, max: usize) -> Kind<usize> {
+    Kind::Number(Unit::Count, min as u64, max as u64, |number| number as usize)
+}
+
+/// A number of 32 bits.
+pub(super) const fn count_u32(min: u32, max: u32) -> Kind<u32> {
+    Kind::Number(Unit::Count, min as u64, max as u64, |number| number as u32)
+}
+
+/// The number of an agency.
+pub(super) const fn agency_id() -> Kind<AgencyId> {
+    Kind::Number(Unit::Count, 0, u32::MAX as u64, |number| AgencyId(number as u32))
+}
+
+/// A number that is no amount of memory.
+pub(super) const fn number(unit: Unit, min: u64, max: u64) -> Kind<u64> {
+    Kind::Number(unit, min, max, |number| number)
+}
+
+/// A number of bytes in memory.
+pub(super) const fn bytes(min: usize, max: usize) -> Kind<usize> {
+    Kind::Number(Unit::Bytes, min as u64, max as u64, |number| number as usize)
+}
+
+/// A whole number of seconds.
+pub(super) const fn seconds(min: u64, max: u64) -> Kind<Duration> {
+    Kind::Number(Unit::Seconds, min, max, Duration::from_secs)
+}
+
+/// An address to listen on. Its name is looked up when the value is read.
+pub(super) const fn address() -> Kind<SocketAddr> {
+    Kind::Text(Form::Address, look_up)
+}
+
+/// The address of a server, whose name is looked up with each connection.
+pub(super) const fn remote_address() -> Kind<String> {
+    Kind::Text(Form::Address, |text| Ok(text.to_owned()))
+}
+
+/// A database file.
+pub(super) const fn database() -> Kind<PathBuf> {
+    Kind::Text(Form::Database, |text| Ok(PathBuf::from(text)))
+}
+
+/// Any other file.
+pub(super) const fn file() -> Kind<PathBuf> {
+    Kind::Text(Form::File, |text| Ok(PathBuf::from(text)))
+}
+
+/// A log level.
+pub(super) const fn level() -> Kind<LevelFilter> {
+    Kind::Text(Form::Level, read_level)
+}
+
+/// A setting as help, file and documents know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its key in the configuration file. Flag and variable are named after it.
+    pub key: &'static str,
+    /// The heading that it has in the help.
+    pub group: Group,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+    /// The values it may have.
+    pub values: Values,
+    /// What holds where it is not set.
+    pub default: Default,
+}
+
+/// The heading of a setting in the help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Where the server listens, and how long it waits for peers.
+    Network,
+    /// The terms of the draw.
+    Draw,
+    /// What one peer, or all together, may cost.
+    Limits,
+    /// Where bets are kept.
+    Database,
+    /// What operators see.
+    Operators,
+    /// What is logged.
+    Log,
+    /// The settings of the other commands: no heading.
+    Commands,
+}
+
+impl Group {
+    /// Returns the heading, where there is one.
+    pub fn heading(self) -> Option<&'static str> {
+        match self {
+            Self::Network => Some("Network"),
+            Self::Draw => Some("Draw"),
+            Self::Limits => Some("Limits"),
+            Self::Database => Some("Database"),
+            Self::Operators => Some("Operators"),
+            Self::Log => Some("Log"),
+            Self::Commands => None,
+        }
+    }
+}
+
+/// The values that a setting may have.
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    /// A whole number from the first to the second.
+    Number(Unit, u64, u64),
+    /// One of these words. The first text is the placeholder in the help.
+    Word(&'static str, &'static [&'static str]),
+    /// A text of this form.
+    Text(Form),
+}
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+}
+
+/// What a text must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `HOST:PORT`.
+    Address,
+    /// A path, or `sqlite:` and a path.
+    Database,
+    /// A path.
+    File,
+    /// A log level, by its name in Rust or in Python.
+    Level,
+}
+
+/// What holds where a setting is not set.
+#[derive(Clone, Copy, Debug)]
+pub enum Default {
+    /// This text.
+    Text(&'static str),
+    /// This number, which the part of the program that it limits knows.
+    Number(fn() -> u64),
+    /// No value. The text says what happens then.
+    Unset(&'static str),
+    /// No value, and a command that needs one fails.
+    Required,
+}
+
+/// A value, as `config show` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A number.
+    Number(u64),
+    /// Anything else.
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// The levels that are documented. More names are understood.
+const LEVELS: &[&str] = &["error", "warning", "info", "debug"];
+
+impl Setting {
+    /// Reads a value as somebody wrote it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and what would be right.
+    pub fn read(&self, text: &str) -> Result<Value, String> {
+        match self.values {
+            Values::Number(_, min, max) => read_number(text, min, max).map(Value::Number),
+            Values::Word(_, words) => read_word(text, words).map(|at| Value::Text(words[at].to_owned())),
+            Values::Text(form) => form.read(text).map(Value::Text),
+        }
+    }
+
+    /// Returns the value that holds where it is not set, as somebody would write it.
+    pub fn default_text(&self) -> Option<String> {
+        match self.default {
+            Default::Text(text) => Some(text.to_owned()),
+            Default::Number(number) => Some(number().to_string()),
+            Default::Unset(_) | Default::Required => None,
+        }
+    }
+
+    /// Returns what holds where it is not set, for a person to read.
+    pub fn default_told(&self) -> String {
+        match self.default {
+            Default::Unset(what) => what.to_owned(),
+            Default::Required => "none, it must be given".to_owned(),
+            _ => self.default_text().unwrap_or_default(),
+        }
+    }
+
+    /// Returns `--like-this`.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.long())
+    }
+
+    /// Returns the flag without its dashes.
+    pub fn long(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// Returns `SORTEO_LIKE_THIS`.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.key.to_uppercase())
+    }
+
+    /// Returns what stands for the value in the help.
+    pub fn placeholder(&self) -> &'static str {
+        match self.values {
+            Values::Number(unit, ..) => unit.placeholder(),
+            Values::Word(placeholder, _) => placeholder,
+            Values::Text(form) => form.placeholder(),
+        }
+    }
+
+    /// Returns the words that it may be, where they are few.
+    pub fn words(&self) -> &'static [&'static str] {
+        match self.values {
+            Values::Text(Form::Level) => LEVELS,
+            Values::Word(_, words) => words,
+            _ => &[],
+        }
+    }
+
+    /// Returns the values that it may have, for a person to read; nothing where the
+    /// placeholder says it.
+    pub fn range(&self) -> Option<String> {
+        match self.values {
+            Values::Number(_, min, max) => Some(format!("{min} to {max}")),
+            Values::Text(Form::Level) | Values::Word(..) => Some(listed(self.words())),
+            Values::Text(_) => None,
+        }
+    }
+}
+
+impl Unit {
+    fn placeholder(self) -> &'static str {
+        match self {
+            Self::Count => "N",
+            Self::Bytes => "BYTES",
+            Self::Seconds => "SECONDS",
+        }
+    }
+}
+
+impl Form {
+    fn placeholder(self) -> &'static str {
+        match self {
+            Self::Address => "HOST:PORT",
+            Self::Database | Self::File => "FILE",
+            Self::Level => "LEVEL",
+        }
+    }
+
+    fn read(self, text: &str) -> Result<String, String> {
+        match self {
+            Self::Address => read_address(text).map(str::to_owned),
+            Self::Database => read_database(text).map(str::to_owned),
+            Self::File if text.is_empty() => Err("the path is empty: give a file".to_owned()),
+            Self::File => Ok(text.to_owned()),
+            Self::Level => read_level(text).map(|_| text.to_ascii_lowercase()),
+        }
+    }
+}
+
+fn read_number(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    decimal(text)
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| format!("`{text}` is not a whole number from {min} to {max}"))
+}
+
+/// Returns which of the words it is.
+fn read_word(text: &str, words: &[&str]) -> Result<usize, String> {
+    let at = words.iter().position(|word| *word == text);
+    at.ok_or_else(|| format!("`{text}` is none of its values: use {}", listed(words)))
+}
+
+fn read_level(text: &str) -> Result<LevelFilter, String> {
+    let wrong = || format!("`{text}` is not a log level: use {}", listed(LEVELS));
+    logging::parse_level(text).ok_or_else(wrong)
+}
+
+/// Requires the form `HOST:PORT`. Whether there is such a host is not looked up.
+fn read_address(text: &str) -> Result<&str, String> {
+    let wrong = || format!("`{text}` is not an address: write HOST:PORT, such as {DEFAULT_ADDRESS}");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    match decimal::<u64>(port) {
+        Some(port) if port > u64::from(u16::MAX) => {
+            Err(format!("`{text}` is not an address: a port is a number from 0 to {}, not {port}", u16::MAX))
+        }
+        Some(_) if !host.is_empty() => Ok(text),
+        _ => Err(wrong()),
+    }
+}
+
+fn look_up(text: &str) -> Result<SocketAddr, String> {
+    let nowhere =
+        |error: &str| format!("`{text}` is no address of this network ({error}): give another HOST");
+    let mut addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
+    addresses.next().ok_or_else(|| nowhere("the name has none"))
+}
+
+/// Returns the path in a path, or in `sqlite:` and a path. Any other URL is refused,
+/// and so is what SQLite itself would take for something else than the file of that
+/// name: none of them may become a file.
+fn read_database(text: &str) -> Result<&str, String> {
+    let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
+    if path.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    if path == ":memory:" || path.starts_with("file:") {
+        return Err(format!("`{path}` is not a path: give a file, or sqlite:FILE"));
+    }
+    match path.split_once("://") {
+        Some((scheme, _)) => {
+            Err(format!("`{scheme}://` is not a database this program knows: give a file, or sqlite:FILE"))
+        }
+        None => Ok(path),
+    }
+}
+
+/// Returns `a, b or c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [before, last] => format!("{before} or {last}"),
+        [first @ .., before, last] => format!("{}, {before} or {last}", first.join(", ")),
+        _ => words.join(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_listed_as_a_person_would() {
+        assert_eq!(listed(&["a", "b"]), "a or b");
+        assert_eq!(listed(&["a", "b", "c"]), "a, b or c");
+    }
+}
