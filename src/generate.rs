@@ -1,13 +1,13 @@
 //! Made-up bets of the real data's size and shape, the same for the same seed.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use tempfile::NamedTempFile;
+
+use crate::unfinished::{Access, Options, Unfinished};
 
 /// Bets of the data that the lab's five agencies have, and of `sorteo demo`.
 pub const BETS: u64 = 78_697;
@@ -96,6 +96,9 @@ const LAST_NAMES: [&str; 32] = [
 /// Told how many bets are written so far.
 pub type Progress<'a> = dyn FnMut(u64) + 'a;
 
+/// Bets are read by agencies of other users, and can be made up again after a power cut.
+const FILES: Options = Options { replace: false, access: Access::Umask, durable: false };
+
 /// Bets between two reports: some milliseconds.
 const PROGRESS_EVERY: u64 = 4096;
 
@@ -119,39 +122,66 @@ pub fn write_files(
         .zip(shares)
         .map(|(agency, bets): (u32, u64)| {
             let path = folder.join(format!("agency-{agency}.csv"));
-            let unfinished = NamedTempFile::with_prefix_in(".agency-", folder)?;
-            write_file(unfinished.as_file(), bets, &mut random, &mut |bets| progress(written + bets))?;
+            write_file(&path, bets, &mut random, &mut |bets| progress(written + bets))?;
             written += bets;
-            put_in_place(unfinished, &path)?;
             Ok(path)
         })
         .collect()
 }
 
-/// Gives the finished file its name, unless the name is taken.
-fn put_in_place(unfinished: NamedTempFile, path: &Path) -> io::Result<()> {
+/// Writes one file; where it exists, compares it with what would be written.
+fn write_file(
+    path: &Path,
+    bets: u64,
+    random: &mut ChaCha8Rng,
+    progress: &mut Progress<'_>,
+) -> io::Result<()> {
     if path.exists() {
-        if same_content(unfinished.path(), path)? {
-            return Ok(());
-        }
-        let message = format!("{} exists and holds other bets: give another folder", path.display());
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        let mut existing = Expected::open(path)?;
+        write_bets(&mut existing, bets, random, progress)?;
+        return existing.require_end();
     }
-    // Temporary files are private; bets are read by agencies of other users.
-    unfinished.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    unfinished.persist_noclobber(path)?;
-    Ok(())
+    let file = Unfinished::begin(path, FILES).map_err(io::Error::other)?;
+    write_bets(file.file(), bets, random, progress)?;
+    file.finish().map_err(io::Error::other)
 }
 
-fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let open = |path| File::open(path).map(|file| io::BufReader::new(file).bytes());
-    let (mut one, mut other) = (open(one)?, open(other)?);
-    loop {
-        match (one.next().transpose()?, other.next().transpose()?) {
-            (None, None) => return Ok(true),
-            (one, other) if one != other => return Ok(false),
-            _ => {}
+/// A file that is expected to hold what is written to it.
+struct Expected<'a> {
+    path: &'a Path,
+    content: BufReader<File>,
+}
+
+impl<'a> Expected<'a> {
+    fn open(path: &'a Path) -> io::Result<Self> {
+        Ok(Self { path, content: BufReader::new(File::open(path)?) })
+    }
+
+    fn require_end(mut self) -> io::Result<()> {
+        match self.content.fill_buf()? {
+            [] => Ok(()),
+            _ => Err(self.other_content()),
         }
+    }
+
+    fn other_content(&self) -> io::Error {
+        let message = format!("{} exists and holds other bets: give another folder", self.path.display());
+        io::Error::new(io::ErrorKind::AlreadyExists, message)
+    }
+}
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut found = vec![0; bytes.len()];
+        match self.content.read_exact(&mut found) {
+            Ok(()) if found == bytes => Ok(bytes.len()),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+            _ => Err(self.other_content()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -175,8 +205,8 @@ fn shares(agencies: u32, bets: u64) -> Vec<u64> {
         .collect()
 }
 
-fn write_file(
-    file: &File,
+fn write_bets(
+    file: impl Write,
     bets: u64,
     random: &mut ChaCha8Rng,
     progress: &mut Progress<'_>,

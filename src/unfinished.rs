@@ -2,7 +2,8 @@
 //! looks there sees nothing, what was there before, or all of it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -45,21 +46,63 @@ pub enum UnfinishedError {
     },
 }
 
-/// A file on its way. Dropped, it is removed, with what SQLite left beside it.
+/// How a file is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether a file that has the name already is replaced.
+    pub replace: bool,
+    /// Who may read and write it.
+    pub access: Access,
+    /// Whether it is synced, so that it outlives a power cut.
+    pub durable: bool,
+}
+
+/// Who may read and write a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner alone.
+    Owner,
+    /// Whoever the process's umask lets.
+    Umask,
+}
+
+impl Access {
+    /// Returns the mode that the file is created with, before the umask.
+    fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Umask => 0o666,
+        }
+    }
+}
+
+/// A file that is being written. Dropped, it is removed, with what SQLite left beside it.
 #[derive(Debug)]
 pub struct Unfinished {
     /// `None` once it has its name.
     file: Option<NamedTempFile>,
     target: PathBuf,
-    replace: bool,
+    options: Options,
 }
 
 impl Unfinished {
-    /// Begins a file; refuses at once what could not be finished. Until it is
-    /// finished, only its owner may read it.
+    /// Begins a file that only its owner may read and that outlives a power cut.
+    ///
+    /// # Errors
+    ///
+    /// It could not be finished: the folder is missing, or the name is taken.
     pub fn beside(target: &Path, replace: bool) -> Result<Self, UnfinishedError> {
+        Self::begin(target, Options { replace, access: Access::Owner, durable: true })
+    }
+
+    /// Begins a file.
+    ///
+    /// # Errors
+    ///
+    /// It could not be finished: the folder is missing, or the name is taken.
+    pub fn begin(target: &Path, options: Options) -> Result<Self, UnfinishedError> {
         match fs::symlink_metadata(target) {
-            Ok(_) if !replace => return Err(UnfinishedError::Exists(target.to_owned())),
+            Ok(_) if !options.replace => return Err(UnfinishedError::Exists(target.to_owned())),
             Ok(found) if !found.is_file() => return Err(UnfinishedError::NotAFile(target.to_owned())),
             _ => {}
         }
@@ -67,28 +110,35 @@ impl Unfinished {
         let file = tempfile::Builder::new()
             .prefix(&prefix())
             .suffix(SUFFIX)
+            .permissions(fs::Permissions::from_mode(options.access.mode()))
             .tempfile_in(folder_of(target))
             .map_err(|source| UnfinishedError::Io { path: target.to_owned(), source })?;
-        Ok(Self { file: Some(file), target: target.to_owned(), replace })
+        Ok(Self { file: Some(file), target: target.to_owned(), options })
     }
 
-    /// Where it is while it is written.
+    /// Returns where it is while it is written.
     pub fn path(&self) -> &Path {
         self.named().path()
     }
 
-    /// The file, open for writing.
+    /// Returns the file, open for writing.
     pub fn file(&self) -> &File {
         self.named().as_file()
     }
 
-    /// Syncs it, gives it its name, and syncs the folder.
+    /// Gives it its name. A durable file is synced before, and its folder after.
+    ///
+    /// # Errors
+    ///
+    /// The system refused, or the name was taken meanwhile. The file is removed.
     pub fn finish(mut self) -> Result<(), UnfinishedError> {
         let target = self.target.clone();
         let fail = |source| UnfinishedError::Io { path: target.clone(), source };
-        self.file().sync_all().map_err(fail)?;
+        if self.options.durable {
+            self.file().sync_all().map_err(fail)?;
+        }
         let file = self.file.take().expect("it is finished once");
-        let named = match self.replace {
+        let named = match self.options.replace {
             true => file.persist(&target),
             false => file.persist_noclobber(&target),
         };
@@ -96,7 +146,10 @@ impl Unfinished {
             io::ErrorKind::AlreadyExists => UnfinishedError::Exists(target.clone()),
             _ => fail(error.error),
         })?;
-        sync_folder_of(&target).map_err(fail)
+        if self.options.durable {
+            sync_folder_of(&target).map_err(fail)?;
+        }
+        Ok(())
     }
 
     fn named(&self) -> &NamedTempFile {
@@ -114,6 +167,25 @@ impl Drop for Unfinished {
             let _ = fs::remove_file(name);
         }
     }
+}
+
+/// Writes a whole file, like [`fs::write`], but so that whoever looks there sees what was
+/// there before, or all of it. Links are followed. A pipe or a device has no content to
+/// replace: it is written to.
+///
+/// # Errors
+///
+/// The folder is missing, or the system refused.
+pub fn write(target: &Path, content: &[u8]) -> Result<(), UnfinishedError> {
+    let fail = |source| UnfinishedError::Io { path: target.to_owned(), source };
+    let file = match fs::metadata(target) {
+        Ok(found) if !found.is_file() => return fs::write(target, content).map_err(fail),
+        Ok(_) => fs::canonicalize(target).map_err(fail)?,
+        Err(_) => target.to_owned(),
+    };
+    let file = Unfinished::begin(&file, Options { replace: true, access: Access::Umask, durable: true })?;
+    file.file().write_all(content).map_err(fail)?;
+    file.finish()
 }
 
 /// Removes what this process has begun to write in a folder, because it is about to
@@ -146,4 +218,48 @@ pub fn folder_of(path: &Path) -> PathBuf {
 /// Syncs a file's folder, so that its name outlives a power cut.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_through_its_link_and_nothing_stays_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write(&file, b"one\n").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        write(&link, b"two\n").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        let nowhere = write(&folder.path().join("nowhere/file"), b"").unwrap_err();
+        assert!(matches!(nowhere, UnfinishedError::NoFolder { .. }), "{nowhere}");
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_stays_a_device() {
+        let null = Path::new("/dev/null");
+        write(null, b"anything").unwrap();
+        assert!(!fs::metadata(null).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_file_has_its_mode_from_the_start_and_another_file_is_not_replaced_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let private = folder.path().join("private");
+        let file = Unfinished::beside(&private, false).unwrap();
+        assert_eq!(mode(file.path()), 0o600);
+        fs::write(&private, "of another").unwrap();
+        assert!(matches!(file.finish(), Err(UnfinishedError::Exists(_))));
+        assert!(matches!(Unfinished::beside(&private, false), Err(UnfinishedError::Exists(_))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // Whatever the umask of this test is.
+        let (by_us, by_std) = (folder.path().join("by_us"), folder.path().join("by_std"));
+        write(&by_us, b"").unwrap();
+        fs::write(&by_std, b"").unwrap();
+        assert_eq!(mode(&by_us), mode(&by_std));
+    }
 }

@@ -88,9 +88,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Result<(), Failure> {
     remove_unfinished_on_signals(path)?;
     let draw = export.draw();
-    let file = Unfinished::beside(path, replace).map_err(anyhow::Error::from)?;
+    let file = Unfinished::beside(path, replace)?;
     let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
-    file.finish().map_err(anyhow::Error::from)?;
+    file.finish()?;
     say!("{}: {rows} bets of draw {draw}", path.display())?;
     Ok(())
 }

@@ -45,6 +45,9 @@ pub(super) enum Failure {
     /// A file of bets was not imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A file was not written.
+    #[error(transparent)]
+    File(#[from] UnfinishedError),
     /// An agency's call failed.
     #[error(transparent)]
     Agency(#[from] AgencyError),
@@ -54,7 +57,7 @@ impl Failure {
     /// Returns the exit code, as sysexits.h names them.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Agency(_) => 1,
+            Self::Failed(_) | Self::File(_) | Self::Agency(_) => 1,
             Self::Config(error) => config_code(error),
             // What `serve` would exit with: it stops at the first.
             Self::Configs(errors) => errors.first().map_or(78, config_code),

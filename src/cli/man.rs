@@ -13,6 +13,7 @@ use super::output::say;
 use crate::config::settings::{
     AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX,
 };
+use crate::unfinished;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,7 +37,7 @@ pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
         }
         Some(folder) => {
             let pages = pages(&command, None).context("the pages cannot be made")?;
-            write(folder, &pages).with_context(|| format!("{} cannot be written to", folder.display()))?;
+            write(folder, &pages)?;
             say!("{} pages in {}", pages.len(), folder.display())?;
         }
     }
@@ -46,9 +47,9 @@ pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
 /// A page's file name, and its text.
 type Page = (String, Vec<u8>);
 
-fn write(folder: &Path, pages: &[Page]) -> std::io::Result<()> {
-    fs::create_dir_all(folder)?;
-    pages.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
+fn write(folder: &Path, pages: &[Page]) -> Result<(), Failure> {
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be written to", folder.display()))?;
+    Ok(pages.iter().try_for_each(|(name, text)| unfinished::write(&folder.join(name), text))?)
 }
 
 /// The page of a command, then those of all below it.

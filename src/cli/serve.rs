@@ -1,8 +1,7 @@
 //! `sorteo serve`: opens the database, listens, serves until told to stop.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
@@ -21,7 +20,7 @@ use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::DrawStatus;
 use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
-use crate::unfinished::require_folder_of;
+use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
 
 /// Exits of a process that a second signal ended at once: 128 and SIGTERM.
@@ -54,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     if let Some(path) = &args.ready_file {
-        require_folder_of(path).map_err(anyhow::Error::from)?;
+        require_folder_of(path)?;
         refuse_own_files(&config.store.database, path)?;
     }
     logging::init(config.log_level, config.log_format);
@@ -75,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
-        write_ready_file(path, address)?;
+        unfinished::write(path, format!("{address}\n").as_bytes())?;
     }
     let served = listening.run(Arc::clone(&service), config.limits);
     if let Some(ops) = ops {
@@ -229,15 +228,4 @@ fn log_recovery(recovery: &Recovery) {
         expected = status.expected,
         winning_number = status.winning_number,
     );
-}
-
-/// Written beside and renamed: a reader sees the whole line or no file.
-fn write_ready_file(path: &Path, address: SocketAddr) -> Result<(), Failure> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    let unfinished = PathBuf::from(unfinished);
-    fs::write(&unfinished, format!("{address}\n"))
-        .and_then(|()| fs::rename(&unfinished, path))
-        .with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(())
 }

@@ -14,7 +14,7 @@ use super::observer::log_client_event;
 use super::progress::bar;
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
-use crate::unfinished::require_folder_of;
+use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
 use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, Batch, Bets};
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = AgencyConfig::lower(&Layers::of_agency(&args.settings, &environment)?)?;
     let agency = config.require_agency()?;
     if let Some(path) = &args.winners_out {
-        require_folder_of(path).map_err(anyhow::Error::from)?;
+        require_folder_of(path)?;
         refuse_own_bets(path, config.file.as_deref())?;
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
@@ -124,7 +124,7 @@ fn send_file(
     bar.finish(&format!("{} winners", documents.len()));
     if let Some(out) = &args.winners_out {
         let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
-        fs::write(out, lines).with_context(|| format!("{} cannot be written", out.display()))?;
+        unfinished::write(out, lines.as_bytes())?;
     }
     Ok(())
 }
