@@ -71,7 +71,7 @@ fn golden_answers() -> Vec<(Reply, &'static [u8])> {
         |drawn| Reply::Status(Ok(Status { draw: DrawId(3), drawn, done: 4, expected: 5, bets: 78_697 }));
     vec![
         (Reply::Bet(Ok(())), b"\x00\x00\x00\x07ACK|OK\n"),
-        (Reply::Bet(Err(Reason::Unknown)), b"\x00\x00\x00\x10ACK|ERR|unknown\n"),
+        (Reply::Unrecognised(Reason::Unknown), b"\x00\x00\x00\x10ACK|ERR|unknown\n"),
         (batch(2, Ok(())), b"\x00\x00\x00\x0fACK_BATCH|OK|2\n"),
         (batch(250, Err(Reason::Gap { next_row: 40 })), b"\x00\x00\x00\x19ACK_BATCH|ERR|250|gap|40\n"),
         (batch(250, Err(Reason::Conflict)), b"\x00\x00\x00\x1bACK_BATCH|ERR|250|conflict\n"),

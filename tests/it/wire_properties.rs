@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sorteo_protocol::wire::{
-    Dialect, Incoming, Reason, Reply, Request, Status, Winners, WireLimits, counted, framed,
+    Dialect, Incoming, Reason, Reply, Request, Status, Winners, WinningBet, WinningBets, WireLimits, counted,
+    framed,
 };
 use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadPosition};
 
@@ -357,6 +358,7 @@ fn framed_reply() -> impl Strategy<Value = Reply> {
     });
     prop_oneof![
         result(Just(())).prop_map(Reply::Bet),
+        select(&[Reason::Unknown, Reason::BadFrame]).prop_map(Reply::Unrecognised),
         (any::<u64>(), result(Just(()))).prop_map(|(count, result)| Reply::Batch { count, result }),
         result(Just(())).prop_map(Reply::Done),
         result(winners).prop_map(Reply::Winners),
@@ -365,8 +367,50 @@ fn framed_reply() -> impl Strategy<Value = Reply> {
     ]
 }
 
-/// What a client makes of a reply: two reasons share a code, and winners that do not fit
-/// a frame are refused.
+fn counted_reply() -> impl Strategy<Value = Reply> {
+    let reason = || select(reasons()).prop_map(|(reason, ..)| reason);
+    let winning_bet = bet().prop_map(|[first_name, last_name, document, birthdate, _]| WinningBet {
+        first_name,
+        last_name,
+        document,
+        birthdate,
+        number: 7574,
+    });
+    let winners = (agency(), vec(winning_bet, 0..20))
+        .prop_map(|(agency, bets)| Winners::Bets { first: WinningBets { agency, bets }, total: None });
+    prop_oneof![
+        prop_oneof![Just(Ok(())), reason().prop_map(Err)]
+            .prop_map(|result| Reply::Batch { count: 0, result }),
+        Just(Reply::Unrecognised(Reason::BadLength)),
+        prop_oneof![winners.prop_map(Ok), reason().prop_map(Err)].prop_map(Reply::Winners),
+    ]
+}
+
+/// What a client of the counted dialect makes of a reply: few words stand for all reasons,
+/// and of winning bets it reads the documents.
+fn as_read_counted(reply: &Reply) -> Reply {
+    let batch = |reason| Reply::Batch { count: 0, result: Err(reason) };
+    let other = |word: &str| Reason::Other(word.into());
+    match reply {
+        Reply::Winners(Ok(Winners::Bets { first, .. })) => {
+            let documents = first.bets.iter().map(|bet| bet.document.clone()).collect();
+            Reply::Winners(Ok(Winners::All(documents)))
+        }
+        Reply::Winners(Err(Reason::NotReady)) => Reply::Winners(Err(Reason::NotReady)),
+        reply => match reply.refusal() {
+            None => reply.clone(),
+            Some(Reason::Busy | Reason::StorageFull | Reason::Unavailable) => batch(Reason::Busy),
+            Some(_) if matches!(reply, Reply::Winners(_)) => {
+                Reply::Winners(Err(other("ERROR_INVALID_GET_WINNERS")))
+            }
+            Some(Reason::EmptyBatch) => batch(Reason::EmptyBatch),
+            Some(_) => batch(other("ERROR_INVALID_BATCH")),
+        },
+    }
+}
+
+/// What a client of the framed dialect makes of a reply: two reasons share a code, and
+/// winners that do not fit a frame are refused.
 fn as_read(mut reply: Reply) -> Reply {
     let too_long = match &reply {
         Reply::Winners(Ok(Winners::All(documents))) => {
@@ -380,6 +424,9 @@ fn as_read(mut reply: Reply) -> Reply {
     };
     if too_long {
         return Reply::Winners(Err(Reason::UsePages));
+    }
+    if let Reply::Bet(Err(reason @ (Reason::Unknown | Reason::BadFrame))) = reply {
+        return Reply::Unrecognised(reason);
     }
     let reason = match &mut reply {
         Reply::Bet(Err(reason)) | Reply::Batch { result: Err(reason), .. } | Reply::Done(Err(reason)) => {
@@ -409,6 +456,18 @@ proptest! {
             prop_assert_eq!(decoded, as_read(reply));
         }
         prop_assert_eq!(framed::decode_reply(&mut input), Ok(None));
+    }
+
+    #[test]
+    fn any_counted_replies_come_back_in_order(replies in vec(counted_reply(), 0..5)) {
+        let all: Vec<u8> =
+            replies.iter().flat_map(|reply| reply_bytes(Dialect::Counted, reply)).collect();
+        let mut input = &all[..];
+        for reply in &replies {
+            let decoded = counted::decode_reply(&mut input).expect("a reply").expect("a whole one");
+            prop_assert_eq!(decoded, as_read_counted(reply));
+        }
+        prop_assert_eq!(counted::decode_reply(&mut input), Ok(None));
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
 ///
 /// This dialect's words stand for several things: `ACK` is a [`Reply::Batch`] that does
 /// not say how many bets it had, `ERROR_BUSY` answers bets and winners alike, and a
-/// word that stands for several reasons is a [`Reason::Other`].
+/// word that stands for several reasons is a [`Reason::Other`]. Of winning bets the
+/// documents are read, as [`Winners::All`].
 ///
 /// # Errors
 ///

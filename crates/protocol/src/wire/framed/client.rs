@@ -4,7 +4,7 @@ use std::str;
 
 use super::{BadFrame, append_frame, next_frame};
 use crate::text::{decimal, split_exactly};
-use crate::wire::{NotAReply, Reply, Request, Status, Winners};
+use crate::wire::{NotAReply, Reason, Reply, Request, Status, Winners};
 use crate::{Batch, Bet, DrawId, UploadPosition};
 
 /// Appends a request as an agency sends it: a batch is a frame for its header
@@ -79,7 +79,10 @@ fn read_reply(line: &str) -> Option<Reply> {
     };
     Some(match (verb, outcome, rest) {
         ("ACK", "OK", None) => Reply::Bet(Ok(())),
-        ("ACK", "ERR", Some(reason)) => Reply::Bet(Err(reason.parse().ok()?)),
+        ("ACK", "ERR", Some(reason)) => match reason.parse().ok()? {
+            reason @ (Reason::Unknown | Reason::BadFrame) => Reply::Unrecognised(reason),
+            reason => Reply::Bet(Err(reason)),
+        },
         ("ACK_BATCH", "OK", Some(count)) => Reply::Batch { count: decimal(count)?, result: Ok(()) },
         ("ACK_BATCH", "ERR", Some(rest)) => {
             let (count, reason) = rest.split_once('|')?;
