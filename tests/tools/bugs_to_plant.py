@@ -82,14 +82,13 @@ BUGS = [
         "",
         it("store_contract::sqlite::batches_of_one_append_are_stored_all_or_none")),
     Bug("the draw is announced before its commit", "I4", WRITER,
-        "        let announcing = executed\n",
+        "        let announcing = executed.",
         """\
         if let Some(status) = executed.drawn {
             (self.observer)(Event::Drawn(status));
         }
         let executed = Executed { drawn: None, ..executed };
-        let announcing = executed
-""",
+        let announcing = executed.""",
         it("sqlite_store::a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it")),
     Bug("a write that is refused for now is answered OK", "I1", WRITER,
         "Command::Append(_, resolver) => resolver.resolve(Err(refusal)),",
@@ -163,7 +162,7 @@ _ => {
         it("store_contract::sqlite::nobody_bets_in_a_draw_that_is_made")),
     Bug("an agency that is done goes on with its upload", "I4", DRAW,
         "    if newest.agency_done {\n        return Ok(Err(AppendRefusal::AgencyDone));",
-        "    if newest.agency_done && batch.place.is_none() {\n        return Ok(Err(AppendRefusal::AgencyDone));",
+        "    if newest.agency_done && batch.position.is_none() {\n        return Ok(Err(AppendRefusal::AgencyDone));",
         it("store_contract::sqlite::an_agency_that_is_done_bets_no_more")),
     Bug("the search for winners starts one bet too late", "I4", DRAW,
         "WHERE id > (SELECT coalesce(sum(bets), 0) FROM draws WHERE id < $1)",
@@ -187,8 +186,8 @@ _ => {
         "Some(stored) if stored == *digest && !newest.drawn =>",
         it("store_contract::sqlite::a_stored_batch_repeated_after_betting_closed_is_still_acknowledged")),
     Bug("an upload with a hole is accepted", "I3", DRAW,
-        "if place.first_row > next_row {",
-        "if place.first_row > next_row + 1 {",
+        "if position.first_row > next_row {",
+        "if position.first_row > next_row + 1 {",
         it("store_contract::sqlite::a_hole_is_refused_with_the_row_to_go_on_with")),
     Bug("a batch's own row is committed after its bets", "I2", DRAW,
         "    Failpoint::InsideBatch.pass();\n",
@@ -212,9 +211,9 @@ _ => {
         "        if drawn_now {\n            observer",
         "        if status.drawn {\n            observer",
         it("sqlite_store::reopening_keeps_everything_and_makes_no_second_draw")),
-    Bug("a draw is answered before it is announced", "I4", SQLITE,
-        "drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));",
-        "drop(self.announcement.try_read());",
+    Bug("a draw is answered before it is announced", "I4", "src/store/sqlite/event.rs",
+        "drop(self.0.read().unwrap_or_else(PoisonError::into_inner));",
+        "drop(self.0.try_read());",
         it("sqlite_store::a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it")),
     Bug("an agency reads the winners of all", "I5", READERS,
         "WHERE winners.draw_id = $1 AND winners.agency = $2 AND winners.bet_id > $3",

@@ -18,7 +18,9 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{OpenError, connection, integrity_lines, is_damage, one_line, schema, sqlite_error};
+use super::error::{OpenError, is_damage, sqlite_error};
+use super::text::{integrity_problems, one_line};
+use super::{connection, schema};
 
 /// Findings that are told; what is broken in one place is broken in many.
 const FINDINGS_MAX: usize = 100;
@@ -144,7 +146,7 @@ fn check_integrity(connection: &Connection, report: &mut Report) -> rusqlite::Re
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let text = String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?);
-            for line in integrity_lines(&text) {
+            for line in integrity_problems(&text) {
                 let finding = format!("integrity: {line}");
                 if !report.findings.contains(&finding) {
                     report.found(finding);

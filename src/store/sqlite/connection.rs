@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
+use super::error::{OpenError, open_error, sqlite_error};
 use super::header::{self, refuse_foreign_file};
-use super::{OpenError, filesystem, restore, sqlite_error, startup};
+use super::{filesystem, restore, startup};
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;
@@ -222,15 +223,6 @@ fn refuse_foreign_schema(connection: &Connection, path: &Path) -> Result<(), Ope
     match application_id != APPLICATION_ID && has_tables(connection).map_err(fail)? {
         true => Err(OpenError::Foreign(path.to_owned())),
         false => Ok(()),
-    }
-}
-
-pub(super) fn open_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
-    match source.sqlite_error_code() {
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            OpenError::NotWritable { path: path.to_owned(), source: std::io::Error::other(source) }
-        }
-        _ => sqlite_error(path, operation, source),
     }
 }
 

@@ -12,8 +12,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::check::{self, Report};
+use super::error::{OpenError, sqlite_error};
 use super::header::companion;
-use super::{OpenError, connection, filesystem, sqlite_error};
+use super::{connection, filesystem};
 use crate::unfinished::{Unfinished, UnfinishedError, folder_of};
 
 /// A database and what lies beside it.

@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::super::{AppendRefusal, CloseRefusal, Closed, Closing, DoneBy, DrawStatus};
-use super::{Options, newest_draw, now, terms};
+use super::options::Options;
+use super::status::{newest_draw, newest_draw_for};
+use super::terms;
+use super::time::now;
 use crate::failpoint::Failpoint;
 use sorteo_protocol::{AgencyId, Batch, Digest, DrawId, UploadPosition};
 
@@ -49,25 +52,6 @@ pub(super) fn prepare(
     Ok((status, drawn_now))
 }
 
-/// The newest draw as a write finds it.
-struct Newest {
-    draw: DrawId,
-    drawn: bool,
-    agency_done: bool,
-}
-
-fn newest(connection: &Connection, agency: AgencyId) -> rusqlite::Result<Newest> {
-    connection
-        .prepare_cached(
-            "SELECT id, drawn_at IS NOT NULL,
-                    EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = draws.id AND agency = $1)
-               FROM draws ORDER BY id DESC LIMIT 1",
-        )?
-        .query_row([agency.0], |row| {
-            Ok(Newest { draw: DrawId(row.get(0)?), drawn: row.get(1)?, agency_done: row.get(2)? })
-        })
-}
-
 /// Stores the batches in order and answers how many bets that were, without those
 /// that were stored before; or says why one of the batches cannot be. The caller
 /// undoes the whole on a refusal.
@@ -91,7 +75,7 @@ fn append_one(
     DigestedBatch { batch, digest }: &DigestedBatch,
     stored_at: &str,
 ) -> rusqlite::Result<Result<u64, AppendRefusal>> {
-    let newest = newest(connection, batch.agency)?;
+    let newest = newest_draw_for(connection, batch.agency)?;
     // First: a batch that is stored already is answered so, even if betting has
     // closed since. The agency that repeats it never got our answer.
     if let Some(position) = &batch.position {
@@ -244,7 +228,7 @@ pub(super) fn close_agency(
     bets: Option<u64>,
     by: DoneBy,
 ) -> rusqlite::Result<(Closed, bool)> {
-    let newest = newest(connection, agency)?;
+    let newest = newest_draw_for(connection, agency)?;
     if bets.is_none() && (newest.drawn || newest.agency_done) {
         // Without a count there is nothing to add up.
         return Ok((Ok(Closing::AlreadyDone), false));

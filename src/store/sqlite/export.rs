@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 
-use super::{OpenError, connection, sqlite_error};
+use super::connection;
+use super::error::{OpenError, sqlite_error};
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// Most rows of a piece: some MiB of text at most.

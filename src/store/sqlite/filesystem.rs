@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
+use super::error::OpenError;
 use crate::unfinished::folder_of;
 
 /// Symbolic links that are followed from the database's name; Linux follows as many.

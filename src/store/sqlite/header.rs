@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
 use super::connection::{APPLICATION_ID, newer, newest_schema};
+use super::error::OpenError;
 use crate::unfinished::folder_of;
 
 /// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.

@@ -6,7 +6,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
+use super::error::OpenError;
 use super::header::companion;
 
 /// Held as long as it lives; the system lets it go when the process dies.

@@ -12,7 +12,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, connection, draw, is_one_line, newest_draw, now, one_line, sqlite_error, terms};
+use super::error::{OpenError, sqlite_error};
+use super::status::newest_draw;
+use super::text::{is_one_line, one_line};
+use super::time::now;
+use super::{connection, draw, terms};
 use crate::store::{Closing, DoneBy, DrawStatus};
 use sorteo_protocol::{AgencyId, DrawId};
 

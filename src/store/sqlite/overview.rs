@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use serde::Serialize;
 
-use super::{Announcement, OpenError, connection, sqlite_error};
+use super::connection;
+use super::error::{OpenError, sqlite_error};
+use super::event::Announcement;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// A database opened to be looked at.
@@ -246,7 +247,7 @@ impl Overview {
         let snapshot = self.connection.unchecked_transaction().map_err(fail)?;
         let answer = question(&snapshot).map_err(fail);
         // A draw that was seen has been announced when this returns.
-        drop(self.announcement.read().unwrap_or_else(PoisonError::into_inner));
+        self.announcement.wait();
         answer
     }
 }

@@ -12,7 +12,9 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::super::{DrawStatus, StoreError, WinnersSize, WinningBet};
-use super::{OpenError, connection, draw, newest_draw, read_draw_status};
+use super::error::OpenError;
+use super::status::{self, newest_draw, read_draw_status};
+use super::{connection, draw};
 use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
 /// How long a read waits for a free connection.
@@ -62,12 +64,7 @@ impl Readers {
     }
 
     pub(super) fn draw(&self, draw: DrawId) -> Result<Option<DrawStatus>, StoreError> {
-        self.read("draw", |connection| {
-            connection
-                .prepare_cached("SELECT * FROM standings WHERE draw = $1")?
-                .query_row([draw.0], read_draw_status)
-                .optional()
-        })
+        self.read("draw", |connection| status::find_draw(connection, draw))
     }
 
     pub(super) fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {

@@ -30,9 +30,12 @@ use rusqlite::{Connection, params};
 
 use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
+use super::error::{OpenError, sqlite_error};
 use super::header::{companion, refuse_foreign_file};
 use super::lock::LockFile;
-use super::{OpenError, connection, filesystem, now, one_line, sqlite_error};
+use super::text::one_line;
+use super::time::now;
+use super::{connection, filesystem};
 use crate::unfinished::{Unfinished, UnfinishedError, folder_of, sync_folder_of};
 
 /// How what the copy is called from the decision on ends; it begins with a dot: no

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::connection::{is_new, open_error};
-use super::{OpenError, integrity_lines, one_line, schema, terms};
+use super::connection::is_new;
+use super::error::{OpenError, open_error};
+use super::text::{integrity_problems, one_line};
+use super::{schema, terms};
 
 /// Tables that are read whole: they grow with draws and agencies alone.
 const SMALL_TABLES: [&str; 4] = ["sqlite_schema", "draws", "done_agencies", "audit"];
@@ -40,7 +42,7 @@ fn small_tables(connection: &Connection) -> rusqlite::Result<Option<String>> {
         let said: String =
             connection.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         // One finding is enough to refuse it.
-        if let Some(line) = integrity_lines(&said).next() {
+        if let Some(line) = integrity_problems(&said).next() {
             return Ok(Some(format!("{table}: {}", one_line(line))));
         }
     }

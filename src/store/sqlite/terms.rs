@@ -4,7 +4,8 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::operator::DrawTerms;
-use super::{Options, now};
+use super::options::Options;
+use super::time::now;
 use sorteo_protocol::{DEFAULT_WINNING_NUMBER, DrawId};
 
 /// Opens the first draw of a database.

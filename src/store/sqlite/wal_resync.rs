@@ -14,7 +14,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{OpenError, header, sqlite_error};
+use super::error::{OpenError, sqlite_error};
+use super::header;
 
 /// Bytes that are read and written together.
 const PIECE_BYTES: usize = 1 << 20;

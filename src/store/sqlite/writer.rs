@@ -2,16 +2,20 @@
 //! transaction, in which a refused one undoes what it wrote, commits with a sync,
 //! and only then answers each: one sync pays for the whole group.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::super::{AppendRefusal, Appended, Closed, DoneBy, Resolver, StoreError, Ticket};
+use super::super::{AppendRefusal, Appended, Closed, DoneBy, DrawStatus, Resolver, StoreError, Ticket};
+use super::draw;
 use super::draw::DigestedBatch;
-use super::{Announcement, Checkpoints, Event, Observer, Options, draw, newest_draw, now};
+use super::event::{Announcement, Event, Observer};
+use super::options::{Checkpoints, Options};
+use super::status::newest_draw;
+use super::time::now;
 use crate::failpoint::Failpoint;
 use crate::metrics::{CheckpointResult, Metrics, seconds_since};
 use sorteo_protocol::{AgencyId, Batch};
@@ -219,10 +223,7 @@ impl Task {
                 return rolled_back.map_err(|error| fatal("ROLLBACK", &error));
             }
         };
-        let announcing = executed
-            .drawn
-            .is_some()
-            .then(|| self.announcement.write().unwrap_or_else(PoisonError::into_inner));
+        let announcing = executed.drawn.is_some().then(|| self.announcement.begin());
         Failpoint::BeforeCommit.pass();
         if let Err(error) = transaction.commit() {
             return match error.sqlite_error_code() {
@@ -354,7 +355,7 @@ struct Executed {
     outcomes: Vec<Outcome>,
     /// Bets that were stored; of a batch that was stored before, none.
     bets: u64,
-    drawn: Option<super::DrawStatus>,
+    drawn: Option<DrawStatus>,
 }
 
 /// What becomes of one command once its group is committed.

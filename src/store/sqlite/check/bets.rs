@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use rusqlite::{Connection, Row};
 
 use super::{Progress, Report, Step};
-use crate::store::sqlite::is_damage;
+use crate::store::sqlite::error::is_damage;
 use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
 
 /// Bets between two reports of progress.

@@ -5,7 +5,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::Report;
-use crate::store::sqlite::{is_time, terms};
+use crate::store::sqlite::terms;
+use crate::store::sqlite::time::is_time;
 use sorteo_protocol::UploadId;
 
 /// A question whose every row is a finding.

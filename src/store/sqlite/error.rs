@@ -1,0 +1,146 @@
+//! Why a database was not opened, and which failures of SQLite mean damage.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// Why a database was not opened. Nothing of its contents was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of the file does not exist, or is none.
+    #[error("there is no folder {}: make it, or give another --database", .0.display())]
+    NoFolder(PathBuf),
+    /// The path is a folder, or anything else that holds no database.
+    #[error("{} is not a file: give a database file in --database", .0.display())]
+    NotAFile(PathBuf),
+    /// The file does not exist, where it had to.
+    #[error("there is no database {}: give the file of one in --database", .0.display())]
+    NoDatabase(PathBuf),
+    /// The file is on a file system that SQLite's log does not work on.
+    #[error("{} is on a network file system ({file_system}), where SQLite can lose commits: it needs memory and \
+             locks that all processes share. Give a --database on a disk of this machine", .path.display())]
+    NetworkFileSystem {
+        /// The database.
+        path: PathBuf,
+        /// What the file system is called.
+        file_system: String,
+    },
+    /// The file or its folder cannot be read and written.
+    #[error("{} cannot be written ({source}): the server needs to create files in that folder", .path.display())]
+    NotWritable {
+        /// The file that could not be opened.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another server holds the database.
+    #[error("another server holds {}: stop it first, or give another --database", .0.display())]
+    Held(PathBuf),
+    /// A restore is under way, or its process died.
+    #[error("a restore of {path} is under way or was interrupted: start the server, which finishes it, \
+             or run `sorteo restore` again", path = .0.display())]
+    Restoring(PathBuf),
+    /// The file is no SQLite database.
+    #[error("{} is not a SQLite database: it was left as it is, give another --database", .0.display())]
+    NotSqlite(PathBuf),
+    /// The file is another program's SQLite database.
+    #[error("{} is a SQLite database of another program, or its header is damaged: it was left as it is, give another --database", .0.display())]
+    Foreign(PathBuf),
+    /// The database was written by a newer version of this program.
+    #[error("{} has schema version {found}, this program knows up to {known}: use the newer program", .path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest version known.
+        known: i64,
+    },
+    /// The database is damaged.
+    #[error("{path} is damaged ({detail}): it was left as it is. Keep it, see what `sorteo check --database {path}` \
+             finds, and restore a backup. What can be read is saved by the `.recover` of sqlite.org's sqlite3, on a copy",
+            path = .path.display())]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The schema is not what the migrations made: somebody changed it.
+    #[error("{path} has another schema than this program made ({detail}): it was left as it is. See what \
+             `sorteo check --database {path}` finds, and undo the change or restore a backup",
+            path = .path.display())]
+    Altered {
+        /// The database.
+        path: PathBuf,
+        /// What is different.
+        detail: String,
+    },
+    /// The linked SQLite loses commits when two connections write and checkpoint
+    /// (3.7.0 to 3.51.2, the WAL-reset race).
+    #[error("SQLite {0} can lose commits: build with the bundled one, at least 3.51.3")]
+    UnsafeSqlite(String),
+    /// Anything else that SQLite said.
+    #[error("{}: {operation} failed: {source}", .path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The pool of readers could not be filled.
+    #[error("{}: opening the reading connections failed: {source}", .path.display())]
+    Pool {
+        /// The database.
+        path: PathBuf,
+        /// What the pool said.
+        source: r2d2::Error,
+    },
+}
+
+/// Returns the error of an operation on a database, and tells damage from other
+/// failures.
+pub(super) fn sqlite_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match is_damage(&source) {
+        true => OpenError::Corrupt { path, detail: format!("{operation}: {source}") },
+        false => OpenError::Sqlite { path, operation, source },
+    }
+}
+
+/// Returns the error of an operation that opens a database: as [`sqlite_error`], but
+/// a file that cannot be opened is named as such.
+pub(super) fn open_error(path: &Path, operation: &'static str, source: rusqlite::Error) -> OpenError {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            OpenError::NotWritable { path: path.to_owned(), source: io::Error::other(source) }
+        }
+        _ => sqlite_error(path, operation, source),
+    }
+}
+
+/// Returns whether a failure lies in the file: a damaged page, a missing table, a
+/// value that none of our columns has. Other failures are the system's and pass.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error;
+    match error {
+        Error::SqliteFailure(cause, _) | Error::SqlInputError { error: cause, .. } => matches!(
+            cause.code,
+            ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::Unknown
+        ),
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..)
+        | Error::QueryReturnedNoRows => true,
+        _ => false,
+    }
+}
