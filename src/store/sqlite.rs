@@ -19,12 +19,14 @@ mod draw;
 mod error;
 mod event;
 pub mod export;
+mod files;
 mod filesystem;
 mod header;
 mod lock;
 pub mod operator;
 mod options;
 pub mod overview;
+mod pending_restore;
 mod readers;
 pub mod restore;
 mod schema;
@@ -36,7 +38,7 @@ mod time;
 mod wal_resync;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::Connection;
 
@@ -45,7 +47,8 @@ pub use self::error::OpenError;
 use self::error::sqlite_error;
 use self::event::Announcement;
 pub use self::event::{Event, Observer};
-pub use self::header::wal_path;
+use self::files::DatabaseFiles;
+pub use self::files::wal_path;
 use self::lock::LockFile;
 pub use self::options::{Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
 use self::overview::Overview;
@@ -70,7 +73,7 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
-    path: PathBuf,
+    files: DatabaseFiles,
     readers: Readers,
     announcement: Announcement,
     // Last, so that the lock is let go after the connections are closed.
@@ -81,16 +84,17 @@ impl SqliteStore {
     /// Opens or makes the database, brings its schema up to date, makes a draw
     /// that is due, and starts the writer.
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
-        let path = &filesystem::follow_links(&options.database);
+        let files = DatabaseFiles::resolve(&options.database);
+        let path = files.database();
         connection::require_safe_sqlite()?;
-        filesystem::refuse_network(path)?;
-        restore::finish_interrupted(path)?;
-        header::refuse_foreign_file(path)?;
-        let lock = LockFile::take(path)?;
+        filesystem::refuse_network(&files)?;
+        pending_restore::finish_interrupted(&files)?;
+        header::refuse_foreign_file(&files)?;
+        let lock = LockFile::take(&files)?;
         // Another restore may have ended between the two.
-        restore::finish(path)?;
+        pending_restore::finish(&files)?;
         let created = !path.exists();
-        let mut writing = connection::open_writer(path)?;
+        let mut writing = connection::open_writer(&files)?;
         sync_folder(path)?;
         let (status, drawn_now) = draw::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
@@ -98,24 +102,24 @@ impl SqliteStore {
         match options.checkpoints {
             Checkpoints::Server => sync_what_was_found(&writing)
                 .map_err(|source| sqlite_error(path, "syncing its log", source))?,
-            Checkpoints::External => wal_resync::write_again(&writing, path)?,
+            Checkpoints::External => wal_resync::write_again(&writing, &files)?,
         }
         connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
             observer(Event::Drawn(status));
         }
-        let readers = Readers::open(path, options.readers)?;
+        let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
         let writer = Writer::start(writing, options, observer, announcement.clone());
-        let store = Self { path: path.clone(), writer, readers, announcement, _lock: lock };
+        let store = Self { files, writer, readers, announcement, _lock: lock };
         let recovery = Recovery { created, status, drawn_now };
         Ok((store, recovery))
     }
 
     /// A connection of its own for those who look at the database.
     pub fn overview(&self) -> Result<Overview, OpenError> {
-        Overview::of_store(&self.path, self.announcement.clone())
+        Overview::of_store(&self.files, self.announcement.clone())
     }
 
     /// Lets the writer finish what waits, checkpoints and closes everything.

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use super::check::Report;
-use super::copy::{CopyError, Progress, copy_verified, refuse_own_files};
+use super::connection;
+use super::copy::{CopyError, Progress, copy_verified, refuse_own};
+use super::files::DatabaseFiles;
 use super::lock::LockFile;
-use super::{connection, header};
 use crate::unfinished::{Unfinished, UnfinishedError};
 
 /// What was saved.
@@ -27,12 +28,14 @@ pub fn backup(
     replace: bool,
     progress: &mut Progress<'_>,
 ) -> Result<Saved, CopyError> {
-    let source = connection::open_reader(database)?;
-    refuse_own_files(database, destination)?;
+    let files = DatabaseFiles::resolve(database);
+    let target = DatabaseFiles::at(destination.to_owned());
+    let source = connection::open_reader(&files)?;
+    refuse_own(&files, destination)?;
     let file = Unfinished::beside(destination, replace)?;
-    refuse_log(destination)?;
+    refuse_stray_wal(&target)?;
     // What is replaced may be the database of another server.
-    let _lock = LockFile::take_if_there(destination)?;
+    let _lock = LockFile::take_if_there(&target)?;
     let report = copy_verified(source, database, &file, destination, progress)?;
     let io = |source| UnfinishedError::Io { path: destination.to_owned(), source };
     let permissions = fs::metadata(database).map_err(io)?.permissions();
@@ -42,12 +45,12 @@ pub fn backup(
     Ok(Saved { report, bytes })
 }
 
-/// A log beside the backup would be copied into it by whoever opens it next.
-fn refuse_log(destination: &Path) -> Result<(), CopyError> {
-    for suffix in ["-wal", "-journal"] {
-        let log = header::companion(destination, suffix);
+/// Refuses a WAL or a journal beside the backup: it would be copied into the backup
+/// by the next program that opens it.
+fn refuse_stray_wal(target: &DatabaseFiles) -> Result<(), CopyError> {
+    for log in [target.wal(), target.journal()] {
         if fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
-            return Err(CopyError::StrayWal { path: destination.to_owned(), log });
+            return Err(CopyError::StrayWal { path: target.database().to_owned(), log });
         }
     }
     Ok(())

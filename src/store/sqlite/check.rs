@@ -19,6 +19,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::error::{OpenError, is_damage, sqlite_error};
+use super::files::DatabaseFiles;
 use super::text::{integrity_problems, one_line};
 use super::{connection, schema};
 
@@ -63,7 +64,7 @@ pub type Progress<'a> = dyn FnMut(Step) + 'a;
 
 /// Verifies the database.
 pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
-    check_open(connection::open_reader(path)?, path, progress)
+    check_open(connection::open_reader(&DatabaseFiles::resolve(path))?, path, progress)
 }
 
 /// Verifies the database of a connection, and tells of it as `path`.

@@ -14,8 +14,9 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
 use super::error::{OpenError, open_error, sqlite_error};
-use super::header::{self, refuse_foreign_file};
-use super::{filesystem, restore, startup};
+use super::files::DatabaseFiles;
+use super::header::refuse_foreign_file;
+use super::{filesystem, pending_restore, startup};
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;
@@ -58,15 +59,16 @@ pub(super) fn require_safe_sqlite() -> Result<(), OpenError> {
 ///
 /// This happens before any other connection is opened: connections that open a
 /// new database at the same time trip over each other's `journal_mode`.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_writer(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    let path = files.database();
     let fail = |operation| move |source| open_error(path, operation, source);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let wal_resync = header::has_wal(path);
+    let wal_found = files.has_wal();
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
     // Closing copies the log into the database. One that is refused stays as it is.
     connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, wal_resync)
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, wal_found)
         .and_then(|_| configure(&mut connection))
         .map_err(fail("setting up the writing connection"))?;
     refuse_foreign_schema(&connection, path)?;
@@ -104,16 +106,17 @@ pub(super) fn checkpoint_on_close(connection: &Connection, checkpoint: bool) -> 
 }
 
 /// Opens a connection to look at an existing database, beside a running server.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
-    open_existing(path, READER_FLAGS)
+pub(super) fn open_reader(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    open_existing(files, READER_FLAGS)
 }
 
 /// Opens a connection to change an existing database, beside a running server or
 /// without one. Checkpoints stay with the server.
-pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
-    filesystem::refuse_network(path)?;
+pub(super) fn open_beside_server(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    let path = files.database();
+    filesystem::refuse_network(files)?;
     let connection =
-        open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        open_existing(files, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     startup::verify(&connection, path)?;
     connection
         .pragma_update(None, "wal_autocheckpoint", 0)
@@ -127,7 +130,8 @@ pub(super) fn open_beside_server(path: &Path) -> Result<Connection, OpenError> {
 /// takes all locks of a process on a file away when that process closes the file,
 /// however it had opened it: a look at its header would leave the store without
 /// locks, and the next program that closes the database would remove the log under it.
-pub(super) fn open_beside_store(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_beside_store(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    let path = files.database();
     let fail = |operation| move |source| open_error(path, operation, source);
     let mut connection =
         Connection::open_with_flags(path, READER_FLAGS).map_err(fail("opening the database"))?;
@@ -135,13 +139,13 @@ pub(super) fn open_beside_store(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-fn open_existing(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
-    let path = &filesystem::follow_links(path);
-    restore::refuse_interrupted(path)?;
+fn open_existing(files: &DatabaseFiles, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let path = files.database();
+    pending_restore::refuse_if_pending(files)?;
     if !path.exists() {
         return Err(OpenError::NoDatabase(path.to_owned()));
     }
-    refuse_foreign_file(path)?;
+    refuse_foreign_file(files)?;
     let fail = |operation| move |source| open_error(path, operation, source);
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
     // Before anything may be refused: what is refused stays as it was found.
@@ -277,7 +281,7 @@ mod tests {
     #[test]
     fn the_writing_connection_has_every_setting() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = open_writer(&folder.path().join("a.db")).unwrap();
+        let connection = open_writer(&DatabaseFiles::at(folder.path().join("a.db"))).unwrap();
         let pragma = |name: &str| -> String {
             connection
                 .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))

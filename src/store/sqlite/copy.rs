@@ -12,13 +12,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::check::{self, Report};
+use super::connection;
 use super::error::{OpenError, sqlite_error};
-use super::header::companion;
-use super::{connection, filesystem};
-use crate::unfinished::{Unfinished, UnfinishedError, folder_of};
-
-/// A database and what lies beside it.
-const OWN_FILES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
+use super::files::DatabaseFiles;
+use crate::unfinished::{Unfinished, UnfinishedError};
 
 /// Every page that there is, for `sqlite3_backup_step`.
 const ALL_PAGES: i32 = -1;
@@ -178,14 +175,21 @@ fn verify(copy: &Path, of: &Path, progress: &mut Progress<'_>) -> Result<Report,
     check::check_open(connection, of, &mut |step| progress(Step::Checking(step)))
 }
 
-/// Refuses to write something else over a database, or over what belongs to it, also
-/// where that is not there yet.
+/// Refuses to write something else over a database, or over a file that belongs to
+/// it, also where that does not exist yet.
+///
+/// # Errors
+///
+/// Fails with [`CopyError::OwnFile`].
 pub fn refuse_own_files(database: &Path, target: &Path) -> Result<(), CopyError> {
-    let (database, end) = (filesystem::follow_links(database), filesystem::follow_links(target));
-    let place = |path: &Path| Some((fs::canonicalize(folder_of(path)).ok()?, path.file_name()?.to_owned()));
-    match OWN_FILES.iter().find(|suffix| place(&companion(&database, suffix)) == place(&end)) {
-        Some(_) => Err(CopyError::OwnFile { database, target: target.to_owned() }),
-        None => Ok(()),
+    refuse_own(&DatabaseFiles::resolve(database), target)
+}
+
+/// Does what [`refuse_own_files`] does, for a path that is resolved.
+pub(super) fn refuse_own(files: &DatabaseFiles, target: &Path) -> Result<(), CopyError> {
+    match files.include(target) {
+        true => Err(CopyError::OwnFile { database: files.database().to_owned(), target: target.to_owned() }),
+        false => Ok(()),
     }
 }
 

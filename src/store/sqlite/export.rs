@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::connection;
 use super::error::{OpenError, sqlite_error};
+use super::files::DatabaseFiles;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// Most rows of a piece: some MiB of text at most.
@@ -95,7 +96,7 @@ impl Export {
         draw: Option<DrawId>,
         agency: Option<AgencyId>,
     ) -> Result<Self, ExportError> {
-        let connection = connection::open_reader(database)?;
+        let connection = connection::open_reader(&DatabaseFiles::resolve(database))?;
         let found = find_draw(&connection, subject, draw)
             .map_err(|source| sqlite_error(database, "finding the draw", source))?;
         let found = found.ok_or_else(|| not_found(subject, draw))?;

@@ -15,13 +15,10 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::OpenError;
-use crate::unfinished::folder_of;
-
-/// Symbolic links that are followed from the database's name; Linux follows as many.
-const LINKS_MAX: usize = 40;
+use super::files::DatabaseFiles;
 
 /// What this process sees mounted: proc_pid_mountinfo(5).
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -82,32 +79,16 @@ const NETWORK_FUSE: &[&str] = &[
 
 /// Refuses a database whose file, or whose folder, is on a network file system.
 ///
-/// Where the system does not tell, nothing is refused here: opening the database
-/// fails for the same reason, and names it.
-pub(super) fn refuse_network(database: &Path) -> Result<(), OpenError> {
-    let file = follow_links(database);
+/// Where the system does not report the file system, nothing is refused here: opening
+/// the database fails for the same reason, and names it.
+pub(super) fn refuse_network(files: &DatabaseFiles) -> Result<(), OpenError> {
     // A file may be mounted by itself, on a folder of another file system.
-    for place in [&folder_of(database), &folder_of(&file), &file] {
-        if let Some(file_system) = network_file_system(place) {
-            return Err(OpenError::NetworkFileSystem { path: database.to_owned(), file_system });
+    for path in [&files.folder(), files.database()] {
+        if let Some(file_system) = network_file_system(path) {
+            return Err(OpenError::NetworkFileSystem { path: files.database().to_owned(), file_system });
         }
     }
     Ok(())
-}
-
-/// Where the database is, or would be made. The end of a link need not exist.
-///
-/// SQLite follows links, and has the log beside the file at their end: whoever asks
-/// for what lies beside a database must follow them too.
-pub(super) fn follow_links(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        match fs::read_link(&path) {
-            Ok(target) => path = folder_of(&path).join(target),
-            Err(_) => break,
-        }
-    }
-    path
 }
 
 /// The network file system that an existing file or folder is on, if it is on one.
@@ -153,8 +134,6 @@ fn type_of_device(mounts: &str, device: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
 
     #[test]
@@ -229,17 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_to_where_the_file_would_be_made() {
+    fn a_local_database_is_allowed_also_where_it_does_not_exist() {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir(path("far")).unwrap();
-        symlink("far/middle.db", path("near.db")).unwrap();
-        symlink("missing.db", path("far/middle.db")).unwrap();
-        symlink("loop.db", path("loop.db")).unwrap();
-        assert_eq!(follow_links(&path("near.db")), path("far/missing.db"));
-        assert_eq!(follow_links(&path("plain.db")), path("plain.db"));
-        assert_eq!(follow_links(&path("loop.db")), path("loop.db"));
-        refuse_network(&path("near.db")).unwrap();
-        refuse_network(&path("nowhere/plain.db")).unwrap();
+        for path in ["a.db", "nowhere/a.db"] {
+            refuse_network(&DatabaseFiles::at(folder.path().join(path))).unwrap();
+        }
     }
 }

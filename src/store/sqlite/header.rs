@@ -5,11 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::connection::{APPLICATION_ID, newer, newest_schema};
 use super::error::OpenError;
-use crate::unfinished::folder_of;
+use super::files::DatabaseFiles;
 
 /// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
 const HEADER_BYTES: usize = 108;
@@ -18,13 +18,13 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// The fractions of a page that a cell may take: constants of the format.
 const PAYLOAD_FRACTIONS: [u8; 3] = [64, 32, 32];
 
-/// Refuses what is no database of ours, or one whose header cannot be right. A
-/// missing or empty file is fine, where no log is beside it.
+/// Refuses a file that is not a database of ours, or whose header cannot be right. A
+/// missing or empty file is accepted if no WAL is beside it.
 ///
-/// Never while this process has the database open: see
+/// Must not be called while this process has the database open: see
 /// [`open_beside_store`](super::connection::open_beside_store).
-pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
-    let folder = folder_of(path);
+pub(super) fn refuse_foreign_file(files: &DatabaseFiles) -> Result<(), OpenError> {
+    let (path, folder) = (files.database(), files.folder());
     if !folder.is_dir() {
         return Err(OpenError::NoFolder(folder));
     }
@@ -36,9 +36,9 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(OpenError::NotWritable { path: path.to_owned(), source: error });
         }
-        // SQLite would make a new database, and delete the log of the old one.
-        Ok(0) | Err(_) if has_wal(path) => {
-            let detail = format!("it is missing or empty, but its log {} is not", wal_path(path).display());
+        // SQLite would create a new database, and delete the WAL of the old one.
+        Ok(0) | Err(_) if files.has_wal() => {
+            let detail = format!("it is missing or empty, but its log {} is not", files.wal().display());
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
         Ok(0) | Err(_) => return Ok(()),
@@ -46,7 +46,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
     }
     // The power went while the database was made: its first page has not arrived,
     // and the journal beside it tells SQLite to undo the rest.
-    if header.iter().all(|byte| *byte == 0) && has_journal(path) {
+    if header.iter().all(|byte| *byte == 0) && files.has_journal() {
         return Ok(());
     }
     let Some(header) = header.first_chunk().filter(|header| header.starts_with(MAGIC)) else {
@@ -57,29 +57,7 @@ pub(super) fn refuse_foreign_file(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Corrupt { path: path.to_owned(), detail });
     }
     header.refuse_other_owner(path)?;
-    header.refuse_truncated(path)
-}
-
-/// The write-ahead log that belongs to a database.
-pub fn wal_path(path: &Path) -> PathBuf {
-    companion(path, "-wal")
-}
-
-/// A file that SQLite keeps beside a database.
-pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Whether there is a log with anything in it beside the database.
-pub(super) fn has_wal(path: &Path) -> bool {
-    fs::metadata(wal_path(path)).is_ok_and(|log| log.len() > 0)
-}
-
-/// Whether there is a rollback journal beside the database: it was being made.
-fn has_journal(path: &Path) -> bool {
-    companion(path, "-journal").exists()
+    header.refuse_truncated(files)
 }
 
 struct Header<'a>(&'a [u8; HEADER_BYTES]);
@@ -129,20 +107,20 @@ impl Header<'_> {
 
     /// SQLite refuses it too, but does not tell why. With a log the pages that
     /// are missing may be there.
-    fn refuse_truncated(&self, path: &Path) -> Result<(), OpenError> {
+    fn refuse_truncated(&self, files: &DatabaseFiles) -> Result<(), OpenError> {
         let bytes = u64::from(self.field(28)) * self.page_bytes();
         // Older programs do not keep the number of pages; these two tell whether it holds.
         let holds = self.field(24) == self.field(92);
         // The log first: where a server is emptying it, the file is whole afterwards.
         // A journal beside it tells SQLite to undo what a power cut left half written.
-        if !holds || has_wal(path) || has_journal(path) {
+        if !holds || files.has_wal() || files.has_journal() {
             return Ok(());
         }
-        let found = fs::metadata(path).map_or(0, |file| file.len());
+        let found = fs::metadata(files.database()).map_or(0, |file| file.len());
         if found >= bytes {
             return Ok(());
         }
         let detail = format!("it is cut short: {found} of {bytes} bytes are there");
-        Err(OpenError::Corrupt { path: path.to_owned(), detail })
+        Err(OpenError::Corrupt { path: files.database().to_owned(), detail })
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::error::{OpenError, sqlite_error};
+use super::files::DatabaseFiles;
 use super::status::newest_draw;
 use super::text::{is_one_line, one_line};
 use super::time::now;
@@ -116,7 +117,7 @@ pub enum OperatorError {
 impl Operator {
     /// Opens an existing database to change it; nothing is changed by opening.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = connection::open_beside_server(path)?;
+        let connection = connection::open_beside_server(&DatabaseFiles::resolve(path))?;
         connection
             .busy_handler(Some(|tries| {
                 thread::sleep(LOCK_RETRY);

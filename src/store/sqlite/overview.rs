@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::event::Announcement;
+use super::files::DatabaseFiles;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// A database opened to be looked at.
@@ -173,14 +174,14 @@ const MATCHING: &str = "
 impl Overview {
     /// Opens an existing database. A draw has been opened in it: a server has run.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = connection::open_reader(path)?;
+        let connection = connection::open_reader(&DatabaseFiles::resolve(path))?;
         Ok(Self { connection, path: path.to_owned(), announcement: Announcement::default() })
     }
 
     /// Opens the database of a store in this process, which has verified it.
-    pub(super) fn of_store(path: &Path, announcement: Announcement) -> Result<Self, OpenError> {
-        let connection = connection::open_beside_store(path)?;
-        Ok(Self { connection, path: path.to_owned(), announcement })
+    pub(super) fn of_store(files: &DatabaseFiles, announcement: Announcement) -> Result<Self, OpenError> {
+        let connection = connection::open_beside_store(files)?;
+        Ok(Self { connection, path: files.database().to_owned(), announcement })
     }
 
     /// The newest draws, newest first.

@@ -3,7 +3,6 @@
 //! Every read is one statement whose rows are collected before anything else
 //! happens: a reader that lingers keeps the write-ahead log from being reset.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::super::{DrawStatus, StoreError, WinnersSize, WinningBet};
 use super::error::OpenError;
+use super::files::DatabaseFiles;
 use super::status::{self, newest_draw, read_draw_status};
 use super::{connection, draw};
 use sorteo_protocol::{AgencyId, DrawId, UploadId};
@@ -29,8 +29,8 @@ pub(super) struct Readers {
 impl Readers {
     /// Opens all connections at once: a pool that grows later would meet errors
     /// in the middle of a request.
-    pub(super) fn open(path: &Path, connections: u32) -> Result<Self, OpenError> {
-        let manager = SqliteConnectionManager::file(path)
+    pub(super) fn open(files: &DatabaseFiles, connections: u32) -> Result<Self, OpenError> {
+        let manager = SqliteConnectionManager::file(files.database())
             .with_flags(connection::READER_FLAGS)
             .with_init(connection::configure);
         let pool = r2d2::Pool::builder()
@@ -43,7 +43,7 @@ impl Readers {
             // The pool's own default is three threads.
             .thread_pool(Arc::new(pool_thread()))
             .build(manager)
-            .map_err(|source| OpenError::Pool { path: path.to_owned(), source })?;
+            .map_err(|source| OpenError::Pool { path: files.database().to_owned(), source })?;
         Ok(Self { pool })
     }
 
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn every_pooled_connection_has_every_setting() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.db");
-        let _writer = connection::open_writer(&path).unwrap();
-        let readers = Readers::open(&path, 5).unwrap();
+        let files = DatabaseFiles::at(folder.path().join("a.db"));
+        let _writer = connection::open_writer(&files).unwrap();
+        let readers = Readers::open(&files, 5).unwrap();
         // All at once, so that no connection is seen twice.
         let connections: Vec<_> = (0..5).map(|_| readers.pool.get().unwrap()).collect();
         for connection in &connections {

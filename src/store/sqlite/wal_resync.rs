@@ -10,24 +10,23 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{OpenError, sqlite_error};
-use super::header;
+use super::files::DatabaseFiles;
 
 /// Bytes that are read and written together.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes the log again as it is, and syncs it. A sync alone would not do: where
 /// the last one failed, Linux may hold for written what never reached the disk.
-pub(super) fn write_again(connection: &Connection, database: &Path) -> Result<(), OpenError> {
-    let fail = |source| sqlite_error(database, "syncing its log", source);
+pub(super) fn write_again(connection: &Connection, files: &DatabaseFiles) -> Result<(), OpenError> {
+    let fail = |source| sqlite_error(files.database(), "syncing its log", source);
     // While this transaction is open, nobody else writes to the log or begins it
     // anew: its bytes stay those that were read.
     let alone = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(fail)?;
-    let log = header::wal_path(database);
+    let log = files.wal();
     match File::options().read(true).write(true).open(&log).and_then(|log| write_file_again(&log)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(source) => return Err(OpenError::NotWritable { path: log, source }),
