@@ -23,6 +23,7 @@ mod files;
 mod filesystem;
 mod header;
 mod lock;
+mod open;
 pub mod operator;
 mod options;
 pub mod overview;
@@ -30,17 +31,15 @@ mod pending_restore;
 mod readers;
 pub mod restore;
 mod schema;
-mod startup;
 mod status;
 mod terms;
 mod text;
 mod time;
+mod verify;
 mod wal_resync;
 mod writer;
 
 use std::path::Path;
-
-use rusqlite::Connection;
 
 pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refuse_own_files};
 pub use self::error::OpenError;
@@ -86,7 +85,7 @@ impl SqliteStore {
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
         let files = DatabaseFiles::resolve(&options.database);
         let path = files.database();
-        connection::require_safe_sqlite()?;
+        open::require_safe_sqlite()?;
         filesystem::refuse_network(&files)?;
         pending_restore::finish_interrupted(&files)?;
         header::refuse_foreign_file(&files)?;
@@ -94,16 +93,12 @@ impl SqliteStore {
         // Another restore may have ended between the two.
         pending_restore::finish(&files)?;
         let created = !path.exists();
-        let mut writing = connection::open_writer(&files)?;
+        let mut writing = open::open_writer(&files)?;
         sync_folder(path)?;
         let (status, drawn_now) = draw::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
-        match options.checkpoints {
-            Checkpoints::Server => sync_what_was_found(&writing)
-                .map_err(|source| sqlite_error(path, "syncing its log", source))?,
-            Checkpoints::External => wal_resync::write_again(&writing, &files)?,
-        }
+        wal_resync::resync(&writing, &files, options.checkpoints)?;
         connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
@@ -191,18 +186,4 @@ impl Store for SqliteStore {
 /// before this.
 fn sync_folder(database: &Path) -> Result<(), OpenError> {
     sync_folder_of(database).map_err(|source| OpenError::NotWritable { path: folder_of(database), source })
-}
-
-/// Copies the log into the database, with a sync of both.
-///
-/// A process that died, or failed, between writing a commit and syncing it leaves
-/// the commit in the log, where from now on everybody sees it: it must be safe
-/// before anybody is told. A sync of the log alone would not do: where the last
-/// one failed, Linux may hold for written what never reached the disk.
-fn sync_what_was_found(connection: &Connection) -> rusqlite::Result<()> {
-    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        // No room to copy; the log itself is synced first.
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => Ok(()),
-        result => result,
-    }
 }

@@ -49,6 +49,7 @@ SIGKILL_UNDER_LOAD = faults("process_death::sigkill_under_load", seeds=(1, 2, 3)
 WRITER = "src/store/sqlite/writer.rs"
 DRAW = "src/store/sqlite/draw.rs"
 CONNECTION = "src/store/sqlite/connection.rs"
+OPEN = "src/store/sqlite/open.rs"
 SQLITE = "src/store/sqlite.rs"
 READERS = "src/store/sqlite/readers.rs"
 CHECK = "src/store/sqlite/check/bets.rs"
@@ -353,10 +354,10 @@ _ => {
 
     # ---- Beside the server ------------------------------------------------------
     Bug("operators who look take the server's locks away", "I1", "src/store/sqlite/overview.rs",
-        "connection::open_beside_store(files)?",
-        "connection::open_reader(files)?",
+        "open::open_beside_store(files)?",
+        "open::open_reader(files)?",
         it("ops::those_who_look_take_no_lock_from_the_server"), few=True),
-    Bug("a refused command copies the log", "I1", CONNECTION,
+    Bug("a refused command copies the log", "I1", OPEN,
         "    checkpoint_on_close(&connection, false)\n",
         "    checkpoint_on_close(&connection, true)\n",
         it("draws::a_command_that_is_refused_leaves_the_log_where_it_is")),

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use super::check::Report;
-use super::connection;
 use super::copy::{CopyError, Progress, copy_verified, refuse_own};
 use super::files::DatabaseFiles;
 use super::lock::LockFile;
+use super::open;
 use crate::unfinished::{Unfinished, UnfinishedError};
 
 /// What was saved.
@@ -30,7 +30,7 @@ pub fn backup(
 ) -> Result<Saved, CopyError> {
     let files = DatabaseFiles::resolve(database);
     let target = DatabaseFiles::at(destination.to_owned());
-    let source = connection::open_reader(&files)?;
+    let source = open::open_reader(&files)?;
     refuse_own(&files, destination)?;
     let file = Unfinished::beside(destination, replace)?;
     refuse_stray_wal(&target)?;

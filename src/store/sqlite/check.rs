@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use super::error::{OpenError, is_damage, sqlite_error};
 use super::files::DatabaseFiles;
 use super::text::{integrity_problems, one_line};
-use super::{connection, schema};
+use super::{open, schema};
 
 /// Findings that are told; what is broken in one place is broken in many.
 const FINDINGS_MAX: usize = 100;
@@ -64,7 +64,7 @@ pub type Progress<'a> = dyn FnMut(Step) + 'a;
 
 /// Verifies the database.
 pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
-    check_open(connection::open_reader(&DatabaseFiles::resolve(path))?, path, progress)
+    check_open(open::open_reader(&DatabaseFiles::resolve(path))?, path, progress)
 }
 
 /// Verifies the database of a connection, and tells of it as `path`.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
 use super::check::{self, Report};
 use super::connection;
@@ -145,8 +145,7 @@ fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
 
 /// Opens a file that is there, to write to it.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(path, flags)
+    Connection::open_with_flags(path, connection::WRITER_FLAGS)
 }
 
 /// Sets what answers with what now holds, and takes no other answer.

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 
-use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
+use super::open;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// Most rows of a piece: some MiB of text at most.
@@ -96,7 +96,7 @@ impl Export {
         draw: Option<DrawId>,
         agency: Option<AgencyId>,
     ) -> Result<Self, ExportError> {
-        let connection = connection::open_reader(&DatabaseFiles::resolve(database))?;
+        let connection = open::open_reader(&DatabaseFiles::resolve(database))?;
         let found = find_draw(&connection, subject, draw)
             .map_err(|source| sqlite_error(database, "finding the draw", source))?;
         let found = found.ok_or_else(|| not_found(subject, draw))?;

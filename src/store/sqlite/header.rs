@@ -7,9 +7,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
-use super::connection::{APPLICATION_ID, newer, newest_schema};
 use super::error::OpenError;
 use super::files::DatabaseFiles;
+use super::schema::{APPLICATION_ID, newer, newest_version};
 
 /// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
 const HEADER_BYTES: usize = 108;
@@ -22,7 +22,7 @@ const PAYLOAD_FRACTIONS: [u8; 3] = [64, 32, 32];
 /// missing or empty file is accepted if no WAL is beside it.
 ///
 /// Must not be called while this process has the database open: see
-/// [`open_beside_store`](super::connection::open_beside_store).
+/// [`open_beside_store`](super::open::open_beside_store).
 pub(super) fn refuse_foreign_file(files: &DatabaseFiles) -> Result<(), OpenError> {
     let (path, folder) = (files.database(), files.folder());
     if !folder.is_dir() {
@@ -94,7 +94,7 @@ impl Header<'_> {
         let ours = self.field(68) == APPLICATION_ID as u32;
         // The version is a signed number.
         let version = i64::from(self.field(60) as i32);
-        if ours && version > newest_schema() {
+        if ours && version > newest_version() {
             return Err(newer(path, version));
         }
         // The schema's b-tree follows the header. Not an empty leaf: there are tables.

@@ -17,7 +17,7 @@ use super::files::DatabaseFiles;
 use super::status::newest_draw;
 use super::text::{is_one_line, one_line};
 use super::time::now;
-use super::{connection, draw, terms};
+use super::{draw, open, terms};
 use crate::store::{Closing, DoneBy, DrawStatus};
 use sorteo_protocol::{AgencyId, DrawId};
 
@@ -117,7 +117,7 @@ pub enum OperatorError {
 impl Operator {
     /// Opens an existing database to change it; nothing is changed by opening.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = connection::open_beside_server(&DatabaseFiles::resolve(path))?;
+        let connection = open::open_beside_server(&DatabaseFiles::resolve(path))?;
         connection
             .busy_handler(Some(|tries| {
                 thread::sleep(LOCK_RETRY);

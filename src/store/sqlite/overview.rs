@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use serde::Serialize;
 
-use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::event::Announcement;
 use super::files::DatabaseFiles;
+use super::open;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// A database opened to be looked at.
@@ -174,13 +174,13 @@ const MATCHING: &str = "
 impl Overview {
     /// Opens an existing database. A draw has been opened in it: a server has run.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = connection::open_reader(&DatabaseFiles::resolve(path))?;
+        let connection = open::open_reader(&DatabaseFiles::resolve(path))?;
         Ok(Self { connection, path: path.to_owned(), announcement: Announcement::default() })
     }
 
     /// Opens the database of a store in this process, which has verified it.
     pub(super) fn of_store(files: &DatabaseFiles, announcement: Announcement) -> Result<Self, OpenError> {
-        let connection = connection::open_beside_store(files)?;
+        let connection = open::open_beside_store(files)?;
         Ok(Self { connection, path: files.database().to_owned(), announcement })
     }
 
@@ -353,10 +353,11 @@ fn read_winner(row: &Row<'_>) -> rusqlite::Result<(ResultsCursor, Winner)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::schema;
 
     #[test]
     fn only_new_batches_are_read() {
-        let connection = connection::open_in_memory(connection::newest_schema()).unwrap();
+        let connection = schema::create_in_memory(schema::newest_version()).unwrap();
         let plan: String = connection
             .query_row(&format!("EXPLAIN QUERY PLAN {NEW_BATCHES}"), params![1, 1], |row| row.get(3))
             .unwrap();

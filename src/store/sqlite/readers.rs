@@ -153,12 +153,13 @@ fn read_failed(what: &'static str, error: &dyn std::fmt::Display) -> StoreError 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::open;
 
     #[test]
     fn every_pooled_connection_has_every_setting() {
         let folder = tempfile::tempdir().unwrap();
         let files = DatabaseFiles::at(folder.path().join("a.db"));
-        let _writer = connection::open_writer(&files).unwrap();
+        let _writer = open::open_writer(&files).unwrap();
         let readers = Readers::open(&files, 5).unwrap();
         // All at once, so that no connection is seen twice.
         let connections: Vec<_> = (0..5).map(|_| readers.pool.get().unwrap()).collect();

@@ -18,7 +18,7 @@ use super::files::DatabaseFiles;
 use super::lock::LockFile;
 use super::text::one_line;
 use super::time::now;
-use super::{connection, filesystem, pending_restore};
+use super::{filesystem, open, pending_restore};
 use crate::unfinished::{Unfinished, UnfinishedError};
 
 /// A restore that was carried out.
@@ -41,7 +41,7 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
     let files = &DatabaseFiles::resolve(database);
     refuse_target(files)?;
     refuse_same_file(file, files.database())?;
-    let source = connection::open_reader(&DatabaseFiles::resolve(file))
+    let source = open::open_reader(&DatabaseFiles::resolve(file))
         .map_err(|source| CopyError::Backup { path: file.to_owned(), source: Box::new(source) })?;
     // A lock file that does not exist is held by nobody; a refusal does not create one.
     let found_lock = match pending_restore::is_pending(files) {
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(all.len(), steps);
             all.iter().take(done).for_each(|step| step.carry_out().unwrap());
             if done < steps {
-                let reader = connection::open_reader(&DatabaseFiles::resolve(&database));
+                let reader = open::open_reader(&DatabaseFiles::resolve(&database));
                 assert!(matches!(reader, Err(OpenError::Restoring(_))), "{done} steps: {reader:?}");
             }
             let store = open(&database);

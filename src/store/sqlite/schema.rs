@@ -1,14 +1,77 @@
-//! What a database consists of, held against what the migrations make. Without
-//! its triggers, say, a database takes changes that it must not; with another
-//! view, a draw is made at the wrong moment.
+//! The schema: its migrations, its version, and the comparison of a database's schema
+//! with the one that the migrations create.
+//!
+//! Without its triggers, say, a database accepts changes that it must refuse; with
+//! another view, a draw happens at the wrong moment.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
+use std::sync::LazyLock;
 
+use include_dir::{Dir, include_dir};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
+use rusqlite_migration::{Error as MigrationError, Migrations};
 
-use super::connection;
+use super::error::{OpenError, open_error, sqlite_error};
+
+/// `PRAGMA application_id` of our databases: "sort" in ASCII.
+pub(super) const APPLICATION_ID: i32 = 0x736f_7274;
+
+static MIGRATIONS_DIR: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    Migrations::from_directory(&MIGRATIONS_DIR)
+        .expect("the built-in migrations are well-formed: a test reads them")
+});
+
+/// Returns the newest schema version that this program knows.
+pub(super) fn newest_version() -> i64 {
+    MIGRATIONS_DIR.dirs().count() as i64
+}
+
+/// Brings the schema up to date.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    MIGRATIONS.to_latest(connection).map_err(|error| migration_error(path, error))
+}
+
+/// Creates an empty database in memory with the schema of a version, to compare
+/// another with.
+pub(super) fn create_in_memory(version: i64) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    MIGRATIONS
+        .to_version(&mut connection, usize::try_from(version).unwrap_or(0))
+        .expect("the built-in migrations apply: a test runs them");
+    Ok(connection)
+}
+
+/// Refuses a SQLite database whose tables are not ours.
+pub(super) fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let fail = |source| open_error(path, "reading the schema", source);
+    let application_id: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(fail)?;
+    match application_id != APPLICATION_ID && has_tables(connection).map_err(fail)? {
+        true => Err(OpenError::Foreign(path.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Returns whether nothing was ever created in the database. Refuses a schema version
+/// that this program does not know.
+pub(super) fn is_new(connection: &Connection, path: &Path) -> Result<bool, OpenError> {
+    let fail = |source| open_error(path, "reading the schema version", source);
+    match version(connection).map_err(fail)? {
+        version if version > newest_version() => Err(newer(path, version)),
+        0 if !has_tables(connection).map_err(fail)? => Ok(true),
+        version if version <= 0 => Err(no_version(path, version)),
+        _ => Ok(false),
+    }
+}
+
+/// Returns the error of a database with a newer schema version.
+pub(super) fn newer(path: &Path, found: i64) -> OpenError {
+    OpenError::Newer { path: path.to_owned(), found, known: newest_version() }
+}
 
 /// Something that is not as the migrations make it.
 #[derive(Debug)]
@@ -56,10 +119,10 @@ impl fmt::Display for Difference {
 
 /// Compares with what the migrations up to the database's own version make.
 pub(super) fn differences(connection: &Connection) -> rusqlite::Result<Vec<Difference>> {
-    let made = read(&connection::open_in_memory(connection::schema_version(connection)?)?)?;
+    let expected = read(&create_in_memory(version(connection)?)?)?;
     let mut found = read(connection)?;
     let mut differences = Vec::new();
-    for (what, definition) in made {
+    for (what, definition) in expected {
         match found.remove(&what) {
             None => differences.push(Difference { what, how: How::Missing }),
             Some(other) if other != definition => differences.push(Difference { what, how: How::Changed }),
@@ -68,6 +131,32 @@ pub(super) fn differences(connection: &Connection) -> rusqlite::Result<Vec<Diffe
     }
     differences.extend(found.into_keys().map(|what| Difference { what, how: How::NotOurs }));
     Ok(differences)
+}
+
+/// How many migrations the database has seen; damage may have made anything of it.
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Whether anything was ever created in the database.
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}
+
+/// The application's mark and tables, but a version that no migration leaves.
+fn no_version(path: &Path, found: i64) -> OpenError {
+    OpenError::Corrupt {
+        path: path.to_owned(),
+        detail: format!("it has tables, but the schema version {found}"),
+    }
+}
+
+fn migration_error(path: &Path, error: MigrationError) -> OpenError {
+    match error {
+        MigrationError::RusqliteError { err, .. } => sqlite_error(path, "migrating the schema", err),
+        MigrationError::MigrationDefinition(_) => newer(path, newest_version() + 1),
+        other => OpenError::Corrupt { path: path.to_owned(), detail: other.to_string() },
+    }
 }
 
 /// Everything by type and name: the table it belongs to, and its SQL. What
@@ -93,4 +182,45 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
         ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         other => format!("{other:?}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// A migration that has landed is on somebody's disk: it never changes. A
+    /// new one gets its line here.
+    const LANDED: &[(&str, &str)] =
+        &[("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859")];
+
+    #[test]
+    fn landed_migrations_do_not_change() {
+        let mut found: Vec<(String, String)> = MIGRATIONS_DIR
+            .dirs()
+            .map(|dir| {
+                let name = dir.path().display().to_string();
+                let sql =
+                    MIGRATIONS_DIR.get_file(format!("{name}/up.sql")).expect("every migration has an up.sql");
+                let mut hash = String::new();
+                for byte in Sha256::digest(sql.contents()) {
+                    write!(hash, "{byte:02x}").unwrap();
+                }
+                (name, hash)
+            })
+            .collect();
+        found.sort();
+        let landed: Vec<(String, String)> =
+            LANDED.iter().map(|(name, hash)| ((*name).into(), (*hash).into())).collect();
+        assert_eq!(found, landed);
+    }
+
+    #[test]
+    fn migrations_apply_to_an_empty_database() {
+        MIGRATIONS.validate().unwrap();
+        assert_eq!(newest_version(), LANDED.len() as i64);
+    }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::connection::is_new;
 use super::error::{OpenError, open_error};
 use super::text::{integrity_problems, one_line};
 use super::{schema, terms};
@@ -20,7 +19,7 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     let fail = |source| open_error(path, "verifying the database", source);
     // One snapshot for all questions, whatever another process writes meanwhile.
     let snapshot = connection.unchecked_transaction().map_err(fail)?;
-    if is_new(&snapshot, path)? {
+    if schema::is_new(&snapshot, path)? {
         return Ok(());
     }
     let differences = schema::differences(&snapshot).map_err(fail)?;
