@@ -11,6 +11,7 @@
 //! [`overview`], [`backup`] and [`export`] read a database, and [`operator`] is how a
 //! person changes it; [`restore`] puts another in its place.
 
+mod append;
 pub mod backup;
 pub mod check;
 mod connection;
@@ -28,6 +29,7 @@ pub mod operator;
 mod options;
 pub mod overview;
 mod pending_restore;
+mod prepare;
 mod readers;
 pub mod restore;
 mod schema;
@@ -95,7 +97,7 @@ impl SqliteStore {
         let created = !path.exists();
         let mut writing = open::open_writer(&files)?;
         sync_folder(path)?;
-        let (status, drawn_now) = draw::prepare(&mut writing, options)
+        let (status, drawn_now) = prepare::prepare(&mut writing, options)
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
         wal_resync::resync(&writing, &files, options.checkpoints)?;

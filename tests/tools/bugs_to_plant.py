@@ -47,6 +47,7 @@ def unit(name):
 SIGKILL_UNDER_LOAD = faults("process_death::sigkill_under_load", seeds=(1, 2, 3), rounds=3)
 
 WRITER = "src/store/sqlite/writer.rs"
+APPEND = "src/store/sqlite/append.rs"
 DRAW = "src/store/sqlite/draw.rs"
 CONNECTION = "src/store/sqlite/connection.rs"
 OPEN = "src/store/sqlite/open.rs"
@@ -153,15 +154,15 @@ _ => {
     Failpoint::InsideDraw.pass();
 """,
         faults("process_death::while_a_due_draw_is_made")),
-    Bug("a draw that is due is not made at the start", "I4", DRAW,
-        "let drawn_now = make_draw_if_due(&transaction, draw)?;",
+    Bug("a draw that is due is not made at the start", "I4", "src/store/sqlite/prepare.rs",
+        "let drawn_now = draw::draw_if_due(&transaction, draw)?;",
         "let drawn_now = draw.0 < 0;",
         it("sqlite_store::a_draw_that_is_due_by_another_process_is_made_when_the_database_is_opened")),
-    Bug("a bet is taken after the draw", "I4", DRAW,
+    Bug("a bet is taken after the draw", "I4", APPEND,
         "    if newest.drawn {\n        return Ok(Err(AppendRefusal::DrawClosed));",
         "    if newest.drawn && newest.agency_done {\n        return Ok(Err(AppendRefusal::DrawClosed));",
         it("store_contract::sqlite::nobody_bets_in_a_draw_that_is_made")),
-    Bug("an agency that is done goes on with its upload", "I4", DRAW,
+    Bug("an agency that is done goes on with its upload", "I4", APPEND,
         "    if newest.agency_done {\n        return Ok(Err(AppendRefusal::AgencyDone));",
         "    if newest.agency_done && batch.position.is_none() {\n        return Ok(Err(AppendRefusal::AgencyDone));",
         it("store_contract::sqlite::an_agency_that_is_done_bets_no_more")),
@@ -173,31 +174,31 @@ _ => {
         "bets.is_some_and(|bets| bets != stored)",
         "bets.is_some_and(|bets| bets > stored)",
         it("store_contract::sqlite::a_wrong_count_closes_nothing")),
-    Bug("other rows at a stored place are taken for the same", "I3", DRAW,
+    Bug("other rows at a stored place are taken for the same", "I3", APPEND,
         "Some(stored) if stored == *digest => return Ok(Ok(0)),",
         "Some(_) => return Ok(Ok(0)),",
         it("store_contract::sqlite::other_rows_at_a_stored_place_are_a_conflict")),
-    Bug("a batch sent again is a conflict", "I3", DRAW,
+    Bug("a batch sent again is a conflict", "I3", APPEND,
         "            Some(stored) if stored == *digest => return Ok(Ok(0)),\n",
         "",
         SIGKILL_UNDER_LOAD
         + it("store_contract::sqlite::a_batch_at_its_place_is_stored_once_however_often_it_is_sent")),
-    Bug("a batch sent again after the draw is a conflict", "I3", DRAW,
+    Bug("a batch sent again after the draw is a conflict", "I3", APPEND,
         "Some(stored) if stored == *digest =>",
         "Some(stored) if stored == *digest && !newest.drawn =>",
         it("store_contract::sqlite::a_stored_batch_repeated_after_betting_closed_is_still_acknowledged")),
-    Bug("an upload with a hole is accepted", "I3", DRAW,
+    Bug("an upload with a hole is accepted", "I3", APPEND,
         "if position.first_row > next_row {",
         "if position.first_row > next_row + 1 {",
         it("store_contract::sqlite::a_hole_is_refused_with_the_row_to_go_on_with")),
-    Bug("a batch's own row is committed after its bets", "I2", DRAW,
+    Bug("a batch's own row is committed after its bets", "I2", APPEND,
         "    Failpoint::InsideBatch.pass();\n",
         """\
     connection.execute_batch("COMMIT; BEGIN IMMEDIATE; SAVEPOINT batch")?;
     Failpoint::InsideBatch.pass();
 """,
         faults("process_death::at_every_failpoint")),
-    Bug("the last bet of a batch is not stored", "I1", DRAW,
+    Bug("the last bet of a batch is not stored", "I1", APPEND,
         "while bets.len() >= rows {",
         "while bets.len() > rows {",
         faults("process_death::sigterm_under_load")),

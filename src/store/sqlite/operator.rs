@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::status::newest_draw;
+pub use super::terms::DrawTerms;
 use super::text::{is_one_line, one_line};
 use super::time::now;
 use super::{draw, open, terms};
@@ -43,15 +44,6 @@ type FileId = (u64, u64);
 
 fn file_at(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// What the next draw is opened with; what is not told is as in the draw before.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DrawTerms {
-    /// How many agencies must be done.
-    pub agencies: Option<u32>,
-    /// The number that wins.
-    pub winning_number: Option<u32>,
 }
 
 /// An agency that was closed.

@@ -14,7 +14,7 @@ use super::super::{DrawStatus, StoreError, WinnersSize, WinningBet};
 use super::error::OpenError;
 use super::files::DatabaseFiles;
 use super::status::{self, newest_draw, read_draw_status};
-use super::{connection, draw};
+use super::{append, connection};
 use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
 /// How long a read waits for a free connection.
@@ -87,7 +87,7 @@ impl Readers {
     pub(super) fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
         self.read("next_row", |connection| {
             let draw = newest_draw(connection)?.draw;
-            draw::next_row(connection, draw, agency, upload.as_str())
+            append::next_row(connection, draw, agency, upload.as_str())
         })
     }
 

@@ -3,10 +3,18 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::operator::DrawTerms;
 use super::options::Options;
 use super::time::now;
 use sorteo_protocol::{DEFAULT_WINNING_NUMBER, DrawId};
+
+/// What the next draw is opened with; what is not told is as in the draw before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DrawTerms {
+    /// How many agencies must be done.
+    pub agencies: Option<u32>,
+    /// The number that wins.
+    pub winning_number: Option<u32>,
+}
 
 /// Opens the first draw of a database.
 pub(super) fn open_first_draw(transaction: &Transaction<'_>, options: &Options) -> rusqlite::Result<()> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::super::{AppendRefusal, Appended, Closed, DoneBy, DrawStatus, Resolver, StoreError, Ticket};
+use super::append::{self, DigestedBatch};
 use super::draw;
-use super::draw::DigestedBatch;
 use super::event::{Announcement, Event, Observer};
 use super::options::{Checkpoints, Options};
 use super::status::newest_draw;
@@ -394,7 +394,7 @@ fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Re
                 Outcome::Closed(closed)
             }
             Command::Probe(_) => {
-                draw::no_op_write(transaction)?;
+                no_op_write(transaction)?;
                 Outcome::Probed
             }
         };
@@ -412,16 +412,25 @@ fn append_all_or_none(
     stored_at: &str,
 ) -> rusqlite::Result<Result<u64, AppendRefusal>> {
     if let [_] = batches {
-        return draw::append(transaction, batches, stored_at);
+        return append::append(transaction, batches, stored_at);
     }
     let run = |sql| transaction.prepare_cached(sql)?.execute([]);
     run("SAVEPOINT batch")?;
-    let appended = draw::append(transaction, batches, stored_at)?;
+    let appended = append::append(transaction, batches, stored_at)?;
     if appended.is_err() {
         run("ROLLBACK TO batch")?;
     }
     run("RELEASE batch")?;
     Ok(appended)
+}
+
+/// Writes what is there already: a row that stays as it is passes through the log
+/// and the sync like any other.
+fn no_op_write(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE draws SET bets = bets WHERE id = (SELECT max(id) FROM draws)")?
+        .execute([])
+        .map(drop)
 }
 
 /// Answers every command that nothing was stored, where that is certain and a
