@@ -18,7 +18,6 @@ use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
-use crate::store::DrawStatus;
 use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
 use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
@@ -69,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
     let (store, recovery) = SqliteStore::open(&config.store, observer::log_and_notify(&handle))?;
     log_recovery(&recovery);
-    log_settings_not_taken(&config, &recovery.status);
+    log_settings_not_taken(&recovery);
     let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
@@ -199,18 +198,10 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
     }
 }
 
-/// A draw that an operator opened keeps what it was opened with.
-fn log_settings_not_taken(config: &ServeConfig, status: &DrawStatus) {
-    let told = [
-        ("agencies", config.store.agencies.map(u64::from), status.expected),
-        ("winning_number", config.store.winning_number.map(u64::from), status.winning_number.into()),
-    ];
-    for (setting, told, held) in told {
-        if !status.drawn && told.is_some_and(|told| told != held) {
-            let draw = status.draw;
-            let error = format!("draw {draw} keeps what an operator opened it with");
-            event!(Warn, "config", Fail, setting = setting, error = error);
-        }
+/// Logs the settings that the open draw did not take.
+fn log_settings_not_taken(recovery: &Recovery) {
+    for not_taken in &recovery.terms_not_taken {
+        event!(Warn, "config", Fail, setting = not_taken.term.setting(), error = not_taken);
     }
 }
 

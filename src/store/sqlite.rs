@@ -1,17 +1,32 @@
-//! The store on SQLite: one writing connection that commits in groups, a pool of
-//! reading connections on the write-ahead log's snapshots.
+//! The store on SQLite: one writing connection that commits in groups, and a pool of
+//! reading connections, each on a snapshot of the WAL.
 //!
-//! Why one writer: SQLite has one write lock, and connections that fight for it
-//! sleep and poll (`busy_timeout`) where a queue serves them in order, and one
-//! sync pays for all that waited. Correctness does not rest on there being one:
-//! every rule is checked inside the write transaction, so that a second process
-//! on the same file changes nothing.
+//! Why one writer: SQLite has one write lock, and connections that compete for it sleep
+//! and poll (`busy_timeout`), where a queue serves them in order and one sync pays for
+//! all that waited. Correctness does not depend on there being one: every rule is
+//! checked inside the write transaction, so that a second process on the same file
+//! changes nothing.
 //!
-//! [`SqliteStore::open`] is the only way in for the server. Beside it, [`check`],
-//! [`overview`], [`backup`] and [`export`] read a database, and [`operator`] is how a
-//! person changes it; [`restore`] puts another in its place.
+//! [`SqliteStore::open`] is the server's only way in. Beside a server, [`check`],
+//! [`overview`], [`export`] and [`backup`] read a database, and [`operator`] is how a
+//! person changes it; without one, [`restore`] puts another in its place.
+//!
+//! The files stand in floors, here from the top. None imports one of its own floor or
+//! of a floor above, unless the text says so.
+//!
+//! | floor | files |
+//! |---|---|
+//! | the store | this file |
+//! | copies | `backup`, `restore`, on `copy` |
+//! | beside a server | `check`, `export`, `operator`, `overview` |
+//! | a server's two halves | `writer`, `readers`; `prepare` |
+//! | inside a transaction | `append`, `draw` |
+//! | opening | `open`, on `verify` and `pending_restore`; `wal_resync` |
+//! | rules for a database | `header`, on `schema`; `terms`, `audit`; `lock`, `filesystem` |
+//! | what all use | `connection`, `error`, `event`, `files`, `status`, `text`, `time`; `options` |
 
 mod append;
+mod audit;
 pub mod backup;
 pub mod check;
 mod connection;
@@ -41,34 +56,24 @@ mod verify;
 mod wal_resync;
 mod writer;
 
-use std::path::Path;
-
 pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refuse_own_files};
 pub use self::error::OpenError;
+pub use self::event::{Event, Observer};
+pub use self::files::wal_path;
+pub use self::options::{Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
+pub use self::terms::{DrawTerm, NotTakenReason, TermNotTaken};
+
+use self::connection::checkpoint_on_close;
 use self::error::sqlite_error;
 use self::event::Announcement;
-pub use self::event::{Event, Observer};
 use self::files::DatabaseFiles;
-pub use self::files::wal_path;
 use self::lock::LockFile;
-pub use self::options::{Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
 use self::overview::Overview;
+use self::prepare::Prepared;
 use self::readers::Readers;
 use self::writer::Writer;
 use super::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
-use crate::unfinished::{folder_of, sync_folder_of};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
-
-/// What was found when a database was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovery {
-    /// Whether the database was made now.
-    pub created: bool,
-    /// How the newest draw stands.
-    pub status: DrawStatus,
-    /// Whether the draw was due and made while opening.
-    pub drawn_now: bool,
-}
 
 /// The lottery's database in one SQLite file. See the module.
 #[derive(Debug)]
@@ -77,13 +82,31 @@ pub struct SqliteStore {
     files: DatabaseFiles,
     readers: Readers,
     announcement: Announcement,
-    // Last, so that the lock is let go after the connections are closed.
+    // Last, so that the lock is released after the connections are closed.
     _lock: LockFile,
 }
 
+/// What was found when a database was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether the database was created now.
+    pub created: bool,
+    /// The status of the newest draw.
+    pub status: DrawStatus,
+    /// Whether the draw was due, and was drawn while opening.
+    pub drawn_now: bool,
+    /// Terms given in [`Options`] that the newest draw, which is open, did not take.
+    pub terms_not_taken: Vec<TermNotTaken>,
+}
+
 impl SqliteStore {
-    /// Opens or makes the database, brings its schema up to date, makes a draw
-    /// that is due, and starts the writer.
+    /// Opens or creates the database, brings its schema up to date, draws if that is
+    /// due, and starts the writer.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database is not ours, is damaged, is held by another server or
+    /// cannot be read and written. Its contents are then as they were.
     pub fn open(options: &Options, observer: Observer) -> Result<(Self, Recovery), OpenError> {
         let files = DatabaseFiles::resolve(&options.database);
         let path = files.database();
@@ -96,12 +119,11 @@ impl SqliteStore {
         pending_restore::finish(&files)?;
         let created = !path.exists();
         let mut writing = open::open_writer(&files)?;
-        sync_folder(path)?;
-        let (status, drawn_now) = prepare::prepare(&mut writing, options)
+        let Prepared { status, drawn_now, terms_not_taken } = prepare::prepare(&mut writing, options.terms())
             .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
         wal_resync::resync(&writing, &files, options.checkpoints)?;
-        connection::checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
+        checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
         if drawn_now {
             observer(Event::Drawn(status));
@@ -109,25 +131,28 @@ impl SqliteStore {
         let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
         let writer = Writer::start(writing, options, observer, announcement.clone());
-        let store = Self { files, writer, readers, announcement, _lock: lock };
-        let recovery = Recovery { created, status, drawn_now };
-        Ok((store, recovery))
+        let store = Self { writer, files, readers, announcement, _lock: lock };
+        Ok((store, Recovery { created, status, drawn_now, terms_not_taken }))
     }
 
-    /// A connection of its own for those who look at the database.
+    /// Opens a connection of its own for operators who look at the database.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database cannot be opened once more.
     pub fn overview(&self) -> Result<Overview, OpenError> {
         Overview::of_store(&self.files, self.announcement.clone())
     }
 
-    /// Lets the writer finish what waits, checkpoints and closes everything.
+    /// Lets the writer finish the writes that wait, checkpoints and closes everything.
     pub fn close(self) {
-        // The readers first: SQLite removes the log when the last connection
-        // closes, and one that only reads cannot.
+        // The readers first: SQLite removes the WAL when the last connection closes,
+        // and a connection that only reads cannot.
         drop(self.readers);
         self.writer.close();
     }
 
-    /// A draw that a read saw made has been announced when this returns.
+    /// Returns a status that was read; a draw in it has been announced by then.
     fn after_announcement(&self, status: DrawStatus) -> DrawStatus {
         if status.drawn {
             self.announcement.wait();
@@ -163,7 +188,7 @@ impl Store for SqliteStore {
     }
 
     fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
-        // Made before the newest was opened, and so announced long ago.
+        // It was drawn before the newest was opened, and so announced long ago.
         self.readers.draw_before(agency)
     }
 
@@ -180,12 +205,4 @@ impl Store for SqliteStore {
     fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
         self.readers.winners_size(draw, agency)
     }
-}
-
-/// Syncs the folder once its files are there: SQLite syncs them, but does not fail
-/// when the folder's own sync does, or when there is no file descriptor left for
-/// it. Not only after making the database: who made it may have died, or failed,
-/// before this.
-fn sync_folder(database: &Path) -> Result<(), OpenError> {
-    sync_folder_of(database).map_err(|source| OpenError::NotWritable { path: folder_of(database), source })
 }

@@ -164,7 +164,8 @@ fn reopening_keeps_everything_and_makes_no_second_draw() {
     store.close();
 
     let (store, recovery) = database.open(&options);
-    let expected = Recovery { created: false, status: open_standing, drawn_now: false };
+    let expected =
+        Recovery { created: false, status: open_standing, drawn_now: false, terms_not_taken: Vec::new() };
     assert_eq!(recovery, expected);
     assert_eq!((open_standing.bets, open_standing.done), (3, 1));
     assert_eq!(append(&store, placed(1, 0, &["1", "2"])), Ok(()), "stored already");
@@ -176,7 +177,12 @@ fn reopening_keeps_everything_and_makes_no_second_draw() {
 
     for _ in 0..2 {
         let (store, recovery) = database.open(&options);
-        let expected = Recovery { created: false, status: drawn_standing, drawn_now: false };
+        let expected = Recovery {
+            created: false,
+            status: drawn_standing,
+            drawn_now: false,
+            terms_not_taken: Vec::new(),
+        };
         assert_eq!(recovery, expected);
         assert_eq!(documents(&store, 1, 1), ["1", "2"]);
         assert_eq!(close(&store, 2), Ok(()));

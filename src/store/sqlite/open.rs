@@ -13,6 +13,7 @@ use super::error::{OpenError, open_error};
 use super::files::DatabaseFiles;
 use super::header::refuse_foreign_file;
 use super::{filesystem, pending_restore, schema, verify};
+use crate::unfinished::sync_folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;
@@ -53,6 +54,7 @@ pub(super) fn open_writer(files: &DatabaseFiles) -> Result<Connection, OpenError
         .and_then(|()| limit_wal(&connection))
         .map_err(fail("setting up the writing connection"))?;
     schema::migrate(&mut connection, path)?;
+    sync_folder(files)?;
     Ok(connection)
 }
 
@@ -107,6 +109,14 @@ fn open_existing(files: &DatabaseFiles, flags: OpenFlags) -> Result<Connection, 
         true => Err(OpenError::Foreign(path.to_owned())),
         false => Ok(connection),
     }
+}
+
+/// Syncs the folder once its files are there: SQLite syncs them, but does not fail when
+/// the folder's own sync does, or when no file descriptor is left for it. Not only
+/// after creating the database: the process that created it may have died, or failed,
+/// before this.
+fn sync_folder(files: &DatabaseFiles) -> Result<(), OpenError> {
+    sync_folder_of(files.database()).map_err(|source| OpenError::NotWritable { path: files.folder(), source })
 }
 
 #[cfg(test)]

@@ -10,15 +10,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::status::newest_draw;
 pub use super::terms::DrawTerms;
 use super::text::{is_one_line, one_line};
-use super::time::now;
-use super::{draw, open, terms};
+use super::{audit, draw, open, terms};
 use crate::store::{Closing, DoneBy, DrawStatus};
 use sorteo_protocol::{AgencyId, DrawId};
 
@@ -155,7 +154,7 @@ impl Operator {
             match draw::close_agency(transaction, agency, None, DoneBy::Operator)? {
                 (Ok(Closing::Now), drawn_now) => {
                     let detail = format!("agency {agency} closed with {bets} bets: {}", reason.trim());
-                    note(transaction, "close-agency", draw, &detail)?;
+                    audit::record(transaction, "close-agency", Some(draw), &detail)?;
                     Ok(Ok(ClosedAgency { bets, status: newest_draw(transaction)?, drawn_now }))
                 }
                 // Without a count nothing can mismatch.
@@ -167,7 +166,7 @@ impl Operator {
     /// Notes in the audit that bets were imported into a draw.
     pub fn note_import(&mut self, draw: DrawId, what: &str) -> Result<(), OperatorError> {
         let detail = one_line(what);
-        self.change(|transaction, _| Ok(Ok(note(transaction, "import", draw, &detail)?)))
+        self.change(|transaction, _| Ok(Ok(audit::record(transaction, "import", Some(draw), &detail)?)))
     }
 
     /// Runs one change in one transaction; one that is refused leaves nothing.
@@ -200,13 +199,4 @@ impl Operator {
 /// Whether a text can be the reason for closing an agency.
 pub fn is_reason(text: &str) -> bool {
     (1..=REASON_BYTES_MAX).contains(&text.trim().len()) && is_one_line(text)
-}
-
-/// Adds a row to the audit.
-fn note(transaction: &Transaction<'_>, action: &str, draw: DrawId, detail: &str) -> rusqlite::Result<()> {
-    transaction.execute(
-        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, $2, $3, $4)",
-        params![now(), action, draw.0, detail],
-    )?;
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::terms::DrawTerms;
 use crate::metrics::Metrics;
 
 /// Default number of reading connections: a read is short and mostly in memory, so a
@@ -55,5 +56,10 @@ impl Options {
             checkpoints: Checkpoints::default(),
             metrics: Arc::default(),
         }
+    }
+
+    /// Returns the terms that the operator gave for an open draw.
+    pub(super) fn terms(&self) -> DrawTerms {
+        DrawTerms { agencies: self.agencies, winning_number: self.winning_number }
     }
 }

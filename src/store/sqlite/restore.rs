@@ -9,17 +9,15 @@ use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rusqlite::{Connection, params};
-
 use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::lock::LockFile;
 use super::text::one_line;
-use super::time::now;
-use super::{filesystem, open, pending_restore};
+use super::{audit, filesystem, open, pending_restore};
 use crate::unfinished::{Unfinished, UnfinishedError};
+use sorteo_protocol::DrawId;
 
 /// A restore that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +108,9 @@ fn date_and_record(
 }
 
 fn record(copy: &Path, detail: &str) -> rusqlite::Result<()> {
-    let connection: Connection = copy::open(copy)?;
-    connection.execute(
-        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, 'restore', (SELECT max(id) FROM draws), $2)",
-        params![now(), detail],
-    )?;
+    let connection = copy::open(copy)?;
+    let newest: Option<i64> = connection.query_row("SELECT max(id) FROM draws", [], |row| row.get(0))?;
+    audit::record(&connection, "restore", newest.map(DrawId), detail)?;
     connection.close().map_err(|(_, error)| error)
 }
 

@@ -26,7 +26,7 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     if let Some(difference) = differences.into_iter().find(schema::Difference::is_harmful) {
         return Err(OpenError::Altered { path: path.to_owned(), detail: difference.to_string() });
     }
-    for damage in [small_tables, ends_of_large_tables, ends_of_draws, newest_winners, noted_settings] {
+    for damage in [small_tables, ends_of_large_tables, ends_of_draws, newest_winners, recorded_terms] {
         if let Some(detail) = damage(&snapshot).map_err(fail)? {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
@@ -97,7 +97,7 @@ fn newest_winners(connection: &Connection) -> rusqlite::Result<Option<String>> {
         .map(|(draw, told, stored)| format!("draw {draw} tells {told} winners, {stored} are stored")))
 }
 
-/// What a server noted of a draw's settings holds.
-fn noted_settings(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    Ok(terms::not_as_noted(connection)?.pop())
+/// Whether each draw has the terms that the audit recorded.
+fn recorded_terms(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    Ok(terms::differing_from_audit(connection)?.pop())
 }

@@ -183,7 +183,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> rusqlite::R
         report.attempt(form.about, |report| form.check(connection, report))?;
     }
     report.attempt("draws", |report| {
-        for line in terms::not_as_noted(connection)? {
+        for line in terms::differing_from_audit(connection)? {
             report.found(format_args!("draws: {line}"));
         }
         Ok(())
