@@ -47,6 +47,9 @@ def unit(name):
 SIGKILL_UNDER_LOAD = faults("process_death::sigkill_under_load", seeds=(1, 2, 3), rounds=3)
 
 WRITER = "src/store/sqlite/writer.rs"
+TASK = "src/store/sqlite/writer/task.rs"
+EXECUTE = "src/store/sqlite/writer/execute.rs"
+CHECKPOINTER = "src/store/sqlite/writer/checkpointer.rs"
 APPEND = "src/store/sqlite/append.rs"
 DRAW = "src/store/sqlite/draw.rs"
 CONNECTION = "src/store/sqlite/connection.rs"
@@ -61,7 +64,7 @@ OPERATOR = "src/store/sqlite/operator.rs"
 
 BUGS = [
     # ---- The writer: one transaction for a group, answers after its commit ------
-    Bug("answer before the commit", "I1", WRITER,
+    Bug("answer before the commit", "I1", TASK,
         """\
         if let Err(error) = transaction.commit() {
             return match""",
@@ -71,45 +74,45 @@ BUGS = [
         for (command, outcome) in all.into_iter().zip(executed.outcomes) {
             outcome.resolve(command);
         }
-        let executed = Executed { outcomes: Vec::new(), bets: executed.bets, drawn: executed.drawn };
+        let executed = super::execute::Executed { outcomes: Vec::new(), bets: executed.bets, drawn: executed.drawn };
         if let Err(error) = transaction.commit() {
             return match""",
         faults("disk::power_cut_at_every_operation"), few=True),
-    Bug("outcomes given to the wrong commands of a group", "I1", WRITER,
+    Bug("outcomes given to the wrong commands of a group", "I1", TASK,
         "in group.into_iter().zip(executed.outcomes)",
         "in group.into_iter().rev().zip(executed.outcomes)",
         it("store_contract::sqlite::a_refused_append_takes_no_other_with_it")),
-    Bug("what a refused append wrote is not rolled back", "I2", WRITER,
+    Bug("what a refused append wrote is not rolled back", "I2", EXECUTE,
         """run("ROLLBACK TO batch")?;""",
         "",
         it("store_contract::sqlite::batches_of_one_append_are_stored_all_or_none")),
-    Bug("the draw is announced before its commit", "I4", WRITER,
+    Bug("the draw is announced before its commit", "I4", TASK,
         "        let announcing = executed.",
         """\
         if let Some(status) = executed.drawn {
             (self.observer)(Event::Drawn(status));
         }
-        let executed = Executed { drawn: None, ..executed };
+        let executed = super::execute::Executed { drawn: None, ..executed };
         let announcing = executed.""",
         it("sqlite_store::a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it")),
-    Bug("a write that is refused for now is answered OK", "I1", WRITER,
-        "Command::Append(_, resolver) => resolver.resolve(Err(refusal)),",
-        "Command::Append(_, resolver) => resolver.resolve(Ok(Ok(()))),",
+    Bug("a write that is refused for now is answered OK", "I1", "src/store/sqlite/writer/command.rs",
+        "Self::Append(_, resolver) => resolver.resolve(Err(refusal)),",
+        "Self::Append(_, resolver) => resolver.resolve(Ok(Ok(()))),",
         it("sqlite_store::a_write_that_waits_too_long_for_another_process_is_busy_and_not_stored")),
     Bug("as many writes wait as are sent", "I6", WRITER,
         "mpsc::sync_channel(options.queue_max)",
         "mpsc::sync_channel(options.queue_max + 1_000_000)",
         it("sqlite_store::a_full_queue_is_busy_and_stores_nothing_of_it")),
-    Bug("the log is never copied under load", "I6", WRITER,
-        "self.pages_since_checkpoint += group.iter().map(Command::pages).sum::<u64>();",
-        "self.pages_since_checkpoint = group.iter().map(Command::pages).sum::<u64>();",
+    Bug("the log is never copied under load", "I6", CHECKPOINTER,
+        "self.pages_since_checkpoint += pages;",
+        "self.pages_since_checkpoint = pages;",
         it("sqlite_store::the_log_stays_small_under_many_small_writes")),
-    Bug("the log is never reset while somebody reads", "I6", WRITER,
-        "if log.pages < self.reset_from_pages {",
-        "if log.pages < i64::MAX {",
+    Bug("the log is never reset while somebody reads", "I6", CHECKPOINTER,
+        "if wal.pages < self.restart_from_pages {",
+        "if wal.pages < i64::MAX {",
         it("sqlite_store::the_log_stays_bounded_though_somebody_always_reads")),
 
-    Bug("a commit that failed is answered OK", "I1", WRITER,
+    Bug("a commit that failed is answered OK", "I1", TASK,
         """\
         if let Err(error) = transaction.commit() {
             return match""",
@@ -119,23 +122,23 @@ BUGS = [
         {
             return match""",
         faults("failing_sync::of_a_commit")),
-    Bug("a commit that failed is refused, and writing goes on", "I2", WRITER,
-        """_ => Err(fatal("COMMIT", &error)),""",
+    Bug("a commit that failed is refused, and writing goes on", "I2", TASK,
+        """_ => Err(Fatal::new("COMMIT", &error)),""",
         """\
 _ => {
                     for command in group {
                         if let Command::Append(_, resolver) = command {
-                            resolver.resolve(Err(StoreError::Full));
+                            resolver.resolve(Err(crate::store::StoreError::Full));
                         }
                     }
                     Ok(())
                 }""",
         faults("failing_sync::of_a_commit")),
-    Bug("a checkpoint whose sync failed is tried again", "I1", WRITER,
-        """Err(error) => Err(fatal("a checkpoint", &error)),""",
-        "Err(_) => Ok(Log { busy: true, pages: 0 }),",
+    Bug("a checkpoint whose sync failed is tried again", "I1", CHECKPOINTER,
+        """Err(error) => Err(Fatal::new("a checkpoint", &error)),""",
+        "Err(_) => Ok(WalState { busy: true, pages: 0, copied: 0 }),",
         faults("failing_sync::of_a_checkpoint")),
-    Bug("a disk that is full at the commit ends the server", "I7", WRITER,
+    Bug("a disk that is full at the commit ends the server", "I7", TASK,
         """\
                 Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
                 _ =>""",

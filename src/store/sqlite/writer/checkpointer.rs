@@ -1,0 +1,128 @@
+//! Copies the WAL into the database from time to time, so that it stays small.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::failure::{Fatal, refusal};
+use crate::failpoint::Failpoint;
+use crate::metrics::{CheckpointResult, Metrics, seconds_since};
+use crate::store::sqlite::connection::BUSY_TIMEOUT;
+use crate::store::sqlite::options::Checkpoints;
+
+/// Pages written after which the WAL is copied into the database: 12 MiB.
+const CHECKPOINT_PAGES: u64 = 3_072;
+/// Pages (of 4 KiB) in the WAL from which on a checkpoint waits for readers, so that
+/// the WAL can start over: 32 MiB, half of the limit.
+const WAL_PAGES_MAX: i64 = 8_192;
+/// How long a checkpoint may wait for readers. It holds up the writer.
+const RESTART_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The state of the WAL, as far as the writer knows it.
+pub(super) struct Checkpointer {
+    checkpoints: Checkpoints,
+    metrics: Arc<Metrics>,
+    /// An estimate; it may only be too high.
+    pages_since_checkpoint: u64,
+    /// Pages in the WAL from which on a checkpoint waits for readers.
+    restart_from_pages: i64,
+    truncated: bool,
+}
+
+/// What a checkpoint reports of the WAL.
+struct WalState {
+    /// A reader, or the disk, kept the checkpoint from finishing.
+    busy: bool,
+    pages: i64,
+    /// Pages that are in the database too.
+    copied: i64,
+}
+
+impl Checkpointer {
+    pub(super) fn new(checkpoints: Checkpoints, metrics: Arc<Metrics>) -> Self {
+        Self {
+            checkpoints,
+            metrics,
+            pages_since_checkpoint: 0,
+            restart_from_pages: WAL_PAGES_MAX,
+            truncated: false,
+        }
+    }
+
+    /// Returns whether nothing was committed since the WAL was truncated.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// Counts a commit of so many pages.
+    pub(super) fn count_commit(&mut self, pages: u64) {
+        self.truncated = false;
+        self.pages_since_checkpoint += pages;
+    }
+
+    /// Copies the WAL into the database if enough was written since the last time.
+    pub(super) fn checkpoint_if_due(&mut self, connection: &Connection) -> Result<(), Fatal> {
+        if self.checkpoints == Checkpoints::External || self.pages_since_checkpoint < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        self.pages_since_checkpoint = 0;
+        let wal = self.checkpoint(connection, "PASSIVE")?;
+        if wal.pages < self.restart_from_pages {
+            return Ok(());
+        }
+        let wal = self.wait_for_readers(connection, "RESTART")?;
+        // A reader that stays for long (a check, a backup) is not waited for again and
+        // again: only once the WAL has grown by as much again.
+        self.restart_from_pages = if wal.busy { wal.pages + WAL_PAGES_MAX } else { WAL_PAGES_MAX };
+        Ok(())
+    }
+
+    /// Copies the WAL into the database and empties it: then a copy of the one file is
+    /// a whole backup, and the next start has nothing to recover.
+    pub(super) fn truncate(&mut self, connection: &Connection) -> Result<(), Fatal> {
+        self.truncated = true;
+        if self.checkpoints == Checkpoints::External {
+            return Ok(());
+        }
+        self.pages_since_checkpoint = 0;
+        self.wait_for_readers(connection, "TRUNCATE").map(drop)
+    }
+
+    fn wait_for_readers(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
+        let set_timeout =
+            |timeout| connection.busy_timeout(timeout).map_err(|error| Fatal::new("busy_timeout", &error));
+        set_timeout(RESTART_TIMEOUT)?;
+        let wal = self.checkpoint(connection, mode)?;
+        set_timeout(BUSY_TIMEOUT)?;
+        Ok(wal)
+    }
+
+    /// Runs a checkpoint.
+    ///
+    /// A reader in the way is no error, and neither is a full disk: the WAL keeps
+    /// everything, and the next checkpoint tries again.
+    fn checkpoint(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
+        Failpoint::BeforeCheckpoint.pass();
+        let began = Instant::now();
+        let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+            Ok(WalState { busy: row.get(0)?, pages: row.get(1)?, copied: row.get(2)? })
+        });
+        self.metrics.checkpoint_seconds.observe(seconds_since(began));
+        Failpoint::AfterCheckpoint.pass();
+        match result {
+            Ok(wal) => {
+                let whole = !wal.busy && wal.copied == wal.pages;
+                let result = if whole { CheckpointResult::done } else { CheckpointResult::busy };
+                self.metrics.count_checkpoint(result);
+                Ok(wal)
+            }
+            Err(error) if refusal(&error).is_some() => {
+                self.metrics.count_checkpoint(CheckpointResult::failed);
+                crate::event!(Warn, "checkpoint", Fail, error = error);
+                Ok(WalState { busy: true, pages: 0, copied: 0 })
+            }
+            Err(error) => Err(Fatal::new("a checkpoint", &error)),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Which failures of a write can be refused, and which end the writer.
+
+use rusqlite::ErrorCode;
+
+use crate::store::StoreError;
+
+/// A failure after which nothing more may be written.
+pub(super) struct Fatal(pub(super) String);
+
+impl Fatal {
+    pub(super) fn new(operation: &str, error: &rusqlite::Error) -> Self {
+        Self(format!("{operation} failed: {error}"))
+    }
+}
+
+/// Returns the refusal for a failure that leaves the database as it was and passes by
+/// itself; `None` for any other failure.
+pub(super) fn refusal(error: &rusqlite::Error) -> Option<StoreError> {
+    match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Some(StoreError::Full),
+        // Another process holds the write lock for longer than the busy timeout.
+        ErrorCode::DatabaseBusy => Some(StoreError::Busy),
+        _ => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! The loop of the writer's thread: takes the commands that wait, carries them out in
+//! one transaction, commits with a sync, and only then resolves each.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use super::checkpointer::Checkpointer;
+use super::command::Command;
+use super::execute::execute_all;
+use super::failure::{Fatal, refusal};
+use crate::failpoint::Failpoint;
+use crate::metrics::{Metrics, seconds_since};
+use crate::store::DrawStatus;
+use crate::store::sqlite::event::{Announcement, Event, Observer};
+
+/// Most commands in one transaction.
+const GROUP_COMMANDS_MAX: usize = 256;
+/// Pages that a transaction may write before no further command joins it: bounds how
+/// long the first waits for the last, whatever the commands hold.
+const GROUP_PAGES_MAX: u64 = 2_048;
+/// Quiet time after which the WAL is copied and truncated.
+const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
+
+/// What the writer's thread owns.
+pub(super) struct Task {
+    pub(super) connection: Connection,
+    pub(super) commands: Receiver<Command>,
+    pub(super) observer: Observer,
+    pub(super) announcement: Announcement,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Task {
+    /// Runs until the queue is closed and empty, or a write fails for good.
+    pub(super) fn run(mut self) {
+        let _report = ReportPanic(Arc::clone(&self.observer));
+        if let Err(Fatal(error)) = self.serve() {
+            // Closing would checkpoint, which is a write: leave everything as it is for
+            // the next process to recover.
+            std::mem::forget(self.connection);
+            (self.observer)(Event::Failed(error));
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Fatal> {
+        while let Some(first) = self.next_command()? {
+            let group = self.collect_group(first);
+            self.commit(group)?;
+            self.checkpointer.checkpoint_if_due(&self.connection)?;
+        }
+        self.checkpointer.truncate(&self.connection)
+    }
+
+    /// Waits for the next command; `None` when the queue is closed and empty.
+    fn next_command(&mut self) -> Result<Option<Command>, Fatal> {
+        if !self.checkpointer.is_truncated() {
+            match self.commands.recv_timeout(IDLE_BEFORE_TRUNCATE) {
+                Ok(command) => return Ok(Some(command)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.checkpointer.truncate(&self.connection)?,
+            }
+        }
+        Ok(self.commands.recv().ok())
+    }
+
+    /// Returns the command and those that wait behind it. It does not wait for more:
+    /// while one group is synced, the next one gathers by itself.
+    fn collect_group(&self, first: Command) -> Vec<Command> {
+        let mut pages = first.pages();
+        let mut group = vec![first];
+        while group.len() < GROUP_COMMANDS_MAX && pages < GROUP_PAGES_MAX {
+            let Ok(command) = self.commands.try_recv() else { break };
+            pages += command.pages();
+            group.push(command);
+        }
+        self.metrics.queue_writes.dec_by(group.len() as i64);
+        group
+    }
+
+    /// Carries out a group in one transaction and resolves every command of it.
+    ///
+    /// Nothing is resolved before the commit has returned. A failure before the commit
+    /// stores nothing, and is refused as such; a failure in it leaves the outcome
+    /// unknown, which is what a dropped resolver means.
+    fn commit(&mut self, group: Vec<Command>) -> Result<(), Fatal> {
+        let began = Instant::now();
+        let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => transaction,
+            Err(error) => return refuse_or_fail("BEGIN", &error, group),
+        };
+        Failpoint::BeforeInsert.pass();
+        let executed = match execute_all(&transaction, &group) {
+            Ok(executed) => executed,
+            Err(error) => {
+                // SQLite has rolled it back already if the disk filled up in a
+                // statement: `finish` rolls back only what is still open.
+                let rolled_back = transaction.finish();
+                refuse_or_fail("a write", &error, group)?;
+                return rolled_back.map_err(|error| Fatal::new("ROLLBACK", &error));
+            }
+        };
+        let announcing = executed.drawn.is_some().then(|| self.announcement.begin());
+        Failpoint::BeforeCommit.pass();
+        if let Err(error) = transaction.commit() {
+            return match error.sqlite_error_code() {
+                // The WAL could not take the commit's frames, so there is no commit.
+                Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
+                _ => Err(Fatal::new("COMMIT", &error)),
+            };
+        }
+        Failpoint::AfterCommit.pass();
+        self.metrics.commit_seconds.observe(seconds_since(began));
+        self.metrics.commit_writes.observe(group.len() as f64);
+        self.metrics.bets.inc_by(executed.bets);
+        if let Some(status) = executed.drawn {
+            self.announce(status);
+        }
+        drop(announcing);
+        self.checkpointer.count_commit(group.iter().map(Command::pages).sum());
+        for (command, outcome) in group.into_iter().zip(executed.outcomes) {
+            outcome.resolve(command);
+        }
+        Ok(())
+    }
+
+    fn announce(&self, status: DrawStatus) {
+        self.metrics.draws.inc();
+        Failpoint::BeforeAnnouncement.pass();
+        (self.observer)(Event::Drawn(status));
+        Failpoint::AfterAnnouncement.pass();
+    }
+}
+
+/// Refuses every command of a group of which nothing was stored, if that is certain and
+/// a retry makes sense; otherwise the writer has failed.
+fn refuse_or_fail(operation: &str, error: &rusqlite::Error, group: Vec<Command>) -> Result<(), Fatal> {
+    let refusal = refusal(error).ok_or_else(|| Fatal::new(operation, error))?;
+    crate::event!(Error, "write_database", Fail, operation = operation, error = error);
+    for command in group {
+        command.refuse(refusal);
+    }
+    Ok(())
+}
+
+/// Reports a panic of the writer, which must not leave a server behind that never
+/// replies.
+struct ReportPanic(Observer);
+
+impl Drop for ReportPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            (self.0)(Event::Failed("the writer panicked".to_owned()));
+        }
+    }
+}
