@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         say_json(&CheckOutput {
             database: &database,
-            fine: report.found_all() == 0,
+            fine: report.findings_total() == 0,
             draws: report.draws,
             batches: report.batches,
             bets: report.bets,

@@ -23,7 +23,7 @@ pub(super) fn require_none(report: &Report, database: &Path) -> Result<(), Failu
         [first, ..] => Err(Failure::Failed(anyhow!(
             "{}: {} findings, the first: {first}; keep the file as it is and restore a backup",
             database.display(),
-            report.found_all()
+            report.findings_total()
         ))),
     }
 }

@@ -347,7 +347,7 @@ _ => {
         "action = 'open-draw')\"",
         "action = 'other')\"",
         it("draws::a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so")),
-    Bug("an overview counts batches twice", "I4", "src/store/sqlite/overview.rs",
+    Bug("an overview counts batches twice", "I4", "src/store/sqlite/overview/agencies.rs",
         "            self.last_batch = self.last_batch.max(last_batch);\n",
         "            let _ = last_batch;\n",
         it("draws::an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw")),

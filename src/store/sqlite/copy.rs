@@ -59,7 +59,7 @@ pub enum CopyError {
     },
     /// The check of the copy found something.
     #[error("{}: {} findings, the first: {}; nothing was changed",
-            path.display(), report.found_all(), report.findings.first().map_or("", String::as_str))]
+            path.display(), report.findings_total(), report.findings.first().map_or("", String::as_str))]
     NotFine {
         /// The source.
         path: PathBuf,

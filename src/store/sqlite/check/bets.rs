@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use rusqlite::{Connection, Row};
 
-use super::{Progress, Report, Step};
+use super::report::{Progress, Report, Step};
 use crate::store::sqlite::error::is_damage;
 use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
 
@@ -36,22 +36,20 @@ pub(super) fn check(
     while let Some(row) = rows.next()? {
         let (id, draw, agency): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         if last_bet.checked_add(1) != Some(id) {
-            report.found(format_args!("bets: after bet {last_bet} comes bet {id}"));
+            report.add(format_args!("bets: after bet {last_bet} comes bet {id}"));
         }
         if draw < last_draw {
-            report.found(format_args!("bets: bet {id} of draw {draw} comes after bets of draw {last_draw}"));
+            report.add(format_args!("bets: bet {id} of draw {draw} comes after bets of draw {last_draw}"));
         }
         (last_bet, last_draw) = (id, draw);
         let bet = read_bet(row, id, report)?;
         match draws.get_mut(&draw) {
             Some(draw) => draw.count(id, agency, bet),
-            None => report.found(format_args!("bets: bet {id} names draw {draw}, which is missing")),
+            None => report.add(format_args!("bets: bet {id} names draw {draw}, which is missing")),
         }
         match cursors.get_mut(&(draw, agency)) {
             Some(cursor) if !cursor.batches.is_empty() => cursor.take(bet, (draw, agency), report),
-            _ => {
-                report.found(format_args!("bets: bet {id} of agency {agency} in draw {draw} is in no batch"))
-            }
+            _ => report.add(format_args!("bets: bet {id} of agency {agency} in draw {draw} is in no batch")),
         }
         report.bets += 1;
         if report.bets.is_multiple_of(PROGRESS_EVERY) {
@@ -61,7 +59,7 @@ pub(super) fn check(
     progress(Step::Bets { done: report.bets, all: report.bets });
     for ((draw, agency), cursor) in cursors {
         if let Some(Expected { id, .. }) = cursor.batches.front() {
-            report.found(format_args!(
+            report.add(format_args!(
                 "batches: batch {id} of agency {agency} in draw {draw} has bets that are missing"
             ));
         }
@@ -88,7 +86,7 @@ fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Res
     let bet = match read() {
         Ok(bet) => bet,
         Err(error) if is_damage(&error) => {
-            report.found(format_args!("integrity: bet {id} cannot be read: {error}"));
+            report.add(format_args!("integrity: bet {id} cannot be read: {error}"));
             return Ok(None);
         }
         Err(error) => return Err(error),
@@ -96,7 +94,7 @@ fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Res
     let number = bet.number.to_string();
     let fields = [bet.first_name, bet.last_name, bet.document, bet.birthdate, &number];
     if let Err(error) = Bets::default().push(fields) {
-        report.found(format_args!("bets: bet {id} is not one: {error}"));
+        report.add(format_args!("bets: bet {id} is not one: {error}"));
     }
     Ok(Some(bet))
 }
@@ -129,7 +127,7 @@ impl Cursor {
         let digest = std::mem::take(&mut self.digest).finish();
         self.taken = 0;
         if let Some(Expected { id, .. }) = self.batches.pop_front().filter(|batch| batch.digest != digest) {
-            report.found(format_args!(
+            report.add(format_args!(
                 "batches: batch {id} of agency {agency} in draw {draw} is not the rows that were acknowledged"
             ));
         }
@@ -192,18 +190,17 @@ impl Drawn {
             .collect::<rusqlite::Result<_>>()?;
         let Self { told_bets, told_winners, bets, .. } = self;
         if bets != told_bets {
-            report.found(format_args!("draws: draw {id} says {told_bets} bets, {bets} are stored"));
+            report.add(format_args!("draws: draw {id} says {told_bets} bets, {bets} are stored"));
         }
         if told_winners != stored.len() as i64 {
             let stored = stored.len();
-            report.found(format_args!("draws: draw {id} says {told_winners} winners, {stored} are stored"));
+            report.add(format_args!("draws: draw {id} says {told_winners} winners, {stored} are stored"));
         }
         for (agency, bet) in self.winners.difference(&stored) {
-            report
-                .found(format_args!("winners: bet {bet} of agency {agency} won draw {id} and is no winner"));
+            report.add(format_args!("winners: bet {bet} of agency {agency} won draw {id} and is no winner"));
         }
         for (agency, bet) in stored.difference(&self.winners) {
-            report.found(format_args!(
+            report.add(format_args!(
                 "winners: bet {bet} of agency {agency} is a winner of draw {id} and did not win"
             ));
         }

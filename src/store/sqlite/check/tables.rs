@@ -4,7 +4,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::Report;
+use super::report::Report;
 use crate::store::sqlite::terms;
 use crate::store::sqlite::time::is_time;
 use sorteo_protocol::UploadId;
@@ -174,7 +174,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> rusqlite::R
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                report.found(format_args!("{about}: {}", shown(row, 0)?));
+                report.add(format_args!("{about}: {}", shown(row, 0)?));
             }
             Ok(())
         })?;
@@ -184,7 +184,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> rusqlite::R
     }
     report.attempt("draws", |report| {
         for line in terms::differing_from_audit(connection)? {
-            report.found(format_args!("draws: {line}"));
+            report.add(format_args!("draws: {line}"));
         }
         Ok(())
     })?;
@@ -196,7 +196,7 @@ fn references(connection: &Connection, report: &mut Report) -> rusqlite::Result<
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (table, parent) = (shown(row, 0)?, shown(row, 2)?);
-        report.found(format_args!("references: a row of {table} names a row of {parent} that is missing"));
+        report.add(format_args!("references: a row of {table} names a row of {parent} that is missing"));
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ impl Form {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if !row.get_ref(1)?.as_str().is_ok_and(self.holds) {
-                report.found(format_args!(
+                report.add(format_args!(
                     "{about}: {} `{}`, which is no {what}",
                     shown(row, 0)?,
                     shown(row, 1)?
