@@ -274,7 +274,7 @@ impl<S: Store> Service<S> {
         if newest.drawn {
             return Ok(Some(newest));
         }
-        self.store.draw_before(agency)
+        self.store.previous_draw_for(agency)
     }
 
     /// Returns the given draw, or the newest, if it is drawn.

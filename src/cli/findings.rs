@@ -30,7 +30,7 @@ pub(super) fn require_none(report: &Report, database: &Path) -> Result<(), Failu
 
 /// Prints the findings for which a copy was refused, and passes the result on.
 pub(super) fn say_findings_of_copy<T>(result: Result<T, CopyError>) -> anyhow::Result<Result<T, CopyError>> {
-    if let Err(CopyError::NotFine { report, .. }) = &result {
+    if let Err(CopyError::CheckFailed { report, .. }) = &result {
         say_findings(report)?;
     }
     Ok(result)

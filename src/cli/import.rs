@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         imported.stored + imported.before,
         args.file.display()
     );
-    Operator::open(&options.database)?.note_import(imported.draw, &stored)?;
+    Operator::open(&options.database)?.record_import(imported.draw, &stored)?;
     if args.json {
         return say_json(&json!({
             "file": args.file,

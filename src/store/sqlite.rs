@@ -187,9 +187,9 @@ impl Store for SqliteStore {
         Ok(found.map(|status| self.after_announcement(status)))
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+    fn previous_draw_for(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         // It was drawn before the newest was opened, and so announced long ago.
-        self.readers.draw_before(agency)
+        self.readers.previous_draw_for(agency)
     }
 
     fn winners(

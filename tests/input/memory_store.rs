@@ -180,7 +180,7 @@ impl Store for MemoryStore {
         if draw == DRAW { self.newest_draw().map(Some) } else { Ok(None) }
     }
 
-    fn draw_before(&self, _: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+    fn previous_draw_for(&self, _: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         Ok(None)
     }
 

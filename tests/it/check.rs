@@ -66,7 +66,7 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ("UPDATE bets SET number = 8 WHERE id = 2", "batches: batch 1 of agency 1 in draw 1 is not the rows"),
         ("UPDATE bets SET number = 7574 WHERE id = 2", "winners: bet 2 of agency 1 won"),
         ("UPDATE bets SET first_name = 'Eva' WHERE id = 9", "batches: batch 5 of agency 2"),
-        ("UPDATE bets SET birthdate = '1999-02-29' WHERE id = 1", "bets: bet 1 is not one"),
+        ("UPDATE bets SET birthdate = '1999-02-29' WHERE id = 1", "bets: bet 1 is invalid"),
         ("UPDATE bets SET agency = 2 WHERE id = 2", "batches: batch"),
         ("UPDATE bets SET draw_id = 2 WHERE id = 9", "bets: bet 9 names draw 2"),
         ("DELETE FROM bets WHERE id = 9", "batches: batch 5 of agency 2 in draw 1 has bets that are missing"),

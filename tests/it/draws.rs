@@ -244,7 +244,7 @@ fn an_agency_nobody_knows_is_closed_only_by_force() {
     let mut operator = Operator::open(&path).unwrap();
     for unknown in [0, 3, u32::MAX] {
         let refused = operator.close_agency(AgencyId(unknown), "r", false);
-        assert!(matches!(refused, Err(OperatorError::NeverSeen { expected: 2, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(OperatorError::UnknownAgency { expected: 2, .. })), "{refused:?}");
     }
     let closed = operator.close_agency(AgencyId(3), "renumbered", true).unwrap();
     assert_eq!((closed.bets, closed.drawn_now, closed.status.done), (0, false, 1));

@@ -1075,8 +1075,8 @@ impl Store for Failing {
         self.store.draw(draw)
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
-        self.store.draw_before(agency)
+    fn previous_draw_for(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+        self.store.previous_draw_for(agency)
     }
 
     fn winners(&self, _: DrawId, _: AgencyId, _: u64, _: usize) -> Result<Vec<WinningBet>, StoreError> {
@@ -1181,8 +1181,8 @@ impl Store for Gated {
         self.store.draw(draw)
     }
 
-    fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
-        self.store.draw_before(agency)
+    fn previous_draw_for(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+        self.store.previous_draw_for(agency)
     }
 
     fn winners(

@@ -332,7 +332,7 @@ _ => {
         "self.winners_page(awaited.agency, 0, None)",
         it("draws::who_waits_for_a_draw_gets_its_winners_though_the_next_one_opens_first")),
     Bug("a late question closes an agency in the next draw", "I4", SERVICE,
-        "        self.store.draw_before(agency)\n",
+        "        self.store.previous_draw_for(agency)\n",
         "        Ok(None)\n",
         it("draws::a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_draw")),
     Bug("the next draw opens while bets are taken", "I4", OPERATOR,

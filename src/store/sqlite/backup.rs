@@ -1,5 +1,5 @@
-//! A backup: a verified copy of the database, taken beside a running server,
-//! which is a database like any other.
+//! A backup: a verified copy of the database, taken beside a running server. It is a
+//! database like any other.
 
 use std::fs;
 use std::path::Path;
@@ -11,17 +11,23 @@ use super::lock::LockFile;
 use super::open;
 use crate::unfinished::{Unfinished, UnfinishedError};
 
-/// What was saved.
+/// A backup that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// What the check of the copy counted.
     pub report: Report,
-    /// How large the copy is.
+    /// Size of the copy, in bytes.
     pub bytes: u64,
 }
 
-/// Saves the database as it is now to another file, which is there whole and
-/// verified, or not at all. Whoever may read the database may read its backup.
+/// Saves the database as it is now to another file, which exists afterwards whole and
+/// verified, or not at all. It has the permissions of the database. `replace` allows an
+/// existing file.
+///
+/// # Errors
+///
+/// Fails if the database is refused or damaged, or if the file cannot be written or must
+/// not be replaced.
 pub fn backup(
     database: &Path,
     destination: &Path,

@@ -1,9 +1,8 @@
-//! A whole copy of a database, verified: what a backup and a restore have in
-//! common.
+//! A whole and verified copy of a database, which a backup and a restore both make.
 //!
-//! All pages are copied in one step, which is one snapshot. In small steps, each
-//! of a snapshot of its own, SQLite begins anew whenever somebody has written in
-//! between, and beside a busy server never ends.
+//! All pages are copied in one step, which is one snapshot. In small steps, each with a
+//! snapshot of its own, SQLite starts over whenever another connection has written in
+//! between, and beside a busy server never finishes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use crate::unfinished::{Unfinished, UnfinishedError};
 
-/// Every page that there is, for `sqlite3_backup_step`.
+/// All pages, for `sqlite3_backup_step`.
 const ALL_PAGES: i32 = -1;
 
 /// Why a database was not copied. The source is as it was.
@@ -26,18 +25,18 @@ pub enum CopyError {
     /// The source was refused, or another server holds the target.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is to be restored was refused.
+    /// The file to restore was refused.
     #[error("{} cannot be restored, give a backup as FILE: {source}", path.display())]
     Backup {
-        /// What was given.
+        /// The file that was given.
         path: PathBuf,
         /// Why it was refused.
         source: Box<OpenError>,
     },
-    /// The copy could not be written, or may not be where it was asked for.
+    /// The copy could not be written, or must not be written there.
     #[error(transparent)]
     File(#[from] UnfinishedError),
-    /// Source and target are one file.
+    /// Source and target are the same file.
     #[error("{} and {} are the same file: give another", .0.display(), .1.display())]
     SameFile(PathBuf, PathBuf),
     /// The target is the database, or belongs to it.
@@ -48,59 +47,59 @@ pub enum CopyError {
         /// What would be overwritten.
         target: PathBuf,
     },
-    /// Beside the target lies a log, which SQLite would take for the copy's own.
+    /// Beside the target lies a WAL or a journal, which SQLite would apply to the copy.
     #[error("{} is a log that would be taken for the copy's own: a database is or was at {}, give another name",
             log.display(), path.display())]
     StrayWal {
         /// The target.
         path: PathBuf,
-        /// The log.
+        /// The WAL or the journal.
         log: PathBuf,
     },
-    /// The check of the copy found something.
+    /// The check of the copy has findings.
     #[error("{}: {} findings, the first: {}; nothing was changed",
             path.display(), report.findings_total(), report.findings.first().map_or("", String::as_str))]
-    NotFine {
+    CheckFailed {
         /// The source.
         path: PathBuf,
-        /// All that was found.
+        /// The findings.
         report: Box<Report>,
     },
-    /// The copy cannot be given to the user who has the database now.
+    /// The copy cannot be given to the user who owns the database now.
     #[error("{} belongs to another user, to whom its successor cannot be given ({source}): \
              run this as that user, or as root", path.display())]
     Owner {
         /// The database.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The copying failed.
+    /// SQLite failed to copy.
     #[error("copying {} to {} failed: {source}; nothing was left there", from.display(), to.display())]
     Copying {
         /// The source.
         from: PathBuf,
         /// The target.
         to: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
 }
 
-/// What is going on.
+/// Where a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// All pages are copied.
+    /// The pages are copied.
     Copying,
     /// The copy is verified.
     Checking(check::Step),
 }
 
-/// Told of every step.
+/// Receives every step.
 pub type Progress<'a> = dyn FnMut(Step) + 'a;
 
-/// Copies the database as it is now into a file that is empty, and verifies the
-/// copy. `to` is what the file will be called.
+/// Copies the database as it is now into an empty file, and verifies the copy. `to` is
+/// the path that the file will get.
 pub(super) fn copy_verified(
     source: Connection,
     from: &Path,
@@ -110,19 +109,19 @@ pub(super) fn copy_verified(
 ) -> Result<Report, CopyError> {
     progress(Step::Copying);
     copy(&source, file.path()).map_err(|source| copy_error(from, to, source))?;
-    // From here on the copy is read: the source's log is no longer held.
+    // From here on only the copy is read: the source's WAL can start over.
     drop(source);
     let report = verify(file.path(), from, progress)?;
     match report.findings.is_empty() {
         true => Ok(report),
-        false => Err(CopyError::NotFine { path: from.to_owned(), report: Box::new(report) }),
+        false => Err(CopyError::CheckFailed { path: from.to_owned(), report: Box::new(report) }),
     }
 }
 
 fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     let mut copy = open(to)?;
-    // A copy that is not finished is thrown away: it needs neither a journal nor
-    // syncs, before the one that the whole file gets.
+    // An unfinished copy is thrown away: it needs neither a journal nor syncs, except
+    // the one that the whole file gets.
     set(&copy, "journal_mode", "off")?;
     copy.pragma_update(None, "synchronous", "off")?;
     let backup = Backup::new(source, &mut copy)?;
@@ -136,22 +135,22 @@ fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
         }
     }
     drop(backup);
-    // A file that needs no log beside it: it can be looked at without leaving
-    // one, and moved as one file. A server that opens it goes back to a log.
+    // A file that needs no WAL beside it: it can be read without leaving one, and moved
+    // as one file. A server that opens it switches back to a WAL.
     set(&copy, "locking_mode", "exclusive")?;
     set(&copy, "journal_mode", "delete")?;
     copy.close().map_err(|(_, error)| error)
 }
 
-/// Opens a file that is there, to write to it.
+/// Opens an existing file to write to it.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, connection::WRITER_FLAGS)
 }
 
-/// Sets what answers with what now holds, and takes no other answer.
+/// Sets a pragma, and fails if SQLite reports another value than the given one.
 fn set(connection: &Connection, pragma: &str, value: &str) -> rusqlite::Result<()> {
-    let holds: String = connection.pragma_update_and_check(None, pragma, value, |row| row.get(0))?;
-    if holds == value { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+    let reported: String = connection.pragma_update_and_check(None, pragma, value, |row| row.get(0))?;
+    if reported == value { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
 }
 
 fn copy_error(from: &Path, to: &Path, source: rusqlite::Error) -> CopyError {
@@ -163,15 +162,15 @@ fn copy_error(from: &Path, to: &Path, source: rusqlite::Error) -> CopyError {
     }
 }
 
-/// Checks the copy; what is wrong is told of its source, which has it too.
-fn verify(copy: &Path, of: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
+/// Checks the copy. Errors name its source, which has the same problems.
+fn verify(copy: &Path, source: &Path, progress: &mut Progress<'_>) -> Result<Report, OpenError> {
     let open = || {
         let mut connection = Connection::open_with_flags(copy, connection::READER_FLAGS)?;
         connection::configure(&mut connection)?;
         Ok(connection)
     };
-    let connection = open().map_err(|source| sqlite_error(of, "opening the copy", source))?;
-    check::check_open(connection, of, &mut |step| progress(Step::Checking(step)))
+    let connection = open().map_err(|error| sqlite_error(source, "opening the copy", error))?;
+    check::check_open(connection, source, &mut |step| progress(Step::Checking(step)))
 }
 
 /// Refuses to write something else over a database, or over a file that belongs to
@@ -192,7 +191,7 @@ pub(super) fn refuse_own(files: &DatabaseFiles, target: &Path) -> Result<(), Cop
     }
 }
 
-/// Refuses to copy a database onto itself, whatever the two paths look like.
+/// Refuses to copy a database onto itself, however the two paths are written.
 pub(super) fn refuse_same_file(one: &Path, other: &Path) -> Result<(), CopyError> {
     match (fs::canonicalize(one), fs::canonicalize(other)) {
         (Ok(first), Ok(second)) if first == second => {

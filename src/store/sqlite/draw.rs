@@ -50,7 +50,7 @@ pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyI
 
 /// Draws if all expected agencies are done. Returns whether this call drew.
 ///
-/// One conditional UPDATE decides, and whoever changed the row writes the winners in
+/// One conditional UPDATE decides, and the process that changed the row writes the winners in
 /// the same transaction.
 pub(super) fn draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Result<bool> {
     let changed = connection

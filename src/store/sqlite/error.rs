@@ -8,22 +8,22 @@ use rusqlite::ErrorCode;
 /// Why a database was not opened. Nothing of its contents was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder of the file does not exist, or is none.
+    /// The folder of the file does not exist, or is not a folder.
     #[error("there is no folder {}: make it, or give another --database", .0.display())]
     NoFolder(PathBuf),
-    /// The path is a folder, or anything else that holds no database.
+    /// The path is a folder, or anything else that cannot hold a database.
     #[error("{} is not a file: give a database file in --database", .0.display())]
     NotAFile(PathBuf),
-    /// The file does not exist, where it had to.
+    /// The file does not exist, but must.
     #[error("there is no database {}: give the file of one in --database", .0.display())]
     NoDatabase(PathBuf),
-    /// The file is on a file system that SQLite's log does not work on.
+    /// The file is on a file system on which SQLite's WAL does not work.
     #[error("{} is on a network file system ({file_system}), where SQLite can lose commits: it needs memory and \
              locks that all processes share. Give a --database on a disk of this machine", .path.display())]
     NetworkFileSystem {
         /// The database.
         path: PathBuf,
-        /// What the file system is called.
+        /// The name of the file system.
         file_system: String,
     },
     /// The file or its folder cannot be read and written.
@@ -31,17 +31,17 @@ pub enum OpenError {
     NotWritable {
         /// The file that could not be opened.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another server holds the database.
     #[error("another server holds {}: stop it first, or give another --database", .0.display())]
     Held(PathBuf),
-    /// A restore is under way, or its process died.
+    /// A restore is running, or its process died.
     #[error("a restore of {path} is under way or was interrupted: start the server, which finishes it, \
              or run `sorteo restore` again", path = .0.display())]
     Restoring(PathBuf),
-    /// The file is no SQLite database.
+    /// The file is not a SQLite database.
     #[error("{} is not a SQLite database: it was left as it is, give another --database", .0.display())]
     NotSqlite(PathBuf),
     /// The file is another program's SQLite database.
@@ -67,28 +67,28 @@ pub enum OpenError {
         /// What is wrong.
         detail: String,
     },
-    /// The schema is not what the migrations made: somebody changed it.
+    /// The schema is not the one that the migrations create: it was changed.
     #[error("{path} has another schema than this program made ({detail}): it was left as it is. See what \
              `sorteo check --database {path}` finds, and undo the change or restore a backup",
             path = .path.display())]
     Altered {
         /// The database.
         path: PathBuf,
-        /// What is different.
+        /// What differs.
         detail: String,
     },
     /// The linked SQLite loses commits when two connections write and checkpoint
     /// (3.7.0 to 3.51.2, the WAL-reset race).
     #[error("SQLite {0} can lose commits: build with the bundled one, at least 3.51.3")]
     UnsafeSqlite(String),
-    /// Anything else that SQLite said.
+    /// Any other failure of SQLite.
     #[error("{}: {operation} failed: {source}", .path.display())]
     Sqlite {
         /// The database.
         path: PathBuf,
         /// What was being done.
         operation: &'static str,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// The pool of readers could not be filled.
@@ -96,7 +96,7 @@ pub enum OpenError {
     Pool {
         /// The database.
         path: PathBuf,
-        /// What the pool said.
+        /// The pool's error.
         source: r2d2::Error,
     },
 }

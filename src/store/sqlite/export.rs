@@ -1,10 +1,10 @@
-//! What is written out for other programs: the bets of a draw, or its winners.
+//! Exports for other programs: the bets of a draw, or its winners.
 //!
-//! They are read in pieces, each by a statement of its own whose rows are
-//! collected before anybody writes them anywhere: memory stays bounded, and
-//! however slowly they are taken, the write-ahead log is not held. Bets are never
-//! changed and winners are written once, so the pieces fit together; of an open
-//! draw, those bets come that were stored when the export began.
+//! Rows are read in pieces, each by a statement of its own whose rows are collected
+//! before any is written out: memory stays bounded, and however slowly they are
+//! consumed, the WAL can start over. Bets never change and winners are written once, so
+//! the pieces fit together; of an open draw, the export has the bets that were stored
+//! when it began.
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +16,19 @@ use super::files::DatabaseFiles;
 use super::open;
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// Most rows of a piece: some MiB of text at most.
+/// Most rows in a piece: a few MiB of text at most.
 const ROWS_MAX: i64 = 10_000;
 
-/// What to write out.
+/// What to export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The winning bets of a draw that is made, agency by agency.
+    /// The winning bets of a draw that is drawn, by agency and then in stored order.
     Results,
-    /// All bets of a draw in stored order.
+    /// All bets of a draw, in stored order.
     Bets,
 }
 
-/// Why nothing, or nothing more, is written out.
+/// Why nothing, or nothing more, is exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The database was refused, or failed.
@@ -42,18 +42,18 @@ pub enum ExportError {
     NoDraws,
     /// The draw has no results yet.
     #[error("draw {0} is not made yet: it has no results")]
-    NotMade(DrawId),
+    NotDrawn(DrawId),
     /// No draw has results yet.
     #[error("no draw is made yet: there are no results")]
-    NoneMade,
+    NoneDrawn,
 }
 
-/// A bet as it is written out; the fields are in the order of the columns.
+/// A bet as it is exported; the fields are in the order of the columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExportedBet {
     /// Its draw.
     pub draw: i64,
-    /// Its number among all bets ever stored.
+    /// Its number among all bets ever stored, from 1.
     pub bet: i64,
     /// The agency that took it.
     pub agency: u32,
@@ -63,13 +63,13 @@ pub struct ExportedBet {
     pub last_name: String,
     /// The bettor's identity document.
     pub document: String,
-    /// The bettor's date of birth.
+    /// The bettor's date of birth, `YYYY-MM-DD`.
     pub birthdate: String,
     /// The number that was bet on.
     pub number: u32,
 }
 
-/// Where an export stands.
+/// An export, and how far it is.
 #[derive(Debug)]
 pub struct Export {
     connection: Connection,
@@ -79,17 +79,21 @@ pub struct Export {
     agency: Option<AgencyId>,
     /// The last bet that was read, and for results its agency.
     after: (i64, i64),
-    /// The last bet there is to read.
+    /// The last bet to read.
     last: i64,
-    /// Rows that were read.
+    /// Rows that were read so far.
     rows: i64,
-    /// Rows that there must be, where the draw tells: of all agencies together.
-    rows_told: Option<i64>,
+    /// Rows that there must be, if the draw counts them: those of all agencies.
+    rows_expected: Option<i64>,
 }
 
 impl Export {
-    /// Begins to write out a draw: the given one, or the newest that has what is
-    /// asked for; of all agencies, or of one.
+    /// Begins an export: of the given draw, or of the newest that has what is exported;
+    /// of all agencies, or of one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database is refused, or if there is no such draw or result.
     pub fn open(
         database: &Path,
         subject: Subject,
@@ -101,26 +105,29 @@ impl Export {
             .map_err(|source| sqlite_error(database, "finding the draw", source))?;
         let found = found.ok_or_else(|| not_found(subject, draw))?;
         if subject == Subject::Results && !found.drawn {
-            return Err(ExportError::NotMade(found.draw));
+            return Err(ExportError::NotDrawn(found.draw));
         }
         let after = match subject {
             Subject::Results => (-1, 0),
             Subject::Bets => (0, found.before),
         };
         let last = found.before + found.bets;
-        let told = if subject == Subject::Results { found.winners } else { found.bets };
-        let rows_told = agency.is_none().then_some(told);
+        let all = if subject == Subject::Results { found.winners } else { found.bets };
+        let rows_expected = agency.is_none().then_some(all);
         let path = database.to_owned();
-        Ok(Self { connection, path, subject, draw: found.draw, agency, after, last, rows: 0, rows_told })
+        Ok(Self { connection, path, subject, draw: found.draw, agency, after, last, rows: 0, rows_expected })
     }
 
-    /// Which draw it is.
+    /// Returns which draw is exported.
     pub fn draw(&self) -> DrawId {
         self.draw
     }
 
-    /// The next piece; an empty one is the end. An end that comes too early, because a
-    /// part of the database cannot be read, is an error.
+    /// Returns the next piece; an empty one is the end.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database cannot be read, also if rows are missing at the end.
     pub fn next_rows(&mut self) -> Result<Vec<ExportedBet>, ExportError> {
         let rows = match self.subject {
             Subject::Results => self.next_results(),
@@ -128,16 +135,17 @@ impl Export {
         };
         let rows = rows.map_err(|source| sqlite_error(&self.path, "reading the bets", source))?;
         self.rows += rows.len() as i64;
-        match self.rows_told {
-            Some(told) if rows.is_empty() && told != self.rows => {
-                let detail = format!("draw {} tells {told} rows, {} can be read", self.draw, self.rows);
+        match self.rows_expected {
+            Some(expected) if rows.is_empty() && expected != self.rows => {
+                let detail =
+                    format!("draw {} should have {expected} rows, {} can be read", self.draw, self.rows);
                 Err(OpenError::Corrupt { path: self.path.clone(), detail }.into())
             }
             _ => Ok(rows),
         }
     }
 
-    /// The key of `winners` is their order. An empty piece is the end.
+    /// Reads winners in the order of their key. An empty piece is the end.
     fn next_results(&mut self) -> rusqlite::Result<Vec<ExportedBet>> {
         let (agency, bet) = self.after;
         let rows: Vec<ExportedBet> = self
@@ -161,8 +169,8 @@ impl Export {
         Ok(rows)
     }
 
-    /// Bets are found by their id alone. Where one agency is asked for, a piece of
-    /// them may have none of its own: the first that has some is answered.
+    /// Reads bets by their id. A piece may have none of the agency that is exported: the
+    /// first that has some is returned.
     fn next_bets(&mut self) -> rusqlite::Result<Vec<ExportedBet>> {
         while self.after.1 < self.last {
             let (from, to) = (self.after.1, (self.after.1 + ROWS_MAX).min(self.last));
@@ -184,13 +192,14 @@ impl Export {
     }
 }
 
-/// A draw, and which bets are its own: they are stored draw after draw, so those
-/// of the draws before it come first.
-struct Found {
+/// A draw, and which bets belong to it: bets are stored draw after draw, so those of
+/// the draws before it come first.
+struct FoundDraw {
     draw: DrawId,
     drawn: bool,
     bets: i64,
     winners: i64,
+    /// Bets of the draws before it.
     before: i64,
 }
 
@@ -198,7 +207,7 @@ fn find_draw(
     connection: &Connection,
     subject: Subject,
     draw: Option<DrawId>,
-) -> rusqlite::Result<Option<Found>> {
+) -> rusqlite::Result<Option<FoundDraw>> {
     connection
         .query_row(
             "SELECT id, drawn_at IS NOT NULL, bets, winners,
@@ -208,7 +217,7 @@ fn find_draw(
               ORDER BY id DESC LIMIT 1",
             params![draw.map(|draw| draw.0), subject == Subject::Bets],
             |row| {
-                Ok(Found {
+                Ok(FoundDraw {
                     draw: DrawId(row.get(0)?),
                     drawn: row.get(1)?,
                     bets: row.get(2)?,
@@ -223,7 +232,7 @@ fn find_draw(
 fn not_found(subject: Subject, draw: Option<DrawId>) -> ExportError {
     match (draw, subject) {
         (Some(draw), _) => ExportError::NoDraw(draw),
-        (None, Subject::Results) => ExportError::NoneMade,
+        (None, Subject::Results) => ExportError::NoneDrawn,
         (None, Subject::Bets) => ExportError::NoDraws,
     }
 }

@@ -1,16 +1,15 @@
 //! Which file systems a database may be on.
 //!
-//! The write-ahead log needs memory and locks that all processes of a database
-//! share, so "all processes using a database must be on the same host computer;
+//! The WAL needs memory and locks that all processes of a database share, so "all processes using a database must be on the same host computer;
 //! WAL does not work over a network filesystem" (<https://www.sqlite.org/wal.html>).
-//! Where they are not shared nothing fails: commits overwrite each other. And the
-//! lock that keeps a second server away is one of those locks. So such a file
-//! system is refused before anything on it is opened or made.
+//! Where they are not shared, nothing fails: commits overwrite each other. And the lock
+//! that keeps a second server away is one of those locks. So such a file system is
+//! refused before anything on it is opened or created.
 //!
-//! Refused is what other machines may have mounted too, by a network or by a disk
-//! that they share, and what a virtual machine's host lends it. Any file system that
-//! is not known is allowed, and so is virtiofs, which by its number is a FUSE like
-//! any: a server that does not start on a good disk is a fault too.
+//! Refused are file systems that other machines may have mounted too, over a network or
+//! on a shared disk, and those that a virtual machine's host lends to it. Unknown file
+//! systems are allowed, and so is virtiofs, which by its number is a FUSE like any
+//! other: a server that does not start on a good disk is a fault too.
 
 use std::fs;
 use std::io;
@@ -20,14 +19,14 @@ use std::path::Path;
 use super::error::OpenError;
 use super::files::DatabaseFiles;
 
-/// What this process sees mounted: proc_pid_mountinfo(5).
+/// The mounts that this process sees: proc_pid_mountinfo(5).
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// What `statfs` tells of any FUSE, good or bad: see [`is_network_fuse`].
+/// The number that `statfs` reports for any FUSE: see [`is_network_fuse`].
 const FUSE_MAGIC: u32 = 0x6573_5546;
 
-/// The file systems that are refused, by the number that `statfs` tells: those of
-/// Linux are in its `linux/magic.h`, the others as GNU's `stat` knows them.
+/// The file systems that are refused, by the number that `statfs` reports: those of
+/// Linux are in its `linux/magic.h`, the others are from GNU's `stat`.
 const NETWORK: &[(u32, &str)] = &[
     (0x0000_517b, "SMB"),
     (0x0000_564c, "NCP"),
@@ -54,7 +53,7 @@ const NETWORK: &[(u32, &str)] = &[
     (0xff53_4d42, "SMB"),
 ];
 
-/// The types of FUSE that are refused, as the mount names them behind `fuse.`.
+/// The types of FUSE that are refused, as the mount names them after `fuse.`.
 const NETWORK_FUSE: &[&str] = &[
     "blobfuse",
     "blobfuse2",
@@ -91,7 +90,7 @@ pub(super) fn refuse_network(files: &DatabaseFiles) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The network file system that an existing file or folder is on, if it is on one.
+/// Returns the network file system that an existing file or folder is on, if any.
 fn network_file_system(path: &Path) -> Option<String> {
     let magic = rustix::fs::statfs(path).ok()?.f_type as u32;
     if let Some(name) = network_name(magic) {
@@ -104,20 +103,20 @@ fn network_file_system(path: &Path) -> Option<String> {
     is_network_fuse(&kind).then_some(kind)
 }
 
-/// The name of a file system that is refused by its number.
+/// Returns the name of a file system that is refused by its number.
 fn network_name(magic: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name)
 }
 
-/// Whether a FUSE is refused by its type. All have one number, and some are local
-/// disks (`fuseblk`) or a layer over one (`fuse.fuse-overlayfs`), so only those
-/// that are known to reach over a network are refused.
+/// Returns whether a FUSE is refused by its type. All have the same number, and some are
+/// local disks (`fuseblk`) or a layer over one (`fuse.fuse-overlayfs`), so only those that
+/// are known to use a network are refused.
 fn is_network_fuse(kind: &str) -> bool {
     kind.strip_prefix("fuse.")
         .is_some_and(|name| NETWORK_FUSE.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
-/// The type of the mount that a file or folder is on.
+/// Returns the type of the mount that a file or folder is on.
 fn mounted_type(path: &Path) -> io::Result<Option<String>> {
     let device = fs::metadata(path)?.dev();
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));

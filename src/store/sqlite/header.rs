@@ -1,7 +1,7 @@
-//! A file's first bytes: whose it is, and whether they can be right. They are
-//! read before anything is opened, made or locked.
+//! A file's first bytes: which program it belongs to, and whether they can be right.
+//! They are read before anything is opened, created or locked.
 //!
-//! What the fields mean is from "The SQLite database file format", 1.3 and 1.6.
+//! The fields are those of "The SQLite database file format", 1.3 and 1.6.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
@@ -11,9 +11,10 @@ use super::error::OpenError;
 use super::files::DatabaseFiles;
 use super::schema::{APPLICATION_ID, newer, newest_version};
 
-/// Bytes of a database's header, and of the b-tree's behind it, that tell whose it is.
+/// Bytes of a database's header, and of the b-tree's header after it, that show which
+/// program it belongs to.
 const HEADER_BYTES: usize = 108;
-/// What every SQLite database begins with.
+/// The first bytes of every SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// The fractions of a page that a cell may take: constants of the format.
 const PAYLOAD_FRACTIONS: [u8; 3] = [64, 32, 32];
@@ -44,8 +45,8 @@ pub(super) fn refuse_foreign_file(files: &DatabaseFiles) -> Result<(), OpenError
         Ok(0) | Err(_) => return Ok(()),
         Ok(_) => {}
     }
-    // The power went while the database was made: its first page has not arrived,
-    // and the journal beside it tells SQLite to undo the rest.
+    // A power cut while the database was created: its first page has not reached the
+    // disk, and the journal beside it makes SQLite undo the rest.
     if header.iter().all(|byte| *byte == 0) && files.has_journal() {
         return Ok(());
     }
@@ -63,7 +64,7 @@ pub(super) fn refuse_foreign_file(files: &DatabaseFiles) -> Result<(), OpenError
 struct Header<'a>(&'a [u8; HEADER_BYTES]);
 
 impl Header<'_> {
-    /// A big-endian field of four bytes.
+    /// Returns a big-endian field of four bytes.
     fn field(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
     }
@@ -75,7 +76,7 @@ impl Header<'_> {
         }
     }
 
-    /// What cannot be so in any database that SQLite wrote.
+    /// Returns what cannot be so in any database that SQLite wrote.
     fn damage(&self) -> Option<String> {
         let page_bytes = self.page_bytes();
         if !(page_bytes.is_power_of_two() && page_bytes >= 512) {
@@ -92,12 +93,13 @@ impl Header<'_> {
 
     fn refuse_other_owner(&self, path: &Path) -> Result<(), OpenError> {
         let ours = self.field(68) == APPLICATION_ID as u32;
-        // The version is a signed number.
+        // The schema version is a signed number.
         let version = i64::from(self.field(60) as i32);
         if ours && version > newest_version() {
             return Err(newer(path, version));
         }
-        // The schema's b-tree follows the header. Not an empty leaf: there are tables.
+        // The schema's b-tree follows the header. If it is not an empty leaf, there are
+        // tables.
         let has_tables = self.0[100] != 0x0d || self.0[103..105] != [0, 0];
         match has_tables && !ours {
             true => Err(OpenError::Foreign(path.to_owned())),
@@ -105,14 +107,14 @@ impl Header<'_> {
         }
     }
 
-    /// SQLite refuses it too, but does not tell why. With a log the pages that
-    /// are missing may be there.
+    /// Refuses a file with fewer bytes than it has pages. SQLite refuses it too, but does
+    /// not say why. If there is a WAL, the missing pages may be in it.
     fn refuse_truncated(&self, files: &DatabaseFiles) -> Result<(), OpenError> {
         let bytes = u64::from(self.field(28)) * self.page_bytes();
-        // Older programs do not keep the number of pages; these two tell whether it holds.
+        // Older programs do not keep the number of pages; it holds if these two are equal.
         let holds = self.field(24) == self.field(92);
-        // The log first: where a server is emptying it, the file is whole afterwards.
-        // A journal beside it tells SQLite to undo what a power cut left half written.
+        // The WAL first: if a server is emptying it, the file is whole afterwards. A
+        // journal makes SQLite undo what a power cut left half written.
         if !holds || files.has_wal() || files.has_journal() {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! What an operator does to a database: opens the next draw, closes an agency that
-//! stays silent, notes what was imported. Beside a running server or without one: as with the server's own
-//! writer, every rule is decided inside the write transaction.
+//! What an operator changes in a database: opens the next draw, closes an agency that
+//! stays silent, records an import. Beside a running server or without one: as in the
+//! server's own writer, every rule is decided inside the write transaction.
 //!
-//! What is done is noted in the table `audit` in the same transaction.
+//! Each change is recorded in the table `audit`, in the same transaction.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,12 +21,13 @@ use super::{audit, draw, open, terms};
 use crate::store::{Closing, DoneBy, DrawStatus};
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// How often the write lock is asked for while a busy server holds it. Its writer
-/// lets go only for moments: SQLite's own pauses, up to 100 ms, would miss them.
+/// Pause between two attempts to take the write lock while a busy server holds it. Its
+/// writer releases it only for moments: SQLite's own pauses, up to 100 ms, would miss
+/// them.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
-/// How many times: half a minute.
+/// Number of attempts: half a minute.
 const LOCK_TRIES: i32 = 30_000;
-/// Longest reason for closing an agency, in bytes.
+/// Longest reason for closing an agency, in bytes of UTF-8.
 pub const REASON_BYTES_MAX: usize = 500;
 
 /// A database opened by an operator.
@@ -34,13 +35,14 @@ pub const REASON_BYTES_MAX: usize = 500;
 pub struct Operator {
     connection: Connection,
     path: PathBuf,
-    /// Which file that was when it was opened.
+    /// The file that was opened, if the system identifies it.
     file: Option<FileId>,
 }
 
-/// A file, whatever its name is: its device and its number there.
+/// The identity of a file, whatever its name: its device and its inode number.
 type FileId = (u64, u64);
 
+/// Returns the file that a path leads to now.
 fn file_at(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
@@ -50,9 +52,9 @@ fn file_at(path: &Path) -> Option<FileId> {
 pub struct ClosedAgency {
     /// Its bets, which take part in the draw.
     pub bets: u64,
-    /// How the draw stands now.
+    /// The status of the draw now.
     pub status: DrawStatus,
-    /// Whether this was the last agency, and the draw was made.
+    /// Whether this was the last agency, and drew.
     pub drawn_now: bool,
 }
 
@@ -68,31 +70,31 @@ pub enum OperatorError {
     /// A restore put another file in the database's place while the change waited.
     #[error("{} was replaced meanwhile, by a restore: look at it, and say it again if need be", .0.display())]
     Replaced(PathBuf),
-    /// The newest draw takes bets.
+    /// The newest draw still takes bets.
     #[error(
         "draw {} is still open, {} of {} agencies are done: the next one opens when it is made. \
          `sorteo draw close-agency` closes an agency that stays silent",
         .0.draw, .0.done, .0.expected
     )]
     StillOpen(DrawStatus),
-    /// The newest draw is made.
+    /// The newest draw is drawn.
     #[error("draw {0} is made: there is nothing to close")]
-    Made(DrawId),
-    /// The agency is done.
+    AlreadyDrawn(DrawId),
+    /// The agency is done already.
     #[error("agency {agency} is done in draw {draw} already")]
-    DoneBefore {
+    AlreadyDone {
         /// The agency.
         agency: AgencyId,
         /// The newest draw.
         draw: DrawId,
     },
-    /// Closing counts towards the agencies that must be done: a mistyped number
-    /// would make the draw without somebody.
+    /// The agency is unknown. A closed agency counts towards those that must be done: with
+    /// a mistyped number, the draw would happen without an agency.
     #[error(
         "agency {agency} has sent nothing in draw {draw}, and the agencies expected are 1 to {expected}: \
          is the number right? --force closes it all the same"
     )]
-    NeverSeen {
+    UnknownAgency {
         /// The agency.
         agency: AgencyId,
         /// The newest draw.
@@ -100,13 +102,17 @@ pub enum OperatorError {
         /// How many agencies are expected in it.
         expected: u64,
     },
-    /// The reason says nothing, or is no line of text.
+    /// The reason is empty, too long, or not one line of text.
     #[error("the reason must be one line of 1 to {REASON_BYTES_MAX} bytes")]
     BadReason,
 }
 
 impl Operator {
     /// Opens an existing database to change it; nothing is changed by opening.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no database of ours at the path, or if it is damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let connection = open::open_beside_server(&DatabaseFiles::resolve(path))?;
         connection
@@ -118,7 +124,11 @@ impl Operator {
         Ok(Self { connection, path: path.to_owned(), file: file_at(path) })
     }
 
-    /// Opens the next draw, once the newest is made.
+    /// Opens the next draw, once the newest is drawn. Returns its status.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`OperatorError::StillOpen`] before that.
     pub fn open_draw(&mut self, terms: DrawTerms) -> Result<DrawStatus, OperatorError> {
         self.change(|transaction, status| {
             if !status.drawn {
@@ -129,8 +139,13 @@ impl Operator {
         })
     }
 
-    /// Records that an agency is done, for which it did not say so itself; makes
-    /// the draw if it was the last. `force` closes also an agency that nobody knows.
+    /// Records that an agency is done, in place of the agency itself, and draws if it was
+    /// the last. `force` closes also an agency that is unknown.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the draw is drawn, the agency is done or unknown, or the reason is not
+    /// [valid](is_reason).
     pub fn close_agency(
         &mut self,
         agency: AgencyId,
@@ -143,13 +158,13 @@ impl Operator {
         self.change(|transaction, before| {
             let draw = before.draw;
             if before.drawn {
-                return Ok(Err(OperatorError::Made(draw)));
+                return Ok(Err(OperatorError::AlreadyDrawn(draw)));
             }
             let bets = draw::stored_bets(transaction, draw, agency)?;
             let expected = before.expected;
             let is_known = bets > 0 || (1..=expected).contains(&u64::from(agency.0));
             if !is_known && !force {
-                return Ok(Err(OperatorError::NeverSeen { agency, draw, expected }));
+                return Ok(Err(OperatorError::UnknownAgency { agency, draw, expected }));
             }
             match draw::close_agency(transaction, agency, None, DoneBy::Operator)? {
                 (Ok(Closing::Now), drawn_now) => {
@@ -157,19 +172,25 @@ impl Operator {
                     audit::record(transaction, "close-agency", Some(draw), &detail)?;
                     Ok(Ok(ClosedAgency { bets, status: newest_draw(transaction)?, drawn_now }))
                 }
-                // Without a count nothing can mismatch.
-                (Ok(Closing::AlreadyDone) | Err(_), _) => Ok(Err(OperatorError::DoneBefore { agency, draw })),
+                // No count was given, so no count can be wrong.
+                (Ok(Closing::AlreadyDone) | Err(_), _) => {
+                    Ok(Err(OperatorError::AlreadyDone { agency, draw }))
+                }
             }
         })
     }
 
-    /// Notes in the audit that bets were imported into a draw.
-    pub fn note_import(&mut self, draw: DrawId, what: &str) -> Result<(), OperatorError> {
+    /// Records in the audit that bets were imported into a draw.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database cannot be changed.
+    pub fn record_import(&mut self, draw: DrawId, what: &str) -> Result<(), OperatorError> {
         let detail = one_line(what);
         self.change(|transaction, _| Ok(Ok(audit::record(transaction, "import", Some(draw), &detail)?)))
     }
 
-    /// Runs one change in one transaction; one that is refused leaves nothing.
+    /// Runs one change in one transaction; a change that is refused is rolled back.
     fn change<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>, DrawStatus) -> rusqlite::Result<Result<T, OperatorError>>,
@@ -196,7 +217,8 @@ impl Operator {
     }
 }
 
-/// Whether a text can be the reason for closing an agency.
+/// Returns whether a text can be the reason for closing an agency: one line of 1 to
+/// [`REASON_BYTES_MAX`] bytes.
 pub fn is_reason(text: &str) -> bool {
     (1..=REASON_BYTES_MAX).contains(&text.trim().len()) && is_one_line(text)
 }

@@ -7,7 +7,7 @@
 //! So one rename decides, that of the copy to `.DATABASE.sorteo-restore`. Every step
 //! after it can be repeated:
 //!
-//! 1. the copy becomes `.DATABASE.sorteo-restore`: from here on, the restore holds;
+//! 1. the copy becomes `.DATABASE.sorteo-restore`: from here on, the restore is decided;
 //! 2. `DATABASE-wal` and `DATABASE-journal` get the names under which they are kept;
 //! 3. `DATABASE-shm`, which is only an index of the WAL, is removed;
 //! 4. `DATABASE` gets the name under which it is kept;

@@ -1,7 +1,7 @@
-//! The pool of reading connections, and what is read.
+//! The reading half of the store: a pool of connections, and the reads of agencies.
 //!
-//! Every read is one statement whose rows are collected before anything else
-//! happens: a reader that lingers keeps the write-ahead log from being reset.
+//! Every read collects its rows before anything else happens: a reader that stays open
+//! keeps the WAL from starting over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use sorteo_protocol::{AgencyId, DrawId, UploadId};
 /// How long a read waits for a free connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The reading half of the store.
+/// The pool of reading connections.
 #[derive(Debug)]
 pub(super) struct Readers {
     pool: r2d2::Pool<SqliteConnectionManager>,
 }
 
 impl Readers {
-    /// Opens all connections at once: a pool that grows later would meet errors
-    /// in the middle of a request.
+    /// Opens all connections at once: a pool that grows later could fail in the middle of
+    /// a request.
     pub(super) fn open(files: &DatabaseFiles, connections: u32) -> Result<Self, OpenError> {
         let manager = SqliteConnectionManager::file(files.database())
             .with_flags(connection::READER_FLAGS)
@@ -47,8 +47,8 @@ impl Readers {
         Ok(Self { pool })
     }
 
-    /// Runs one read; what went wrong goes to the log, the caller learns that
-    /// it may try again.
+    /// Runs one read. A failure is logged here; the caller only learns that a retry may
+    /// help.
     fn read<T>(
         &self,
         what: &'static str,
@@ -67,7 +67,7 @@ impl Readers {
         self.read("draw", |connection| status::find_draw(connection, draw))
     }
 
-    pub(super) fn draw_before(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
+    pub(super) fn previous_draw_for(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
         self.read("draw_before", |connection| {
             connection
                 .prepare_cached(
@@ -91,7 +91,8 @@ impl Readers {
         })
     }
 
-    /// A winner whose bet cannot be read is an error, not left out.
+    /// Reads winning bets. A winner whose bet cannot be read is an error: it is not left
+    /// out.
     pub(super) fn winners(
         &self,
         draw: DrawId,
@@ -129,7 +130,7 @@ impl Readers {
     }
 }
 
-/// One thread that replaces broken connections.
+/// Returns the one thread that replaces broken connections.
 fn pool_thread() -> ScheduledThreadPool {
     ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("sorteo-pool").build()
 }

@@ -2,7 +2,7 @@
 //! kept under another name.
 //!
 //! First the copy is made and verified beside the database, which nothing has touched
-//! so far. How it takes the database's place is [`pending_restore`].
+//! so far. How it takes the database's place is `pending_restore`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, fchown};
@@ -33,7 +33,7 @@ pub struct Restored {
 /// # Errors
 ///
 /// Fails if the file is not a whole database of ours, if a server holds the database,
-/// or if the copy cannot be written. Before [`pending_restore`] begins, nothing was
+/// or if the copy cannot be written. Before `pending_restore` begins, nothing was
 /// changed.
 pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Result<Restored, CopyError> {
     let files = &DatabaseFiles::resolve(database);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// A backup with one bet beside a database with two, of which the second is in
-    /// its log alone, as a server leaves it that is killed.
+    /// its WAL alone, as a killed server leaves it.
     fn database_with_log(folder: &Path) -> (PathBuf, PathBuf) {
         let (living, database, saved) = (folder.join("living.db"), folder.join("a.db"), folder.join("b.db"));
         let store = open(&living);
@@ -184,7 +184,7 @@ mod tests {
                 name.contains("a.db.before-restore-") && !name.ends_with("-wal")
             });
             let old = open(&kept.unwrap());
-            assert_eq!(bets(&old), 2, "{done} steps: the old one with its log");
+            assert_eq!(bets(&old), 2, "{done} steps: the old one with its WAL");
             old.close();
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn newer(path: &Path, found: i64) -> OpenError {
     OpenError::Newer { path: path.to_owned(), found, known: newest_version() }
 }
 
-/// Something that is not as the migrations make it.
+/// A part of the schema that is not as the migrations create it.
 #[derive(Debug)]
 pub(super) struct Difference {
     /// Its type and its name.
@@ -89,14 +89,14 @@ enum How {
 }
 
 impl Difference {
-    /// Whether a server could store or draw wrongly because of it. A table, a
-    /// view or an index that somebody added for himself keeps no lottery from
-    /// coming back after a power cut.
+    /// Returns whether a server could store or draw wrongly because of it. A table, a view
+    /// or an index that a person added for their own use must not keep a lottery from
+    /// starting again after a power cut.
     pub(super) fn is_harmful(&self) -> bool {
         self.how != How::NotOurs || self.is_a("trigger")
     }
 
-    /// Whether questions to the tables may fail or be answered wrongly.
+    /// Returns whether reads of our tables may fail or give wrong results.
     pub(super) fn misleads(&self) -> bool {
         self.how != How::NotOurs && (self.is_a("table") || self.is_a("view"))
     }
@@ -117,7 +117,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares with what the migrations up to the database's own version make.
+/// Compares the schema with what the migrations up to the database's version create.
 pub(super) fn differences(connection: &Connection) -> rusqlite::Result<Vec<Difference>> {
     let expected = read(&create_in_memory(version(connection)?)?)?;
     let mut found = read(connection)?;
@@ -133,17 +133,18 @@ pub(super) fn differences(connection: &Connection) -> rusqlite::Result<Vec<Diffe
     Ok(differences)
 }
 
-/// How many migrations the database has seen; damage may have made anything of it.
+/// Returns how many migrations the database has seen; damage may have changed it.
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Whether anything was ever created in the database.
+/// Returns whether anything was ever created in the database.
 fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
 }
 
-/// The application's mark and tables, but a version that no migration leaves.
+/// The error of a database with our mark and tables, but a version that no migration
+/// leaves.
 fn no_version(path: &Path, found: i64) -> OpenError {
     OpenError::Corrupt {
         path: path.to_owned(),
@@ -159,9 +160,9 @@ fn migration_error(path: &Path, error: MigrationError) -> OpenError {
     }
 }
 
-/// Everything by type and name: the table it belongs to, and its SQL. What
-/// `ANALYZE` makes is left out, and the two tables that Litestream makes in what it
-/// replicates: one it writes to when the log is empty, one it locks.
+/// Reads the schema by type and name: the table that each part belongs to, and its SQL.
+/// The tables that `ANALYZE` creates are left out, and the two that Litestream creates in
+/// a database that it replicates: one it writes to when the WAL is empty, one it locks.
 fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, [String; 2]>> {
     connection
         .prepare(
@@ -176,7 +177,8 @@ fn read(connection: &Connection) -> rusqlite::Result<BTreeMap<String, [String; 2
         .collect()
 }
 
-/// The value as text. What is none, as damage leaves it, looks like none of ours.
+/// Returns a value as text. A value that is not text, as damage leaves it, becomes one
+/// that no schema of ours has.
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
@@ -192,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A migration that has landed is on somebody's disk: it never changes. A
+    /// A migration that was released is on users' disks: it never changes. A
     /// new one gets its line here.
     const LANDED: &[(&str, &str)] =
         &[("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859")];

@@ -1,5 +1,5 @@
-//! Makes the commits that a server finds in a WAL durable, before it tells any agency
-//! of them.
+//! Makes the commits that a server finds in a WAL durable, before any agency
+//! sees them.
 //!
 //! A process that died, or failed, between writing a commit and syncing it leaves the
 //! commit in the WAL, where from now on every reader sees it. Syncing the WAL would not

@@ -1,9 +1,8 @@
-//! One pass over all bets in stored order, which holds them against the batches,
-//! the draws and the winners.
+//! One pass over all bets in stored order, which compares them with the batches, the
+//! draws and the winners.
 //!
-//! Within a draw and an agency, batches in order of id cover the bets in order
-//! of id: so bets are counted off against batches, and digests computed, with
-//! little memory.
+//! Within a draw and an agency, batches in order of id cover the bets in order of id: so
+//! bets are matched with batches, and digests computed, with little memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -13,12 +12,13 @@ use super::report::{Progress, Report, Step};
 use crate::store::sqlite::error::is_damage;
 use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
 
-/// Bets between two reports of progress.
+/// Bets between two steps of progress.
 const PROGRESS_EVERY: u64 = 10_000;
 
-/// A draw and an agency. Not as narrow as ours: damage knows no types.
+/// A draw and an agency, as wide as SQLite's integers: damage respects no types.
 type Side = (i64, i64);
 
+/// Compares all bets with the other tables.
 pub(super) fn check(
     connection: &Connection,
     report: &mut Report,
@@ -26,8 +26,9 @@ pub(super) fn check(
 ) -> rusqlite::Result<()> {
     let mut draws = read_draws(connection)?;
     let mut cursors = read_cursors(connection)?;
-    let all =
-        draws.values().fold(0_u64, |all, draw| all.saturating_add(draw.told_bets.try_into().unwrap_or(0)));
+    let all = draws
+        .values()
+        .fold(0_u64, |all, draw| all.saturating_add(draw.recorded_bets.try_into().unwrap_or(0)));
     let mut statement = connection.prepare(
         "SELECT id, draw_id, agency, first_name, last_name, document, birthdate, number FROM bets ORDER BY id",
     )?;
@@ -58,7 +59,7 @@ pub(super) fn check(
     }
     progress(Step::Bets { done: report.bets, all: report.bets });
     for ((draw, agency), cursor) in cursors {
-        if let Some(Expected { id, .. }) = cursor.batches.front() {
+        if let Some(BatchAhead { id, .. }) = cursor.batches.front() {
             report.add(format_args!(
                 "batches: batch {id} of agency {agency} in draw {draw} has bets that are missing"
             ));
@@ -70,8 +71,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Reads a bet, and holds it to be one that would be accepted today. `None`
-/// where it cannot be read, which is a finding too.
+/// Reads a bet, and adds a finding if it would not be accepted today. Returns `None` if
+/// it cannot be read, which is a finding too.
 fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Result<Option<Bet<'a>>> {
     let text = |column| -> rusqlite::Result<&'a str> { Ok(row.get_ref(column)?.as_str()?) };
     let read = || {
@@ -94,28 +95,29 @@ fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Res
     let number = bet.number.to_string();
     let fields = [bet.first_name, bet.last_name, bet.document, bet.birthdate, &number];
     if let Err(error) = Bets::default().push(fields) {
-        report.add(format_args!("bets: bet {id} is not one: {error}"));
+        report.add(format_args!("bets: bet {id} is invalid: {}", error.code()));
     }
     Ok(Some(bet))
 }
 
-/// A batch that bets are counted off against.
-struct Expected {
+/// A batch whose bets come next.
+struct BatchAhead {
     id: i64,
     bets: i64,
     digest: Digest,
 }
 
-/// Where the pass stands with one agency in one draw.
+/// How far the pass is with one agency in one draw.
 #[derive(Default)]
 struct Cursor {
-    batches: VecDeque<Expected>,
+    batches: VecDeque<BatchAhead>,
     taken: i64,
     digest: DigestBuilder,
 }
 
 impl Cursor {
-    /// Counts one bet off. Without one that could not be read, the digest differs.
+    /// Matches one bet with the agency's next batch. `None` is a bet that could not be
+    /// read, without which the digest differs.
     fn take(&mut self, bet: Option<Bet<'_>>, (draw, agency): Side, report: &mut Report) {
         if let Some(bet) = bet {
             self.digest.add(bet);
@@ -126,7 +128,7 @@ impl Cursor {
         }
         let digest = std::mem::take(&mut self.digest).finish();
         self.taken = 0;
-        if let Some(Expected { id, .. }) = self.batches.pop_front().filter(|batch| batch.digest != digest) {
+        if let Some(BatchAhead { id, .. }) = self.batches.pop_front().filter(|batch| batch.digest != digest) {
             report.add(format_args!(
                 "batches: batch {id} of agency {agency} in draw {draw} is not the rows that were acknowledged"
             ));
@@ -141,40 +143,41 @@ fn read_cursors(connection: &Connection) -> rusqlite::Result<HashMap<Side, Curso
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let side = (row.get(1)?, row.get(2)?);
-        let batch = Expected { id: row.get(0)?, bets: row.get(3)?, digest: Digest(row.get(4)?) };
+        let batch = BatchAhead { id: row.get(0)?, bets: row.get(3)?, digest: Digest(row.get(4)?) };
         cursors.entry(side).or_default().batches.push_back(batch);
     }
     Ok(cursors)
 }
 
-/// A draw as its row tells it, and as its bets do.
-struct Drawn {
+/// A draw as its row records it, and as its bets are stored.
+struct CountedDraw {
     drawn: bool,
     winning_number: i64,
-    told_bets: i64,
-    told_winners: i64,
+    recorded_bets: i64,
+    recorded_winners: i64,
     bets: i64,
     winners: BTreeSet<(i64, i64)>,
 }
 
-fn read_draws(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, Drawn>> {
+fn read_draws(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, CountedDraw>> {
     connection
         .prepare("SELECT id, drawn_at IS NOT NULL, winning_number, bets, winners FROM draws")?
         .query_map([], |row| {
-            let drawn = Drawn {
+            let draw = CountedDraw {
                 drawn: row.get(1)?,
                 winning_number: row.get(2)?,
-                told_bets: row.get(3)?,
-                told_winners: row.get(4)?,
+                recorded_bets: row.get(3)?,
+                recorded_winners: row.get(4)?,
                 bets: 0,
                 winners: BTreeSet::new(),
             };
-            Ok((row.get(0)?, drawn))
+            Ok((row.get(0)?, draw))
         })?
         .collect()
 }
 
-impl Drawn {
+impl CountedDraw {
+    /// Counts a bet, and remembers it if it wins.
     fn count(&mut self, id: i64, agency: i64, bet: Option<Bet<'_>>) {
         self.bets += 1;
         if self.drawn && bet.is_some_and(|bet| i64::from(bet.number) == self.winning_number) {
@@ -182,19 +185,19 @@ impl Drawn {
         }
     }
 
-    /// Holds what was counted against the draw's row and the table of winners.
+    /// Compares what was counted with the draw's row and the table of winners.
     fn conclude(self, id: i64, connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
         let stored: BTreeSet<(i64, i64)> = connection
             .prepare("SELECT agency, bet_id FROM winners WHERE draw_id = $1")?
             .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        let Self { told_bets, told_winners, bets, .. } = self;
-        if bets != told_bets {
-            report.add(format_args!("draws: draw {id} says {told_bets} bets, {bets} are stored"));
+        let Self { recorded_bets, recorded_winners, bets, .. } = self;
+        if bets != recorded_bets {
+            report.add(format_args!("draws: draw {id} says {recorded_bets} bets, {bets} are stored"));
         }
-        if told_winners != stored.len() as i64 {
+        if recorded_winners != stored.len() as i64 {
             let stored = stored.len();
-            report.add(format_args!("draws: draw {id} says {told_winners} winners, {stored} are stored"));
+            report.add(format_args!("draws: draw {id} says {recorded_winners} winners, {stored} are stored"));
         }
         for (agency, bet) in self.winners.difference(&stored) {
             report.add(format_args!("winners: bet {bet} of agency {agency} won draw {id} and is no winner"));

@@ -1,5 +1,5 @@
-//! What the smaller tables show among themselves. What needs the bets, which are
-//! many, is left to one pass over them.
+//! The rules that the smaller tables show among themselves. Rules about the bets, which
+//! are many, are left to one pass over them.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
@@ -9,29 +9,29 @@ use crate::store::sqlite::terms;
 use crate::store::sqlite::time::is_time;
 use sorteo_protocol::UploadId;
 
-/// A question whose every row is a finding.
-struct Question {
+/// A query whose every row breaks a rule.
+struct Rule {
     /// The table that the findings are about.
     about: &'static str,
-    /// Answers the findings' text.
+    /// Returns the text of each finding.
     sql: &'static str,
 }
 
-const QUESTIONS: &[Question] = &[
+const RULES: &[Rule] = &[
     // The CHECKs of the migrations, in their order.
-    Question {
+    Rule {
         about: "draws",
         sql: "SELECT 'draw ' || id || ' holds a value that its table forbids' FROM draws
                WHERE NOT (winning_number BETWEEN 0 AND 4294967295) OR expected_agencies < 1
                   OR bets < 0 OR winners < 0",
     },
-    Question {
+    Rule {
         about: "batches",
         sql: "SELECT 'batch ' || id || ' holds a value that its table forbids' FROM batches
                WHERE NOT (agency BETWEEN 0 AND 4294967295) OR first_row < 0 OR bet_count < 1
                   OR length(digest) <> 32 OR (upload IS NULL) <> (first_row IS NULL)",
     },
-    Question {
+    Rule {
         about: "done_agencies",
         sql: r#"SELECT 'agency ' || agency || ' of draw ' || draw_id || ' holds a value that its table forbids'
                   FROM done_agencies
@@ -39,53 +39,53 @@ const QUESTIONS: &[Question] = &[
                     OR "by" NOT IN ('agency', 'operator')"#,
     },
     // Rows are numbered from 1, and none is ever deleted. Bets are counted in their own pass.
-    Question {
+    Rule {
         about: "draws",
         sql: "SELECT 'after draw ' || before || ' comes draw ' || id
                 FROM (SELECT id, lag(id, 1, 0) OVER (ORDER BY id) AS before FROM draws) WHERE id <> before + 1",
     },
-    Question {
+    Rule {
         about: "batches",
         sql: "SELECT 'after batch ' || before || ' comes batch ' || id
                 FROM (SELECT id, lag(id, 1, 0) OVER (ORDER BY id) AS before FROM batches) WHERE id <> before + 1",
     },
-    Question {
+    Rule {
         about: "audit",
         sql: "SELECT 'after row ' || before || ' comes row ' || id
                 FROM (SELECT id, lag(id, 1, 0) OVER (ORDER BY id) AS before FROM audit) WHERE id <> before + 1",
     },
-    Question {
+    Rule {
         about: "draws",
         sql: "SELECT 'draw ' || id || ' was never made, but a later one was opened' FROM draws
                WHERE drawn_at IS NULL AND id < (SELECT max(id) FROM draws)",
     },
-    Question {
+    Rule {
         about: "draws",
         sql: "SELECT 'draw ' || draw || ' was made before all expected agencies were done' FROM standings
                WHERE state = 'drawn' AND NOT complete",
     },
-    // Whoever records the last agency makes the draw in the same transaction.
-    Question {
+    // Whoever records the last agency draws in the same transaction.
+    Rule {
         about: "draws",
         sql: "SELECT 'draw ' || draw || ' was not made, but all expected agencies are done' FROM standings
                WHERE state = 'open' AND complete",
     },
-    Question {
+    Rule {
         about: "winners",
         sql: "SELECT 'draw ' || draw || ' is open and has winners' FROM standings
                WHERE state = 'open' AND (winners > 0 OR draw IN (SELECT draw_id FROM winners))",
     },
-    Question {
+    Rule {
         about: "done_agencies",
-        sql: "SELECT 'agency ' || agency || ' was done in draw ' || draw_id || ' with ' || told
+        sql: "SELECT 'agency ' || agency || ' was done in draw ' || draw_id || ' with ' || recorded
                      || ' bets, its batches have ' || stored
-                FROM (SELECT draw_id, done_agencies.agency, done_agencies.bet_count AS told,
+                FROM (SELECT draw_id, done_agencies.agency, done_agencies.bet_count AS recorded,
                              coalesce(sum(batches.bet_count), 0) AS stored
                         FROM done_agencies LEFT JOIN batches USING (draw_id, agency)
                        GROUP BY draw_id, done_agencies.agency)
-               WHERE told <> stored",
+               WHERE recorded <> stored",
     },
-    Question {
+    Rule {
         about: "done_agencies",
         sql: r#"SELECT 'agency ' || agency || ' of draw ' || draw_id
                       || ' was closed by an operator, and the audit does not tell so'
@@ -95,7 +95,7 @@ const QUESTIONS: &[Question] = &[
                                     WHERE audit.draw_id = done_agencies.draw_id AND action = 'close-agency'
                                       AND detail LIKE 'agency ' || agency || ' closed with ' || bet_count || ' bets: _%')"#,
     },
-    Question {
+    Rule {
         about: "batches",
         sql: "SELECT 'draw ' || draw_id || ', agency ' || agency || ', upload ' || upload
                      || ': the batch at row ' || first_row || ' does not follow the one before'
@@ -107,10 +107,10 @@ const QUESTIONS: &[Question] = &[
     },
 ];
 
-/// A column whose every text must have a form.
+/// A column in which every text must have a form.
 struct Form {
     about: &'static str,
-    /// Answers what a row is called, and its text.
+    /// Returns what each row is called, and its text.
     sql: &'static str,
     what: &'static str,
     holds: fn(&str) -> bool,
@@ -167,9 +167,10 @@ const FORMS: &[Form] = &[
     },
 ];
 
+/// Compares the smaller tables, and counts their rows.
 pub(super) fn check(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
     report.attempt("a reference", |report| references(connection, report))?;
-    for Question { about, sql } in QUESTIONS {
+    for Rule { about, sql } in RULES {
         report.attempt(about, |report| {
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
@@ -229,7 +230,7 @@ fn count(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// A value as a person can read it, whatever it is.
+/// Returns a value as a person can read it, whatever it is.
 fn shown(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
