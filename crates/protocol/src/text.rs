@@ -58,3 +58,12 @@ pub fn one_line(text: &str) -> String {
 pub fn breaks_line(c: char) -> bool {
     c.is_control() || is_bidirectional_control(c)
 }
+
+/// Returns a message without its line end, which is not part of it.
+pub(crate) fn without_line_end(message: &[u8]) -> &[u8] {
+    match message.strip_suffix(b"\n") {
+        Some(message) => message.strip_suffix(b"\r").unwrap_or(message),
+        // A lone `\r` ends no line: it is a control character like others.
+        None => message,
+    }
+}

@@ -8,11 +8,8 @@ use std::collections::hash_map::Entry;
 use std::io::Write as _;
 use std::str;
 
-use super::{
-    Incoming, Reason, Reply, Request, Winners, WinnersSize, WinningBet, WinningBets, WireLimits,
-    without_line_end,
-};
-use crate::text::split_exactly;
+use super::{Incoming, Reason, Reply, Request, Winners, WinnersSize, WinningBet, WinningBets, WireLimits};
+use crate::text::{split_exactly, without_line_end};
 use crate::{AgencyId, Batch, Bet, BetError, Bets};
 
 pub use client::{decode_reply, encode_request};

@@ -1,19 +1,6 @@
 //! Decodes the bytes of one connection, however they are split.
 
-use super::{Dialect, Reply, Request, WireLimits, counted, framed};
-
-/// A message as a [`Decoder`] reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Incoming {
-    /// A request to carry out.
-    Request(Request),
-    /// A message that is refused without being carried out, and the reply to it.
-    Refused(Reply),
-    /// As `Refused`, but what follows cannot be decoded: reply, then close.
-    RefusedForGood(Reply),
-    /// The first byte belongs to neither dialect: close without a reply.
-    Foreign,
-}
+use super::{Dialect, Incoming, WireLimits, counted, framed};
 
 /// Decodes the messages of one connection, in order.
 ///

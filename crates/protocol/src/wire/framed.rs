@@ -12,7 +12,7 @@ use std::str;
 use std::time::Duration;
 
 use super::{FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Status, WAIT_MAX, Winners, WireLimits};
-use crate::text::{decimal, split_exactly};
+use crate::text::{decimal, split_exactly, without_line_end};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
 pub use client::{decode_reply, encode_request};
@@ -153,7 +153,7 @@ fn next_frame<'a>(input: &mut &'a [u8]) -> Option<Result<&'a [u8], BadFrame>> {
     }
     let (frame, rest) = rest.split_at_checked(length)?;
     *input = rest;
-    Some(Ok(super::without_line_end(frame)))
+    Some(Ok(without_line_end(frame)))
 }
 
 enum Message {

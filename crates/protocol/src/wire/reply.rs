@@ -116,3 +116,21 @@ pub struct Status {
     /// How many bets are stored in it.
     pub bets: u64,
 }
+
+/// What arrived at a client is no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAReply {
+    /// The bytes are not in the client's dialect.
+    #[error("the reply is in another dialect")]
+    OtherDialect,
+    /// A message of the dialect that is no reply: its first 100 characters, escaped.
+    #[error("`{0}` is not a reply")]
+    Text(String),
+}
+
+impl NotAReply {
+    /// A message with this text.
+    pub(super) fn of(text: &str) -> Self {
+        Self::Text(text.chars().take(100).flat_map(char::escape_debug).collect())
+    }
+}
