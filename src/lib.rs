@@ -11,7 +11,7 @@
 //! | [`sorteo_protocol`] | bets, requests, replies and both dialects: pure, a crate of its own |
 //! | [`store`] | the [`store::Store`] trait and its guarantees; SQLite below it |
 //! | [`service`] | all policy: a request and a store make a reply |
-//! | [`server`] | sockets: the reactor, the workers, one peer's connection |
+//! | [`server`] | sockets: the reactor, the workers, one peer's connection; its conversation |
 //! | [`sorteo_agency`] | the client: send, resume, retry, ask; a crate of its own |
 //! | [`import`] | a file of bets of all agencies, into a store |
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
