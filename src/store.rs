@@ -212,7 +212,7 @@ pub enum StoreError {
     #[error("the database did not answer")]
     Unavailable,
     /// It is unknown whether the write was stored: the peer must get no reply.
-    #[error("whether the write was stored is not known")]
+    #[error("it is unknown whether the write was stored")]
     Unknown,
 }
 

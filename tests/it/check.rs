@@ -57,13 +57,13 @@ fn a_database_that_is_fine_passes_the_check_also_beside_a_server() {
 fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
     // What was done, and how the finding begins that names the table.
     let cases: &[(&str, &str)] = &[
-        ("DELETE FROM winners WHERE bet_id = 3", "winners: bet 3 of agency 1 won draw 1 and is no winner"),
+        ("DELETE FROM winners WHERE bet_id = 3", "winners: bet 3 of agency 1 won draw 1 and is not among its winners"),
         (
             "INSERT INTO winners VALUES (1, 1, 2)",
-            "winners: bet 2 of agency 1 is a winner of draw 1 and did not win",
+            "winners: bet 2 of agency 1 is among the winners of draw 1 and did not win",
         ),
         ("UPDATE winners SET agency = 2 WHERE bet_id = 3", "winners: bet 3 of agency 2"),
-        ("UPDATE bets SET number = 8 WHERE id = 2", "batches: batch 1 of agency 1 in draw 1 is not the rows"),
+        ("UPDATE bets SET number = 8 WHERE id = 2", "batches: batch 1 of agency 1 in draw 1 differs from the rows"),
         ("UPDATE bets SET number = 7574 WHERE id = 2", "winners: bet 2 of agency 1 won"),
         ("UPDATE bets SET first_name = 'Eva' WHERE id = 9", "batches: batch 5 of agency 2"),
         ("UPDATE bets SET birthdate = '1999-02-29' WHERE id = 1", "bets: bet 1 is invalid"),
@@ -90,11 +90,11 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ),
         (
             "DELETE FROM done_agencies WHERE agency = 1",
-            "draws: draw 1 was made before all expected agencies were done",
+            "draws: draw 1 was drawn before all expected agencies were done",
         ),
         (
             "UPDATE batches SET digest = zeroblob(32) WHERE id = 4",
-            "batches: batch 4 of agency 2 in draw 1 is not the rows",
+            "batches: batch 4 of agency 2 in draw 1 differs from the rows",
         ),
         ("UPDATE batches SET first_row = 3 WHERE id = 2", "batches: draw 1, agency 1, upload"),
         (
@@ -141,60 +141,60 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         // Draw after draw.
         (
             "UPDATE draws SET drawn_at = NULL; INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 0, 0 FROM draws",
-            "draws: draw 1 was never made, but a later one was opened",
+            "draws: draw 1 was never drawn, but a later one was opened",
         ),
         (
             "INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 1, 0 FROM draws; UPDATE bets SET draw_id = 2 WHERE id = 4",
             "bets: bet 5 of draw 1 comes after bets of draw 2",
         ),
-        ("UPDATE draws SET drawn_at = NULL", "draws: draw 1 was not made, but all expected agencies are done"),
+        ("UPDATE draws SET drawn_at = NULL", "draws: draw 1 was not drawn, but all expected agencies are done"),
         ("UPDATE winners SET draw_id = 2", "references: a row of winners names a row of draws that is missing"),
         ("UPDATE batches SET draw_id = 2", "references: a row of batches names a row of draws that is missing"),
         ("UPDATE done_agencies SET draw_id = 2", "references: a row of done_agencies names a row of draws that is"),
         ("UPDATE audit SET draw_id = 2", "references: a row of audit names a row of draws that is missing"),
         ("UPDATE batches SET agency = 7 WHERE id = 3", "batches: batch 3 of agency 7 in draw 1 has bets that are missing"),
-        // Settings, which the audit tells too.
+        // Settings, which the audit records too.
         (
             "UPDATE draws SET expected_agencies = 1",
-            "draws: draw 1 has expected_agencies set to 1, the audit tells expected_agencies set to 2",
+            "draws: draw 1 has expected_agencies set to 1, the audit records expected_agencies set to 2",
         ),
         (
             "UPDATE draws SET expected_agencies = NULL",
-            "draws: draw 1 has expected_agencies inferred, the audit tells expected_agencies set to 2",
+            "draws: draw 1 has expected_agencies inferred, the audit records expected_agencies set to 2",
         ),
         (
             "UPDATE draws SET winning_number = 7575",
-            "draws: draw 1 has winning_number set to 7575, the audit tells winning_number set to 7574",
+            "draws: draw 1 has winning_number set to 7575, the audit records winning_number set to 7574",
         ),
         // Forms.
         (
             "UPDATE draws SET opened_at = '2026-11-21 20:31:05'",
-            "draws: draw 1 was opened at `2026-11-21 20:31:05`, which is no time",
+            "draws: draw 1 was opened at `2026-11-21 20:31:05`, which is not a time",
         ),
-        ("UPDATE draws SET drawn_at = ''", "draws: draw 1 was made at ``, which is no time"),
+        ("UPDATE draws SET drawn_at = ''", "draws: draw 1 was drawn at ``, which is not a time"),
         (
             "UPDATE batches SET stored_at = '2026-11-31T20:31:05.000Z' WHERE id = 2",
-            "batches: batch 2 was stored at `2026-11-31T20:31:05.000Z`, which is no time",
+            "batches: batch 2 was stored at `2026-11-31T20:31:05.000Z`, which is not a time",
         ),
         (
             "UPDATE done_agencies SET done_at = '2026-11-21t20:31:05.000Z' WHERE agency = 2",
-            "done_agencies: agency 2 of draw 1 was done at `2026-11-21t20:31:05.000Z`, which is no time",
+            "done_agencies: agency 2 of draw 1 was done at `2026-11-21t20:31:05.000Z`, which is not a time",
         ),
         (
             "UPDATE audit SET at = '2026-11-21T20:31:05.0000Z' WHERE id = 2",
-            "audit: row 2 is of `2026-11-21T20:31:05.0000Z`, which is no time",
+            "audit: row 2 is of `2026-11-21T20:31:05.0000Z`, which is not a time",
         ),
         (
             "UPDATE batches SET upload = 'a' || char(10) || 'b' WHERE agency = 2",
-            "batches: batch 4 is of upload `a\\u{a}b`, which is no name of an upload",
+            "batches: batch 4 is of upload `a\\u{a}b`, which is not the name of an upload",
         ),
         // What cannot be read.
         ("UPDATE bets SET first_name = CAST(x'41ff' AS TEXT) WHERE id = 2", "integrity: bet 2 cannot be read: "),
         ("UPDATE bets SET number = -1 WHERE id = 2", "integrity: bet 2 cannot be read: "),
         ("UPDATE bets SET number = 9223372036854775807 WHERE id = 2", "integrity: bet 2 cannot be read: "),
-        ("UPDATE draws SET opened_at = CAST(x'41ff' AS TEXT)", "draws: draw 1 was opened at `A\u{fffd}`, which is no time"),
-        ("UPDATE audit SET action = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 tells `A\u{fffd}`, which is no text"),
-        ("UPDATE audit SET detail = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 tells `A\u{fffd}`, which is no text"),
+        ("UPDATE draws SET opened_at = CAST(x'41ff' AS TEXT)", "draws: draw 1 was opened at `A\u{fffd}`, which is not a time"),
+        ("UPDATE audit SET action = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 has the action `A\u{fffd}`, which is not text"),
+        ("UPDATE audit SET detail = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 has the detail `A\u{fffd}`, which is not text"),
         // Numbers that no sum takes.
         (
             "UPDATE batches SET bet_count = 9223372036854775807 WHERE agency = 1",
@@ -268,8 +268,8 @@ fn a_draw_that_was_never_made_but_is_marked_so_is_found_by_the_check() {
     let finished = run_check(folder.path());
     assert_names(finished.failed(1), &["findings"]);
     for finding in [
-        "draws: draw 1 was made before all expected agencies were done\n",
-        "winners: bet 1 of agency 1 won draw 1 and is no winner\n",
+        "draws: draw 1 was drawn before all expected agencies were done\n",
+        "winners: bet 1 of agency 1 won draw 1 and is not among its winners\n",
     ] {
         assert!(finished.stdout.contains(finding), "{}", finished.stdout);
     }
@@ -426,20 +426,20 @@ fn refused(folder: &Path, said: &str) -> Finished {
 fn a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is() {
     // What is done, and what the complaint says of it.
     let cases: &[(Damage, &str)] = &[
-        (|path| overwrite(path, 16, &999_u16.to_be_bytes()), "its header tells a page size of 999 bytes"),
-        (|path| overwrite(path, 16, &[0, 0]), "its header tells a page size of 0 bytes"),
-        (|path| overwrite(path, 18, &[3]), "its header tells the file format 3 and 2"),
-        (|path| overwrite(path, 19, &[0]), "its header tells the file format 2 and 0"),
+        (|path| overwrite(path, 16, &999_u16.to_be_bytes()), "its header gives a page size of 999 bytes"),
+        (|path| overwrite(path, 16, &[0, 0]), "its header gives a page size of 0 bytes"),
+        (|path| overwrite(path, 18, &[3]), "its header gives the file formats 3 and 2"),
+        (|path| overwrite(path, 19, &[0]), "its header gives the file formats 2 and 0"),
         (|path| overwrite(path, 21, &[65]), "its header is garbled"),
-        (|path| overwrite(path, 16, &[0xa5; 84]), "its header tells a page size of 42405 bytes"),
+        (|path| overwrite(path, 16, &[0xa5; 84]), "its header gives a page size of 42405 bytes"),
         (|path| overwrite(path, 16, &1024_u16.to_be_bytes()), "malformed"),
         (|path| cut_to(path, |bytes| bytes / 2), "it is cut short: "),
         (|path| cut_to(path, |bytes| bytes - 1), "it is cut short: "),
         (|path| cut_to(path, |_| PAGE_BYTES), "it is cut short: 4096 of "),
         (|path| cut_to(path, |_| 108), "it is cut short: 108 of "),
         (|path| overwrite(path, 100, &[0xff; 200]), "malformed"),
-        (|path| overwrite(path, 60, &0_u32.to_be_bytes()), "it has tables, but the schema version 0"),
-        (|path| overwrite(path, 60, &(-1_i32).to_be_bytes()), "it has tables, but the schema version -1"),
+        (|path| overwrite(path, 60, &0_u32.to_be_bytes()), "it has tables, but its schema version is 0"),
+        (|path| overwrite(path, 60, &(-1_i32).to_be_bytes()), "it has tables, but its schema version is -1"),
         (|path| overwrite(path, 32, &[0, 0, 0, 200]), "(sqlite_schema: Freelist: invalid page number 200)"),
         (|path| overwrite_root(path, "draws"), "(draws: "),
         (|path| overwrite_root(path, "done_agencies"), "(done_agencies: "),
@@ -482,11 +482,11 @@ fn a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is() {
         ),
         (
             |path| tamper(path, "UPDATE draws SET winning_number = 7575"),
-            "the audit tells winning_number set to 7574",
+            "the audit records winning_number set to 7574",
         ),
         (
             |path| tamper(path, "UPDATE draws SET expected_agencies = 1"),
-            "the audit tells expected_agencies set to 2",
+            "the audit records expected_agencies set to 2",
         ),
         (
             |path| tamper(path, r#"UPDATE done_agencies SET "by" = 'agenby'"#),
@@ -560,7 +560,7 @@ fn the_log_of_a_database_that_is_refused_is_left_as_it_is() {
         (|path| overwrite_root(path, "done_agencies"), "(done_agencies: "),
         (|path| overwrite_root(path, "batches"), "malformed"),
         // Without a database SQLite would delete the log.
-        (|path| fs::write(path, "").unwrap(), "it is missing or empty, but its log sorteo.db-wal is not"),
+        (|path| fs::write(path, "").unwrap(), "it is missing or empty, but its WAL sorteo.db-wal is not"),
     ];
     for (damage, said) in cases {
         let folder = crashed_database();

@@ -161,8 +161,8 @@ fn a_backup_that_may_not_be_there_is_refused_and_changes_nothing() {
         (&["./sorteo.db", "--force"], 1, &["itself, or belongs to it"]),
         (&["link.db", "--force"], 1, &["itself, or belongs to it"]),
         (&["folder", "--force"], 1, &["folder is not a file"]),
-        (&["left.db"], 1, &["left.db-wal is a log"]),
-        (&["left.db", "--force"], 1, &["left.db-wal is a log"]),
+        (&["left.db"], 1, &["SQLite would apply left.db-wal"]),
+        (&["left.db", "--force"], 1, &["SQLite would apply left.db-wal"]),
         (&["missing/b.db"], 74, &["missing/b.db cannot be written", "no folder missing"]),
     ];
     for (args, code, words) in cases {
@@ -208,7 +208,7 @@ fn a_damaged_database_is_not_saved_and_what_is_wrong_is_told() {
     let finished = run_comparing(folder.path(), &mut sorteo(folder.path(), BACKUP), not_shared_memory);
     assert_names(finished.failed(74), &["sorteo.db: 2 findings, the first: ", "nothing was changed"]);
     assert!(
-        finished.stdout.contains("winners: bet 11 of agency 1 won draw 1 and is no winner\n"),
+        finished.stdout.contains("winners: bet 11 of agency 1 won draw 1 and is not among its winners\n"),
         "{finished:#?}"
     );
     // The same for a page of which nothing is left.
@@ -295,7 +295,7 @@ fn restored_elsewhere_the_same_winners_are_served() {
     let noted = number(
         &to.path().join("sorteo.db"),
         "SELECT count(*) FROM audit WHERE action = 'restore' AND draw_id = 1
-            AND detail = 'restored 1 draws and 1000 bets from b.db; nothing was there'",
+            AND detail = 'restored 1 draw and 1000 bets from b.db; nothing was there'",
     );
     assert_eq!(noted, 1);
 }
@@ -359,9 +359,9 @@ fn a_restore_that_cannot_be_is_refused_and_changes_nothing() {
             "tampered.db",
             "sorteo.db",
             74,
-            &["tampered.db: 1 findings, the first: draws: draw 1 says 3 winners"],
+            &["tampered.db: 1 finding, the first: draws: draw 1 says 3 winners"],
         ),
-        ("tampered.db", "new.db", 74, &["tampered.db: 1 findings"]),
+        ("tampered.db", "new.db", 74, &["tampered.db: 1 finding,"]),
         ("text.db", "sorteo.db", 74, &["text.db is not a SQLite database"]),
         ("missing.db", "sorteo.db", 74, &["there is no database missing.db"]),
         ("b.db", "missing/sorteo.db", 74, &["no folder missing"]),
@@ -403,8 +403,8 @@ fn results_and_bets_are_written_out_beside_a_server() {
         assert_eq!(ask(&server, line), "ACK|OK");
     }
     let none = export(folder.path(), ["results"]);
-    assert_names(none.failed(1), &["no draw is made yet"]);
-    assert_names(export(folder.path(), ["results", "--draw", "1"]).failed(1), &["draw 1 is not made yet"]);
+    assert_names(none.failed(1), &["no draw is drawn yet"]);
+    assert_names(export(folder.path(), ["results", "--draw", "1"]).failed(1), &["draw 1 is not drawn yet"]);
     assert_names(export(folder.path(), ["bets", "--draw", "2"]).failed(1), &["there is no draw 2"]);
     assert_eq!(ask(&server, "DONE|1"), "ACK_DONE|OK");
     assert_eq!(ask(&server, "DONE|2"), "ACK_DONE|OK");
@@ -494,7 +494,7 @@ BEGIN SELECT RAISE(ABORT, 'bets are append-only'); END;";
     }
     let serve = ["serve", "--listen", "127.0.0.1:0", "--database", "winner.db"];
     let refused = run(&mut sorteo(path, serve));
-    assert_names(refused.failed(74), &["draw 1 tells 10 winners, 9 are stored"]);
+    assert_names(refused.failed(74), &["draw 1 says 10 winners, 9 are stored"]);
     let server = Server::start_command(&mut sorteo(
         path,
         ["serve", "--listen", "127.0.0.1:0", "--database", "bet.db"],

@@ -140,7 +140,7 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
         assert_eq!(refused.code, Some(2), "{refused:#?}");
         assert_names(&refused.stderr, &["the reason must be one line of 1 to 500 bytes"]);
     }
-    assert_names(close(&["1", "--reason", "r"]).failed(1), &["agency 1 is done in draw 1 already"]);
+    assert_names(close(&["1", "--reason", "r"]).failed(1), &["agency 1 is already done in draw 1"]);
     let mistyped = close(&["22", "--reason", "r"]);
     assert_names(mistyped.failed(1), &["agency 22 has sent nothing in draw 1", "1 to 3", "--force"]);
     assert_eq!(close(&["two", "--reason", "r"]).code, Some(2));
@@ -156,7 +156,7 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     assert_eq!(server.process.count("action: sorteo"), 0, "and nobody else");
     let winners = run(&mut server.command(path, &["winners", "--agency", "2"]));
     assert_eq!(winners.succeeded(), "77\n");
-    assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is made", "nothing to close"]);
+    assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is already drawn", "nothing to close"]);
     let audit = column(path, "SELECT detail FROM audit WHERE action = 'close-agency'");
     assert_eq!(audit, ["agency 2 closed with 1 bets: line down; agreed by telephone"]);
     assert_eq!(
@@ -232,7 +232,7 @@ fn a_command_that_is_refused_leaves_the_log_where_it_is() {
     drop(changed);
     let before = (fs::read(&database).unwrap(), fs::read(&log).unwrap());
     for args in [&["open"][..], &["close-agency", "2", "--reason", "r"]] {
-        assert_names(draw(path, args).failed(74), &["sorteo.db is damaged", "the audit tells"]);
+        assert_names(draw(path, args).failed(74), &["sorteo.db is damaged", "the audit records"]);
         assert!(before == (fs::read(&database).unwrap(), fs::read(&log).unwrap()), "{args:?}");
     }
 }

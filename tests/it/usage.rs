@@ -179,7 +179,7 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         [78]
 
         $ sorteo check --database missing.db
-        sorteo: there is no database missing.db: give the file of one in --database
+        sorteo: there is no database missing.db: give an existing one with --database
         [74]
 
         $ sorteo check --database folder

@@ -14,6 +14,7 @@ use super::check::{self, Report};
 use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
+use super::text::counted;
 use crate::unfinished::{Unfinished, UnfinishedError};
 
 /// All pages, for `sqlite3_backup_step`.
@@ -48,7 +49,7 @@ pub enum CopyError {
         target: PathBuf,
     },
     /// Beside the target lies a WAL or a journal, which SQLite would apply to the copy.
-    #[error("{} is a log that would be taken for the copy's own: a database is or was at {}, give another name",
+    #[error("SQLite would apply {} to the copy: a database is or was at {}, give another name",
             log.display(), path.display())]
     StrayWal {
         /// The target.
@@ -57,8 +58,8 @@ pub enum CopyError {
         log: PathBuf,
     },
     /// The check of the copy has findings.
-    #[error("{}: {} findings, the first: {}; nothing was changed",
-            path.display(), report.findings_total(), report.findings.first().map_or("", String::as_str))]
+    #[error("{}: {}, the first: {}; nothing was changed", path.display(),
+            counted(report.findings_total(), "finding"), report.findings.first().map_or("", String::as_str))]
     CheckFailed {
         /// The source.
         path: PathBuf,
@@ -66,7 +67,7 @@ pub enum CopyError {
         report: Box<Report>,
     },
     /// The copy cannot be given to the user who owns the database now.
-    #[error("{} belongs to another user, to whom its successor cannot be given ({source}): \
+    #[error("{} belongs to another user, and its replacement cannot be given to that user ({source}): \
              run this as that user, or as root", path.display())]
     Owner {
         /// The database.

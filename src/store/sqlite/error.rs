@@ -9,16 +9,16 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder of the file does not exist, or is not a folder.
-    #[error("there is no folder {}: make it, or give another --database", .0.display())]
+    #[error("there is no folder {}: create it, or give another --database", .0.display())]
     NoFolder(PathBuf),
     /// The path is a folder, or anything else that cannot hold a database.
     #[error("{} is not a file: give a database file in --database", .0.display())]
     NotAFile(PathBuf),
     /// The file does not exist, but must.
-    #[error("there is no database {}: give the file of one in --database", .0.display())]
+    #[error("there is no database {}: give an existing one with --database", .0.display())]
     NoDatabase(PathBuf),
     /// The file is on a file system on which SQLite's WAL does not work.
-    #[error("{} is on a network file system ({file_system}), where SQLite can lose commits: it needs memory and \
+    #[error("{} is on a network file system ({file_system}), where SQLite can lose commits, because it needs memory and \
              locks that all processes share. Give a --database on a disk of this machine", .path.display())]
     NetworkFileSystem {
         /// The database.
@@ -59,7 +59,7 @@ pub enum OpenError {
     },
     /// The database is damaged.
     #[error("{path} is damaged ({detail}): it was left as it is. Keep it, see what `sorteo check --database {path}` \
-             finds, and restore a backup. What can be read is saved by the `.recover` of sqlite.org's sqlite3, on a copy",
+             finds, and restore a backup. The `.recover` command of sqlite.org's sqlite3, run on a copy, saves what can be read",
             path = .path.display())]
     Corrupt {
         /// The database.
@@ -68,7 +68,7 @@ pub enum OpenError {
         detail: String,
     },
     /// The schema is not the one that the migrations create: it was changed.
-    #[error("{path} has another schema than this program made ({detail}): it was left as it is. See what \
+    #[error("{path} has another schema than this program creates ({detail}): it was left as it is. See what \
              `sorteo check --database {path}` finds, and undo the change or restore a backup",
             path = .path.display())]
     Altered {

@@ -41,10 +41,10 @@ pub enum ExportError {
     #[error("there is no draw yet")]
     NoDraws,
     /// The draw has no results yet.
-    #[error("draw {0} is not made yet: it has no results")]
+    #[error("draw {0} is not drawn yet: it has no results")]
     NotDrawn(DrawId),
     /// No draw has results yet.
-    #[error("no draw is made yet: there are no results")]
+    #[error("no draw is drawn yet: there are no results")]
     NoneDrawn,
 }
 

@@ -39,7 +39,7 @@ pub(super) fn refuse_foreign_file(files: &DatabaseFiles) -> Result<(), OpenError
         }
         // SQLite would create a new database, and delete the WAL of the old one.
         Ok(0) | Err(_) if files.has_wal() => {
-            let detail = format!("it is missing or empty, but its log {} is not", files.wal().display());
+            let detail = format!("it is missing or empty, but its WAL {} is not", files.wal().display());
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
         Ok(0) | Err(_) => return Ok(()),
@@ -80,10 +80,10 @@ impl Header<'_> {
     fn damage(&self) -> Option<String> {
         let page_bytes = self.page_bytes();
         if !(page_bytes.is_power_of_two() && page_bytes >= 512) {
-            return Some(format!("its header tells a page size of {page_bytes} bytes"));
+            return Some(format!("its header gives a page size of {page_bytes} bytes"));
         }
         if self.0[18..20].iter().any(|version| !(1..=2).contains(version)) {
-            return Some(format!("its header tells the file format {} and {}", self.0[18], self.0[19]));
+            return Some(format!("its header gives the file formats {} and {}", self.0[18], self.0[19]));
         }
         if self.0[21..24] != PAYLOAD_FRACTIONS {
             return Some("its header is garbled".to_owned());

@@ -68,20 +68,20 @@ pub enum OperatorError {
     #[error("{} has no draw yet: start `sorteo serve` on it once", .0.display())]
     NoDraw(PathBuf),
     /// A restore put another file in the database's place while the change waited.
-    #[error("{} was replaced meanwhile, by a restore: look at it, and say it again if need be", .0.display())]
+    #[error("{} was replaced by a restore while this command waited: look at it, and run the command again if it is still needed", .0.display())]
     Replaced(PathBuf),
     /// The newest draw still takes bets.
     #[error(
-        "draw {} is still open, {} of {} agencies are done: the next one opens when it is made. \
+        "draw {} is still open, {} of {} agencies are done: the next one can be opened once it is drawn. \
          `sorteo draw close-agency` closes an agency that stays silent",
         .0.draw, .0.done, .0.expected
     )]
     StillOpen(DrawStatus),
     /// The newest draw is drawn.
-    #[error("draw {0} is made: there is nothing to close")]
+    #[error("draw {0} is already drawn: there is nothing to close")]
     AlreadyDrawn(DrawId),
     /// The agency is done already.
-    #[error("agency {agency} is done in draw {draw} already")]
+    #[error("agency {agency} is already done in draw {draw}")]
     AlreadyDone {
         /// The agency.
         agency: AgencyId,
@@ -92,7 +92,7 @@ pub enum OperatorError {
     /// a mistyped number, the draw would happen without an agency.
     #[error(
         "agency {agency} has sent nothing in draw {draw}, and the agencies expected are 1 to {expected}: \
-         is the number right? --force closes it all the same"
+         check the number, or close it with --force"
     )]
     UnknownAgency {
         /// The agency.

@@ -14,7 +14,7 @@ use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::lock::LockFile;
-use super::text::one_line;
+use super::text::{counted, one_line};
 use super::{audit, filesystem, open, pending_restore};
 use crate::unfinished::{Unfinished, UnfinishedError};
 use sorteo_protocol::DrawId;
@@ -98,10 +98,10 @@ fn date_and_record(
         Some(kept) => format!("what was there is kept as {}", kept.display()),
         None => "nothing was there".to_owned(),
     };
-    let from =
-        format!("restored {} draws and {} bets from {}; {before}", report.draws, report.bets, file.display());
+    let (draws, bets) = (counted(report.draws, "draw"), counted(report.bets, "bet"));
+    let from = format!("restored {draws} and {bets} from {}; {before}", file.display());
     record(copy.path(), &one_line(&from))
-        .map_err(|source| sqlite_error(file, "noting the restore", source))?;
+        .map_err(|source| sqlite_error(file, "recording the restore", source))?;
     // After the last write, which dates the file too.
     copy.file().set_modified(now).map_err(io)?;
     Ok(kept)

@@ -148,7 +148,7 @@ fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
 fn no_version(path: &Path, found: i64) -> OpenError {
     OpenError::Corrupt {
         path: path.to_owned(),
-        detail: format!("it has tables, but the schema version {found}"),
+        detail: format!("it has tables, but its schema version is {found}"),
     }
 }
 

@@ -206,7 +206,7 @@ pub(super) fn differing_from_audit(connection: &Connection) -> rusqlite::Result<
         ))?
         .query_map([], |row| {
             let (draw, held, recorded): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(format!("draw {draw} has {held}, the audit tells {recorded}"))
+            Ok(format!("draw {draw} has {held}, the audit records {recorded}"))
         })?
         .collect()
 }

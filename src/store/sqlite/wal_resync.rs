@@ -28,7 +28,7 @@ pub(super) fn resync(
 ) -> Result<(), OpenError> {
     match checkpoints {
         Checkpoints::Server => copy_into_database(connection)
-            .map_err(|source| sqlite_error(files.database(), "syncing its log", source)),
+            .map_err(|source| sqlite_error(files.database(), "syncing its WAL", source)),
         // The next write would start the WAL over, over what a replicator that is away
         // has not seen.
         Checkpoints::External => write_again(connection, files),
@@ -46,7 +46,7 @@ fn copy_into_database(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Writes the WAL's bytes over themselves, and syncs it.
 fn write_again(connection: &Connection, files: &DatabaseFiles) -> Result<(), OpenError> {
-    let fail = |source| sqlite_error(files.database(), "syncing its log", source);
+    let fail = |source| sqlite_error(files.database(), "syncing its WAL", source);
     // While this transaction is open, nothing else writes to the WAL or starts it over:
     // its bytes stay those that were read.
     let alone = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(fail)?;

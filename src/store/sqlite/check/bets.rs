@@ -130,7 +130,7 @@ impl Cursor {
         self.taken = 0;
         if let Some(BatchAhead { id, .. }) = self.batches.pop_front().filter(|batch| batch.digest != digest) {
             report.add(format_args!(
-                "batches: batch {id} of agency {agency} in draw {draw} is not the rows that were acknowledged"
+                "batches: batch {id} of agency {agency} in draw {draw} differs from the rows that were acknowledged"
             ));
         }
     }
@@ -200,11 +200,13 @@ impl CountedDraw {
             report.add(format_args!("draws: draw {id} says {recorded_winners} winners, {stored} are stored"));
         }
         for (agency, bet) in self.winners.difference(&stored) {
-            report.add(format_args!("winners: bet {bet} of agency {agency} won draw {id} and is no winner"));
+            report.add(format_args!(
+                "winners: bet {bet} of agency {agency} won draw {id} and is not among its winners"
+            ));
         }
         for (agency, bet) in stored.difference(&self.winners) {
             report.add(format_args!(
-                "winners: bet {bet} of agency {agency} is a winner of draw {id} and did not win"
+                "winners: bet {bet} of agency {agency} is among the winners of draw {id} and did not win"
             ));
         }
         Ok(())

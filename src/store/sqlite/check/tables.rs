@@ -56,18 +56,18 @@ const RULES: &[Rule] = &[
     },
     Rule {
         about: "draws",
-        sql: "SELECT 'draw ' || id || ' was never made, but a later one was opened' FROM draws
+        sql: "SELECT 'draw ' || id || ' was never drawn, but a later one was opened' FROM draws
                WHERE drawn_at IS NULL AND id < (SELECT max(id) FROM draws)",
     },
     Rule {
         about: "draws",
-        sql: "SELECT 'draw ' || draw || ' was made before all expected agencies were done' FROM standings
+        sql: "SELECT 'draw ' || draw || ' was drawn before all expected agencies were done' FROM standings
                WHERE state = 'drawn' AND NOT complete",
     },
     // Whoever records the last agency draws in the same transaction.
     Rule {
         about: "draws",
-        sql: "SELECT 'draw ' || draw || ' was not made, but all expected agencies are done' FROM standings
+        sql: "SELECT 'draw ' || draw || ' was not drawn, but all expected agencies are done' FROM standings
                WHERE state = 'open' AND complete",
     },
     Rule {
@@ -88,7 +88,7 @@ const RULES: &[Rule] = &[
     Rule {
         about: "done_agencies",
         sql: r#"SELECT 'agency ' || agency || ' of draw ' || draw_id
-                      || ' was closed by an operator, and the audit does not tell so'
+                      || ' was closed by an operator, which the audit does not record'
                   FROM done_agencies
                  WHERE "by" = 'operator'
                    AND NOT EXISTS (SELECT 1 FROM audit
@@ -120,48 +120,48 @@ const FORMS: &[Form] = &[
     Form {
         about: "draws",
         sql: "SELECT 'draw ' || id || ' was opened at', opened_at FROM draws",
-        what: "time",
+        what: "a time",
         holds: is_time,
     },
     Form {
         about: "draws",
-        sql: "SELECT 'draw ' || id || ' was made at', drawn_at FROM draws WHERE drawn_at IS NOT NULL",
-        what: "time",
+        sql: "SELECT 'draw ' || id || ' was drawn at', drawn_at FROM draws WHERE drawn_at IS NOT NULL",
+        what: "a time",
         holds: is_time,
     },
     Form {
         about: "batches",
         sql: "SELECT 'batch ' || id || ' was stored at', stored_at FROM batches",
-        what: "time",
+        what: "a time",
         holds: is_time,
     },
     Form {
         about: "batches",
         sql: "SELECT 'batch ' || id || ' is of upload', upload FROM batches WHERE upload IS NOT NULL",
-        what: "name of an upload",
+        what: "the name of an upload",
         holds: |name| UploadId::new(name).is_some(),
     },
     Form {
         about: "done_agencies",
         sql: "SELECT 'agency ' || agency || ' of draw ' || draw_id || ' was done at', done_at FROM done_agencies",
-        what: "time",
+        what: "a time",
         holds: is_time,
     },
     Form {
         about: "audit",
         sql: "SELECT 'row ' || id || ' is of', at FROM audit",
-        what: "time",
+        what: "a time",
         holds: is_time,
     },
     Form {
         about: "audit",
-        sql: "SELECT 'row ' || id || ' tells', action FROM audit",
+        sql: "SELECT 'row ' || id || ' has the action', action FROM audit",
         what: "text",
         holds: |_| true,
     },
     Form {
         about: "audit",
-        sql: "SELECT 'row ' || id || ' tells', detail FROM audit",
+        sql: "SELECT 'row ' || id || ' has the detail', detail FROM audit",
         what: "text",
         holds: |_| true,
     },
@@ -210,7 +210,7 @@ impl Form {
         while let Some(row) = rows.next()? {
             if !row.get_ref(1)?.as_str().is_ok_and(self.holds) {
                 report.add(format_args!(
-                    "{about}: {} `{}`, which is no {what}",
+                    "{about}: {} `{}`, which is not {what}",
                     shown(row, 0)?,
                     shown(row, 1)?
                 ));
