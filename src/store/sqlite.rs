@@ -11,19 +11,22 @@
 //! [`overview`], [`export`] and [`backup`] read a database, and [`operator`] is how a
 //! person changes it; without one, [`restore`] puts another in its place.
 //!
-//! The files stand in floors, here from the top. None imports one of its own floor or
-//! of a floor above, unless the text says so.
+//! The files stand in floors, here from the top: none imports a file of its own floor or
+//! of a floor above.
 //!
 //! | floor | files |
 //! |---|---|
 //! | the store | this file |
-//! | copies | `backup`, `restore`, on `copy` |
+//! | copies of a database | `backup`, `restore` |
+//! | what both are made with | `copy` |
 //! | beside a server | `check`, `export`, `operator`, `overview` |
-//! | a server's two halves | `writer`, `readers`; `prepare` |
-//! | inside a transaction | `append`, `draw` |
-//! | opening | `open`, on `verify` and `pending_restore`; `wal_resync` |
-//! | rules for a database | `header`, on `schema`; `terms`, `audit`; `lock`, `filesystem` |
-//! | what all use | `connection`, `error`, `event`, `files`, `status`, `text`, `time`; `options` |
+//! | inside a server | `prepare`, `readers`, `wal_resync`, `writer` |
+//! | inside a write transaction | `append`, `draw` |
+//! | opening, in four ways | `open` |
+//! | what must hold before | `pending_restore`, `verify` |
+//! | single rules | `audit`, `filesystem`, `header`, `lock`, `options` |
+//! | what a database is made of | `schema`, `terms` |
+//! | what all use | `connection`, `error`, `event`, `files`, `status`, `text`, `time` |
 
 mod append;
 mod audit;
