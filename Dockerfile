@@ -5,25 +5,29 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /build
 
 # The dependencies are built in a layer of their own, which is reused until the
-# manifest or the lock file changes: an empty crate with our manifest is compiled.
-# The output of that crate is then removed. Otherwise cargo, which compares
-# modification times, could mistake the empty crate's program for a fresh build of
-# the real one, because COPY keeps the older times of the sources.
+# manifests or the lock file change: empty crates with our manifests are compiled.
+# The output of these crates is then removed. Otherwise cargo, which compares
+# modification times, could mistake the empty program for a fresh build of the real
+# one, because COPY keeps the older times of the sources.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
+COPY crates/protocol/Cargo.toml crates/protocol/
+COPY crates/agency/Cargo.toml crates/agency/
 COPY tests/faulty_disk/Cargo.toml tests/faulty_disk/
-RUN mkdir src bench tests/faults tests/faulty_disk/src \
-    && touch tests/faulty_disk/src/lib.rs tests/faults/main.rs \
+COPY tests/support/Cargo.toml tests/support/
+RUN mkdir src bench tests/faults crates/protocol/src crates/agency/src tests/faulty_disk/src tests/support/src \
+    && touch tests/faults/main.rs tests/faulty_disk/src/lib.rs tests/support/src/lib.rs \
+    && for crate in protocol agency; do echo '#![allow(missing_docs)]' > crates/$crate/src/lib.rs; done \
     && echo '#![allow(missing_docs)] fn main() {}' > bench/sqlite_ceiling.rs \
     && echo '#![allow(missing_docs)]' > src/lib.rs \
     && echo '#![allow(missing_docs)] fn main() {}' > src/main.rs \
-    && cargo build --release --locked \
-    && cargo clean --release --package sorteo \
-    && rm -r src bench tests
+    && cargo build --release --locked --package sorteo \
+    && cargo clean --release --package sorteo --package sorteo-protocol --package sorteo-agency \
+    && rm -r src bench crates tests
 
 # The rest of the build context, which .dockerignore lists.
 COPY . .
-RUN cargo build --release --locked
+RUN cargo build --release --locked --package sorteo
 
 
 # The same Debian as above, since the program is linked against its C library.

@@ -5,14 +5,12 @@
 //! test's input itself. A message is dropped as soon as it is there, as if it
 //! had been carried out.
 
-#[path = "it/properties.rs"]
-mod properties;
-
 use allocation_counter::{AllocationInfo, measure};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use sorteo_protocol::wire::{Decoder, Incoming, WireLimits};
+use sorteo_test_support::cases::cases;
 
 /// A batch's header boxed, and the fields of a line.
 const ANYWAY_BYTES: u64 = 1 << 10;
@@ -208,7 +206,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(properties::cases(512))]
+    #![proptest_config(cases(512))]
 
     #[test]
     fn any_bytes_take_no_more_than_a_small_multiple_of_what_arrived(

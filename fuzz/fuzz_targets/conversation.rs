@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use sorteo_fuzz::{mutator, service_keeps_its_promises};
+use sorteo_fuzz::{mutator, conversation_keeps_its_promises};
 
-fuzz_target!(|bytes: &[u8]| service_keeps_its_promises(bytes));
+fuzz_target!(|bytes: &[u8]| conversation_keeps_its_promises(bytes));
 
 fuzz_mutator!(|data: &mut [u8], size: usize, size_max: usize, seed: u32| {
     mutator::mutate(data, size, size_max, seed)

@@ -1,26 +1,24 @@
-//! What the fuzz targets share: the properties of `tests/input`, which the tests
-//! use too, and a mutator that keeps messages whole.
+//! What the fuzz targets share: what the program promises for any bytes, which the
+//! tests check too, and a mutator that keeps messages whole.
 
-#[path = "../../tests/input/mod.rs"]
-pub mod input;
 pub mod mutator;
 
 use sorteo_protocol::wire::WireLimits;
+use sorteo_test_support::decoder;
 
-use input::properties;
-
-/// All that the decoder promises of any bytes.
+/// Asserts everything that must hold for the decoder and any bytes.
 pub fn decoder_keeps_its_promises(bytes: &[u8]) {
-    for limits in [WireLimits::default(), properties::TIGHT] {
-        let delivered = properties::same_messages_in_any_pieces(limits, bytes);
-        properties::decoded_as_the_protocol_says(limits, bytes, &delivered);
-        properties::requests_survive_encoding(&delivered);
+    for limits in [WireLimits::default(), decoder::TIGHT] {
+        let delivered = decoder::same_messages_in_any_pieces(limits, bytes);
+        decoder::decoded_as_the_protocol_says(limits, bytes, &delivered);
+        decoder::requests_survive_encoding(&delivered);
     }
 }
 
-/// All that the service promises of any bytes, in two lotteries.
-pub fn service_keeps_its_promises(bytes: &[u8]) {
+/// Asserts everything that must hold for a conversation and any bytes, in two lotteries.
+#[cfg(feature = "program")]
+pub fn conversation_keeps_its_promises(bytes: &[u8]) {
     for agencies in [None, Some(2)] {
-        properties::answered_as_the_model_does(agencies, WireLimits::default(), bytes);
+        sorteo_test_support::conversation::answered_as_the_model_does(agencies, WireLimits::default(), bytes);
     }
 }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
+use sorteo_test_support::process::wait_for;
 
 use crate::history::{History, Outcome};
-use crate::process::wait_for;
 use crate::workplace::{Workplace, longest};
 
 /// The number that wins, and how often a row has it.

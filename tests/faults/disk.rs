@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use faulty_disk::{Failure, Fault, Plan};
+use sorteo_test_support::process::{Server, wait_for};
 
 use crate::crowd::{Crowd, Dialect, Line, Running, frame};
-use crate::process::{Server, wait_for};
 use crate::program::Program;
 use crate::workplace::{Run, Workplace, count};
 

@@ -4,8 +4,9 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use sorteo_test_support::process::DEADLINE;
+
 use crate::crowd::frame;
-use crate::process::DEADLINE;
 
 /// Many of them, driven by one thread.
 pub struct Drippers {

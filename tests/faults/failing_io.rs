@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::{fs, io};
 
 use rand::RngExt as _;
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::wait_for;
 
 use crate::crowd::{Crowd, Dialect, Line, frame};
 use crate::failing_sync::{DATABASE, LOG, crash, inject};
-use crate::process::{LogLine, wait_for};
 use crate::process_death::{announcements, announcements_of, conclude_draw};
 use crate::program::{EXIT_DATABASE_FAILED, Program};
 use crate::upload::Upload;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rand::RngExt as _;
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{Finished, Server, wait_for};
 
 use crate::crowd::Crowd;
 use crate::injection::Injection;
-use crate::process::{Finished, LogLine, Server, wait_for};
 use crate::process_death::{announcements_in, announcements_of, conclude_draw};
 use crate::program::{EXIT_DATABASE_FAILED, Program};
 use crate::upload::Upload;

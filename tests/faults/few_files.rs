@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sorteo_test_support::process::{DEADLINE, Server, wait_for};
+
 use crate::crowd::{Crowd, frame};
 use crate::history::History;
 use crate::observed::{Observed, conclude, wait_until_served};
 use crate::overload::{FIRST_WITNESS, connect_witnesses, crowd_of};
-use crate::process::{DEADLINE, Server, wait_for};
 use crate::program::Program;
 use crate::witness::Witness;
 use crate::workplace::{Run, Workplace};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
-use crate::process::wait_for;
+use sorteo_test_support::process::wait_for;
 
 /// Room for a few hundred thousand bets.
 const BYTES: u64 = 48 << 20;

@@ -31,9 +31,7 @@ mod observed;
 mod other_host;
 mod overload;
 mod power;
-#[path = "../it/process.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
-mod process;
 mod process_death;
 mod program;
 mod proxy;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
+use sorteo_test_support::process::wait_for;
 
 use crate::crowd::{Crowd, batch_of, frame};
 use crate::dripping::Drippers;
 use crate::history::History;
 use crate::observed::{Observed, closed_for, conclude};
-use crate::process::wait_for;
 use crate::program::Program;
 use crate::proxy::{Close, Proxy, Route, Treatment};
 use crate::witness::Witness;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use crate::process::{assert_names, run as run_to_its_end, snapshot};
+use sorteo_test_support::process::{assert_names, run as run_to_its_end, snapshot};
+
 use crate::program::{EXIT_DATABASE_FAILED, Program};
 use crate::workplace::{Run, Workplace};
 

@@ -3,9 +3,11 @@
 
 use std::fs;
 
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{Server, wait_for};
+
 use crate::crowd::{Line, frame};
 use crate::history::{History, Verdict};
-use crate::process::{LogLine, Server, wait_for};
 use crate::workplace::Workplace;
 
 /// A process, looked at from outside.

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use sorteo_test_support::process::wait_for;
 
 use crate::crowd::{Crowd, batch_of, frame};
 use crate::history::History;
 use crate::observed::{Observed, closed_for, conclude};
-use crate::process::wait_for;
 use crate::program::Program;
 use crate::witness::Witness;
 use crate::workplace::{Run, Workplace, count};

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Instant;
 
 use rusqlite::Connection;
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{DEADLINE, Server, wait_for};
 
 use crate::crowd::{Crowd, Dialect, frame};
 use crate::history::History;
 use crate::observed::{Observed, conclude, wait_until_served};
-use crate::process::{DEADLINE, LogLine, Server, wait_for};
 use crate::program::Program;
 use crate::witness::Witness;
 use crate::workplace::{Run, Workplace, count};

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use rand::RngExt as _;
 use rusqlite::Connection;
+use sorteo_test_support::process::{Process, Server, wait_for};
 
 use crate::crowd::{Crowd, Line, batch_of};
 use crate::failing_sync::{DATABASE, LOG, SYNCS};
 use crate::injection::Injection;
 use crate::loop_disk::{Disk, Switch};
-use crate::process::{Process, Server, wait_for};
 use crate::process_death::{announcements, announcements_in, announcements_of, conclude_draw};
 use crate::program::{EXIT_DATABASE_FAILED, Program};
 use crate::upload::Upload;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use rand::RngExt as _;
 use sorteo::failpoint::{Failpoint, VARIABLE};
+use sorteo_test_support::process::{Process, Server, wait_for};
 
 use crate::crowd::{Crowd, Line, batch_of, frame};
-use crate::process::{Process, Server, wait_for};
 use crate::program::Program;
 use crate::workplace::{Run, Workplace, count};
 

@@ -6,14 +6,15 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::process::{Finished, PASSED_ON, Server, wait_for};
+use sorteo_test_support::process::{self, Finished, PASSED_ON, Server, wait_for};
+
 use crate::workplace::Workplace;
 
-/// The server's build: the one of this test run, or what `FAULTS_BINARY` names.
-pub fn binary() -> PathBuf {
+/// The server's build: the one of this test run, or the one that `FAULTS_BINARY` names.
+fn binary() -> PathBuf {
     match std::env::var_os("FAULTS_BINARY") {
         Some(path) => std::path::absolute(path).unwrap(),
-        None => env!("CARGO_BIN_EXE_sorteo").into(),
+        None => process::binary(),
     }
 }
 

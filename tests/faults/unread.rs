@@ -6,11 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use sorteo_test_support::process::{Server, wait_for};
 
 use crate::crowd::{Line, batch_of, frame};
 use crate::history::{History, Outcome};
 use crate::observed::{Observed, closed_for, conclude};
-use crate::process::{Server, wait_for};
 use crate::program::Program;
 use crate::witness::Witness;
 use crate::workplace::{Run, count};

@@ -6,11 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
-use tempfile::TempDir;
-
-use crate::process::{
+use sorteo_test_support::process::{
     Finished, Server, assert_names, bets_file, folder, run, run_comparing, snapshot, sorteo,
 };
+use tempfile::TempDir;
 
 /// A check that must leave the database's folder as it found it. A connection
 /// that only reads makes SQLite's shared memory and an empty log, and may not

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use socket2::{Domain, Socket, Type};
-
-use crate::process::{
-    DEADLINE, LogLine, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, snapshot,
-    sorteo, wait_for,
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{
+    DEADLINE, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, snapshot, sorteo,
+    wait_for,
 };
 
 /// An address at which nobody listens, kept from everybody else as long as it lives.

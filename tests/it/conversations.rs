@@ -1,5 +1,5 @@
-//! Whole conversations with a running server, held against the model of
-//! `tests/input`: every answer comes exactly and in turn, nothing else comes, and
+//! Whole conversations with a running server, compared with the model of
+//! `tests/support`: every answer comes exactly and in turn, nothing else comes, and
 //! at the end the database holds what the model holds.
 //!
 //! `PROPTEST_CASES=3000 TMPDIR=/dev/shm cargo test --test it conversations` runs
@@ -17,14 +17,14 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use sorteo::server::Limits;
 use sorteo_protocol::wire::WireLimits;
+use sorteo_test_support::cases::cases;
+use sorteo_test_support::decoder::allowed;
+use sorteo_test_support::model::{Answers, Lottery};
+use sorteo_test_support::reading::Allowed;
 
 use self::holdings::assert_holds;
 use self::steps::Step;
-use crate::input::model::{Answers, Lottery};
-use crate::input::properties::allowed;
-use crate::input::reading::Allowed;
-use crate::properties::cases;
-use crate::support::{Client, Setup, TestServer, frame};
+use crate::test_server::{Client, Setup, TestServer, frame};
 
 /// What may wait unread: less than makes the server close.
 const UNREAD_BYTES_MAX: usize = 32 << 10;

@@ -8,14 +8,15 @@ use std::thread;
 
 use expect_test::expect_file;
 use sorteo_protocol::wire::{Incoming, WireLimits};
-
-use crate::input::delivery::{Delivered, deliver};
-use crate::input::model::Lottery;
-use crate::input::properties::{
-    TIGHT, allowed, answered_as_the_model_does, answers, decoded_as_the_protocol_says, encoded,
-    requests_survive_encoding, same_messages_in_any_pieces,
+use sorteo_test_support::conversation::{answered_as_the_model_does, answers};
+use sorteo_test_support::decoder::{
+    TIGHT, allowed, decoded_as_the_protocol_says, encoded, requests_survive_encoding,
+    same_messages_in_any_pieces,
 };
-use crate::support::Setup;
+use sorteo_test_support::delivery::{Delivered, deliver};
+use sorteo_test_support::model::Lottery;
+
+use crate::test_server::Setup;
 
 /// Longest wait for a draw that nobody makes: a fuzzer may have found a longer one.
 const WAITED_MS_MAX: u64 = 1_000;

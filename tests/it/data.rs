@@ -14,13 +14,13 @@ use std::thread;
 
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
-
-use crate::process::{
+use sorteo_test_support::process::{
     Finished, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, run_comparing,
     sorteo, wait_for,
 };
-use crate::support::{self, Setup, frames};
+use tempfile::TempDir;
+
+use crate::test_server::{self, Setup, frames};
 
 const BACKUP: [&str; 4] = ["backup", "b.db", "--database", "sorteo.db"];
 const RESTORE: [&str; 4] = ["restore", "b.db", "--database", "sorteo.db"];
@@ -43,8 +43,8 @@ fn names(folder: &Path) -> BTreeSet<String> {
 /// One framed request and its answer's line.
 fn ask(server: &Server, line: &str) -> String {
     let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream.write_all(&support::frame(line)).unwrap();
+    stream.set_read_timeout(Some(test_server::DEADLINE)).unwrap();
+    stream.write_all(&test_server::frame(line)).unwrap();
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
     let mut answer = vec![0; u32::from_be_bytes(length) as usize];

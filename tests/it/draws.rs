@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
-
-use crate::process::{
-    DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
-};
-use crate::support::{Setup, counted, frame, frames};
 use sorteo::store::sqlite::operator::{DrawTerms, Operator, OperatorError};
 use sorteo::store::sqlite::overview::{Overview, Query, ResultsCursor, Tally};
 use sorteo_agency::{AgencyError, ClientOptions, Event, Observer, Upload};
 use sorteo_protocol::{AgencyId, DrawId};
+use sorteo_test_support::process::{
+    DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
+};
+
+use crate::test_server::{Setup, counted, frame, frames};
 
 const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
 const ACK: &[u8] = b"3\nACK";

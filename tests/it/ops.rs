@@ -10,8 +10,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use serde_json::Value;
-
-use crate::process::{
+use sorteo_test_support::process::{
     DEADLINE, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo, wait_for,
 };
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::Command;
 
 use rusqlite::Connection;
-
-use crate::process::{Finished, PASSED_ON, Server, assert_names, bets_file, folder, run, sorteo};
+use sorteo_test_support::process::{
+    Finished, PASSED_ON, Server, assert_names, bets_file, folder, run, sorteo,
+};
 
 /// Whether a tool is there; says so if not.
 fn has(tool: &str) -> bool {

@@ -11,7 +11,7 @@ use sorteo::store::sqlite::SqliteStore;
 use sorteo::store::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
-use crate::support::{
+use crate::test_server::{
     Client, DEADLINE, Setup, TestServer, counted, frame, frames, long_winning_lines, raw_frame, until,
 };
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sorteo::metrics::{BatchLabel, BatchResult, Metrics};
 use sorteo::server::conversation::{Pause, Turn};
 use sorteo_protocol::wire::WireLimits;
+use sorteo_test_support::conversation::Peer;
 
-use crate::input::delivery::Peer;
 use crate::wire_support::{ROW, frame, payload};
 
 fn peer() -> Peer {

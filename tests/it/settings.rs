@@ -9,9 +9,9 @@ use expect_test::{expect, expect_file};
 use sorteo::config::settings::{
     AGENCY, AGENCY_ALIASES, Alias, Default, Group, SERVE, SERVE_ALIASES, Setting, Unit, Values,
 };
-
-use crate::process::{
-    LogLine, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo, wait_for,
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{
+    Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo, wait_for,
 };
 
 // ---------------------------------------------------------------------------

@@ -876,11 +876,11 @@ fn open_sqlite(setup: Setup) -> Opened<sorteo::store::sqlite::SqliteStore> {
 }
 
 /// The store that tests of other things stand on.
-fn open_memory(setup: Setup) -> Opened<crate::input::memory_store::MemoryStore> {
+fn open_memory(setup: Setup) -> Opened<sorteo_test_support::memory_store::MemoryStore> {
     let draws_made = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&draws_made);
     let on_draw = move || _ = told.fetch_add(1, Ordering::SeqCst);
     let winning_number = setup.winning_number.unwrap_or(WINS);
-    let store = crate::input::memory_store::MemoryStore::new(setup.agencies, winning_number, on_draw);
+    let store = sorteo_test_support::memory_store::MemoryStore::new(setup.agencies, winning_number, on_draw);
     Opened { store, draws_made, _keep: Box::new(()) }
 }

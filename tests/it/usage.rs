@@ -4,8 +4,7 @@
 use std::fs;
 
 use expect_test::expect;
-
-use crate::process::{folder, run_changing_nothing, sorteo};
+use sorteo_test_support::process::{folder, run_changing_nothing, sorteo};
 
 /// A variable that is set, and what is typed.
 type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);

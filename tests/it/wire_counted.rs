@@ -8,11 +8,12 @@ use sorteo_protocol::wire::{
     WinningBets, WireLimits,
 };
 use sorteo_protocol::{AgencyId, Bet, BetError};
+use sorteo_test_support::delivery::deliver;
 
-use super::wire_support::{
+use crate::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
     assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_reply_read, assert_same_bytes,
-    bad_values, batch, bets, deliver, good_values, payload, reasons, reply_bytes, row_with,
+    bad_values, batch, bets, good_values, heard, payload, reasons, reply_bytes, row_with,
 };
 
 const INVALID_BATCH: &str = "ERROR_INVALID_BATCH";
@@ -276,7 +277,7 @@ fn the_limit_is_one_mebibyte_by_default() {
     assert_eq!(input.len(), 8 + 1_048_576);
     let delivered = deliver(WireLimits::default(), input.chunks(16 << 10));
     let expected = Heard::Request(Request::Payload(vec![batch(1, &[ROW_2])]));
-    assert_eq!(delivered.heard(), [expected]);
+    assert_eq!(heard(&delivered), [expected]);
 
     for too_long in ["1048577\n", "9999999999\n"] {
         assert_heard(too_long.as_bytes(), &[answer_then_close(INVALID_BATCH)]);

@@ -9,11 +9,12 @@ use sorteo_protocol::wire::{
     Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Status, Winners, WireLimits,
 };
 use sorteo_protocol::{AgencyId, DrawId};
+use sorteo_test_support::delivery::deliver;
 
-use super::wire_support::{
+use crate::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
     assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_reply_read, assert_same_bytes,
-    bad_values, batch, deliver, frame, good_values, placed_batch, reasons, reply_bytes, row_with, upload_id,
+    bad_values, batch, frame, good_values, heard, placed_batch, reasons, reply_bytes, row_with, upload_id,
     winners_page,
 };
 
@@ -661,7 +662,7 @@ fn ten_thousand_bets_are_taken_by_default() {
     (0..10_000).for_each(|_| input.extend(frame(ROW_3)));
     let delivered = deliver(WireLimits::default(), input.chunks(16 << 10));
     let expected = Heard::Request(Request::Batch(batch(1, &[ROW_3; 10_000])));
-    assert!(delivered.heard() == [expected], "a batch of 10,000 is taken whole");
+    assert!(heard(&delivered) == [expected], "a batch of 10,000 is taken whole");
 }
 
 #[test]

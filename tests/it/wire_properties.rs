@@ -12,13 +12,15 @@ use sorteo_protocol::wire::{
     framed,
 };
 use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadPosition};
+use sorteo_test_support::cases::cases;
+use sorteo_test_support::conversation::answered_as_the_model_does;
+use sorteo_test_support::decoder::decoded_as_the_protocol_says;
+use sorteo_test_support::delivery::deliver;
 
-use super::properties::cases;
-use super::wire_support::{
-    BAD_NUMBERS, Heard, ROW, ROW_2, assert_heard, assert_heard_up_to_every_cut, deliver, frame, is_allowed,
+use crate::wire_support::{
+    BAD_NUMBERS, Heard, ROW, ROW_2, assert_heard, assert_heard_up_to_every_cut, frame, heard, is_allowed,
     payload, reasons, reply_bytes, upload_id,
 };
-use crate::input::properties::{answered_as_the_model_does, decoded_as_the_protocol_says};
 
 // ---- The first byte ------------------------------------------------------------
 
@@ -242,7 +244,7 @@ proptest! {
         limits in limits(),
         input in any_bytes(),
     ) {
-        for heard in deliver(limits, [&input[..]]).heard() {
+        for heard in heard(&deliver(limits, [&input[..]])) {
             if let Heard::Answer(words) | Heard::AnswerThenClose(words) = heard {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b"_| :".contains(&b);
                 prop_assert!(words.bytes().all(plain), "{}", words);

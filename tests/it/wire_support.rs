@@ -5,9 +5,8 @@
 
 use sorteo_protocol::wire::{Dialect, Incoming, NotAReply, Reason, Reply, Request, WireLimits, encode_reply};
 use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
-
-pub(crate) use crate::input::delivery::{Delivered, deliver};
-use crate::input::properties::words;
+use sorteo_test_support::decoder::words;
+use sorteo_test_support::delivery::{Delivered, deliver};
 
 /// What a peer notices of one message that the decoder made of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +50,9 @@ pub(crate) fn reply_bytes(dialect: Dialect, reply: &Reply) -> Vec<u8> {
     bytes
 }
 
-impl Delivered {
-    pub(crate) fn heard(&self) -> Vec<Heard> {
-        let heard = |incoming| Heard::of(self.dialect, incoming);
-        self.messages.iter().map(heard).collect()
-    }
+/// What a peer notices of all messages.
+pub(crate) fn heard(delivered: &Delivered) -> Vec<Heard> {
+    delivered.messages.iter().map(|incoming| Heard::of(delivered.dialect, incoming)).collect()
 }
 
 /// Asserts what is heard of the input, all of which must be used: delivered
@@ -70,7 +67,7 @@ pub(crate) fn assert_heard(input: &[u8], expected: &[Heard]) {
 pub(crate) fn assert_heard_within(limits: WireLimits, input: &[u8], expected: &[Heard]) {
     let shown = input.escape_ascii();
     let whole = deliver(limits, [input]);
-    assert_eq!(whole.heard(), expected, "{shown}");
+    assert_eq!(heard(&whole), expected, "{shown}");
     assert_eq!(whole.waiting_bytes, 0, "{shown}");
     assert_eq!(deliver(limits, input.chunks(1)), whole, "byte by byte: {shown}");
     for cut in 1..input.len() {

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Branch coverage of what must be right: the wire, the service, the store.
+# Branch coverage of the code that must be right: protocol, service, store.
 #
 #     tests/tools/coverage.sh            a table by file
-#     tests/tools/coverage.sh --lines    and the lines that no test reaches
+#     tests/tools/coverage.sh --lines    the table, and the lines that no test reaches
 #
 # Needs a nightly toolchain (branches are not counted on stable), cargo-llvm-cov,
 # and LLVM's own tools: the toolchain's component llvm-tools, or Debian's llvm-19
-# or later. Where one is missing it says `skipped` and what it needs.
+# or later. Where one is missing it prints `skipped` with what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,11 +19,11 @@ if ! ls "$(rustc +nightly --print sysroot)"/lib/rustlib/*/bin/llvm-cov >/dev/nul
   export LLVM_COV=$tool LLVM_PROFDATA=llvm-profdata-${tool#llvm-cov-}
 fi
 
-# Older builds would be counted too.
+# Otherwise older builds would be counted too.
 cargo +nightly llvm-cov clean --workspace
 cargo +nightly llvm-cov --branch --locked --no-report --tests
-# The tests themselves, and what is tested elsewhere, are left out of the table.
-others='(^|/)(tests|registry|rustc|fuzz)/|src/(agency|cli|config|server)(/|\.rs)|src/(bench|failpoint|generate|lib|logging|lottery|main)\.rs'
+# The tests, and code that other tests cover (tests/outside, tests/faults), are left out.
+others='(^|/)(tests|registry|rustc|fuzz)/|crates/agency/|src/(agency|cli|config|server)(/|\.rs)|src/(bench|failpoint|generate|lib|logging|main)\.rs'
 cargo +nightly llvm-cov report --ignore-filename-regex "$others" --summary-only
 if [ "${1:-}" = --lines ]; then
   cargo +nightly llvm-cov report --ignore-filename-regex "$others" --show-missing-lines | sed -n '/Uncovered Lines/,$p'

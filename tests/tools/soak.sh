@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Repeats every test of faults with new seeds for so many hours, and prints what
-# it counted.
+# Repeats the tests that choose at random, with new seeds, for so many hours, and
+# prints what they counted.
 #
 #     tests/tools/soak.sh HOURS [FILTER]
 #
-# HOURS may be a fraction (0.1). FILTER keeps the tests whose name has it. Every
-# turn runs the faults (three rounds of each), the random conversations with more
-# cases, and a minute of each fuzz target where cargo-fuzz is installed. A
-# failure prints its seed and keeps its folder; the rest goes on. Ends with the
-# sums, and exits with 1 if anything failed.
+# HOURS may be a fraction (0.1). With FILTER only the tests of faults whose name
+# contains it run. Each turn runs the tests of faults (three rounds of each), of
+# damage, the random conversations and properties with more cases, and a minute of
+# each fuzz target where cargo-fuzz is installed. A failure prints its seed and keeps
+# its folder, and the turns go on. Prints the sums, and exits with 1 if anything failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 if [[ ! "${1:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
-  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 filter=("${@:2}")
@@ -25,7 +25,7 @@ export FAULTS_COUNTS=$results/counts
 
 cargo test --locked --no-run || exit 1
 
-# One part of a turn: its output is kept only if it fails, or has nothing else to tell.
+# part NAME COMMAND…: runs one part of a turn, and keeps its output only if it fails.
 part() {
   local name=$1 log
   shift

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::types::FromSql;
 use sorteo::store::sqlite::check::{Report, check};
+use sorteo_test_support::model::{Batch, Lottery};
+use sorteo_test_support::reading::Bet;
 
-use crate::input::model::{Batch, Lottery};
-use crate::input::reading::Bet;
-use crate::support::TestServer;
+use crate::test_server::TestServer;
 
 /// An upload and a first row.
 type Place = (String, u64);

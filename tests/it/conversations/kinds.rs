@@ -6,9 +6,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
+use sorteo_test_support::model::Lottery;
 
 use super::{any_talk, default_limits};
-use crate::input::model::Lottery;
 
 #[test]
 fn conversations_come_to_every_kind_of_answer() {

@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use sorteo_test_support::model::WINNING_NUMBER;
 
-use crate::input::model::WINNING_NUMBER;
 use crate::wire_support::{BAD_NUMBERS, bad_values, frame, is_allowed, payload, row_with};
 
 /// The bytes of one step; of a batch, with all its rows.

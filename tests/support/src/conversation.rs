@@ -1,64 +1,20 @@
-//! Bytes brought to a decoder, or to a whole conversation, in the pieces that a network
-//! may make of them.
+//! One connection to a service on a store in memory, served by the program's own
+//! conversation, and compared with the model.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sorteo::server::conversation::{Conversation, Pause, Turn, Unanswerable};
 use sorteo::service::Service;
-use sorteo_protocol::wire::{Decoder, Dialect, Incoming, WireLimits};
+use sorteo_protocol::wire::{Dialect, WireLimits, decode_reply};
 
-use super::memory_store::MemoryStore;
-use super::model::WINNING_NUMBER;
+use crate::decoder::{CUT_EVERYWHERE_BYTES_MAX, allowed, pieces};
+use crate::memory_store::MemoryStore;
+use crate::model::{Lottery, WINNING_NUMBER};
 
-/// What a decoder makes of all the bytes of one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivered {
-    pub dialect: Option<Dialect>,
-    pub messages: Vec<Incoming>,
-    /// Bytes of an incomplete message that wait for more.
-    pub waiting_bytes: usize,
-    pub batch_in_progress: Option<u64>,
-}
-
-/// Delivers pieces to a new decoder: what is left over is offered again with the next
-/// piece behind it, and nothing is read after a refusal for good.
-pub fn deliver<'a>(limits: WireLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Delivered {
-    let mut decoder = Decoder::new(limits);
-    let mut messages = Vec::new();
-    let mut input = Vec::new();
-    let (mut open, mut arrived) = (true, 0);
-    for piece in pieces {
-        if !open {
-            break;
-        }
-        arrived += piece.len();
-        input.extend_from_slice(piece);
-        let mut rest = &input[..];
-        while open {
-            let Some(incoming) = decoder.decode(&mut rest) else {
-                break;
-            };
-            open = !matches!(incoming, Incoming::RefusedForGood(_) | Incoming::Foreign);
-            messages.push(incoming);
-            assert!(messages.len() <= arrived, "messages that use no byte never end");
-        }
-        let used = input.len() - rest.len();
-        input.drain(..used);
-        if !open {
-            input.clear();
-        }
-        let held = input.len() + decoder.held_bytes();
-        // Besides a row's text, the offsets of its fields are kept: less than as much again.
-        assert!(held <= 2 * arrived, "holds {held} bytes of {arrived} that arrived");
-    }
-    Delivered {
-        dialect: decoder.dialect(),
-        messages,
-        waiting_bytes: input.len(),
-        batch_in_progress: decoder.batch_in_progress(),
-    }
-}
+/// A conversation, which costs more than decoding, is cut so many times.
+const CONVERSATION_CUTTINGS: u64 = 2;
 
 /// Bytes of replies after which the conversation has them sent: less than a few replies,
 /// so that it must go on where it was.
@@ -80,7 +36,7 @@ impl Peer {
     pub fn new(agencies: Option<u32>, limits: WireLimits) -> Self {
         let store = MemoryStore::new(agencies, WINNING_NUMBER, || {});
         Self {
-            service: Service::new(store, std::sync::Arc::default()),
+            service: Service::new(store, Arc::default()),
             conversation: Conversation::new(limits),
             now: Instant::now(),
             input: Vec::new(),
@@ -131,5 +87,67 @@ impl Peer {
         output.append(&mut replies);
         self.is_closed |= pause == Pause::Closed;
         pause
+    }
+}
+
+/// Asserts that a server replies what the model does, in whatever pieces the bytes arrive,
+/// each reply as soon as its request is whole; and that a client can read all replies.
+pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, input: &[u8]) {
+    let model = Lottery::new(agencies).hear(input, allowed(limits));
+    let replied_in = |pieces: &[&[u8]]| {
+        let mut peer = Peer::new(agencies, limits);
+        let (mut replies, mut arrived) = (Vec::new(), 0);
+        for piece in pieces {
+            if peer.is_closed() {
+                break;
+            }
+            replies.extend(peer.send(piece));
+            arrived += piece.len();
+            let due = model.bytes_due(arrived);
+            assert_eq!(shown(&replies), shown(&due), "in {} pieces: {}", pieces.len(), shown(input));
+        }
+        assert_eq!(peer.is_closed(), model.closes, "in {} pieces: {}", pieces.len(), shown(input));
+    };
+    replied_in(&[input]);
+    for seed in 0..CONVERSATION_CUTTINGS {
+        replied_in(&pieces(input, seed));
+    }
+    if input.len() <= CUT_EVERYWHERE_BYTES_MAX {
+        replied_in(&input.chunks(1).collect::<Vec<_>>());
+    }
+    clients_read_all_of(&model.bytes());
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// Asserts that the client's side of the dialect can read all of these replies.
+fn clients_read_all_of(replies: &[u8]) {
+    let mut rest = replies;
+    while let Some(first) = rest.first() {
+        let dialect = Dialect::detect(*first).expect("a reply has a dialect");
+        decode_reply(dialect, &mut rest).expect("a reply").expect("a whole one");
+    }
+}
+
+/// Returns what a server replies to each message that is answered at all.
+pub fn answers(agencies: Option<u32>, limits: WireLimits, input: &[u8]) -> Vec<Vec<u8>> {
+    let mut peer = Peer::new(agencies, limits);
+    peer.offer(input);
+    let mut answers = Vec::new();
+    loop {
+        let mut answer = Vec::new();
+        let pause = peer.advance(1, &mut answer);
+        if let Some(wait) = peer.conversation.wait() {
+            // No other peer can complete the draw.
+            peer.now = wait.until;
+        }
+        if !answer.is_empty() {
+            answers.push(answer);
+        }
+        if matches!(pause, Pause::Input | Pause::Closed) {
+            return answers;
+        }
     }
 }

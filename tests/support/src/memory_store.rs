@@ -1,5 +1,5 @@
-//! A store that forgets: the promises of `sorteo::store` but the durable one,
-//! at no cost. `store_contract` holds it to them like any other engine.
+//! A store in memory: it has all guarantees of `sorteo::store` but durability, and costs
+//! nothing to open. `store_contract` tests it like any other engine.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! What any bytes say, read from `docs/protocol.md` and not from the program:
-//! slow, plain, and over the whole input at once.
+//! What any bytes mean, implemented from `docs/protocol.md` and not from the program:
+//! slowly, plainly, and on the whole input at once.
 
 mod counted;
 mod fields;
@@ -15,12 +15,12 @@ pub struct Allowed {
     pub payload_bytes: u64,
 }
 
-/// What all bytes of one connection say.
+/// What all bytes of one connection mean.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     pub speech: Option<Speech>,
     pub messages: Vec<Message>,
-    /// How many bets the batch announced that the bytes end in, if they do.
+    /// If the bytes end in the middle of a batch: how many bets it announced.
     pub unfinished_batch: Option<u64>,
 }
 
@@ -31,14 +31,14 @@ pub enum Speech {
     Counted,
 }
 
-/// One message, known once so many of the connection's bytes are there.
+/// One message, which is complete once so many of the connection's bytes have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub end: usize,
     pub asked: Asked,
 }
 
-/// What one message asks.
+/// The content of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Bet(u32, Bet),
@@ -72,16 +72,16 @@ pub enum Asked {
     DoneAndWinners {
         agency: u32,
     },
-    /// Nothing that can be carried out: answered in these words whatever is stored.
+    /// It cannot be carried out: it gets this answer, whatever is stored.
     Refused(String),
     /// The same, and then the connection is closed.
     RefusedForGood(String),
-    /// Neither dialect: closed without an answer.
+    /// Neither dialect: the connection is closed without an answer.
     Foreign,
 }
 
 impl Asked {
-    /// Whether nothing is read after it.
+    /// Returns whether the server reads nothing after it.
     pub fn ends_the_connection(&self) -> bool {
         matches!(self, Self::RefusedForGood(_) | Self::Foreign)
     }

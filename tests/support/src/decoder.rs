@@ -1,34 +1,29 @@
-//! What the decoder and the service promise of any bytes. Each function panics
-//! where it does not hold, and says of which input.
+//! What must hold for a decoder and any bytes. Each function panics with the input
+//! for which it does not.
 
 use std::slice;
 
-use sorteo::server::conversation::Pause;
-use sorteo_protocol::wire::{
-    Dialect, Incoming, Reply, Request, WireLimits, counted, decode_reply, encode_reply, framed,
-};
+use sorteo_protocol::wire::{Dialect, Incoming, Reply, Request, WireLimits, counted, encode_reply, framed};
 use sorteo_protocol::{Batch, Bet as ProtocolBet};
 
-use super::delivery::{Delivered, Peer, deliver};
-use super::model::{self, Lottery, by_agency};
-use super::reading::{Allowed, Asked, Bet, Reading, Speech, read};
+use crate::delivery::{Delivered, deliver};
+use crate::model::{self, by_agency};
+use crate::reading::{Allowed, Asked, Bet, Reading, Speech, read};
 
-/// Inputs up to so many bytes are cut at every place there is.
-const CUT_EVERYWHERE_BYTES_MAX: usize = 160;
-/// Longer ones are cut so many times.
+/// Inputs up to so many bytes are cut at every offset.
+pub(crate) const CUT_EVERYWHERE_BYTES_MAX: usize = 160;
+/// Longer ones are cut into random pieces so many times.
 const CUTTINGS: u64 = 6;
-/// A conversation, which costs more than decoding, is cut so many times.
-const CONVERSATION_CUTTINGS: u64 = 2;
 
-/// Limits that a few lines reach.
+/// Limits that a few lines exceed.
 pub const TIGHT: WireLimits = WireLimits { batch_bets_max: 3, payload_bytes_max: 150 };
 
-/// The limits in the model's words.
+/// Returns the limits in the model's types.
 pub fn allowed(limits: WireLimits) -> Allowed {
     Allowed { batch_bets: limits.batch_bets_max, payload_bytes: limits.payload_bytes_max }
 }
 
-/// Whatever pieces they come in, the same bytes make the same messages.
+/// Asserts that the same bytes make the same messages, whatever pieces they arrive in.
 pub fn same_messages_in_any_pieces(limits: WireLimits, input: &[u8]) -> Delivered {
     let shown = input.escape_ascii();
     let whole = deliver(limits, [input]);
@@ -46,15 +41,15 @@ pub fn same_messages_in_any_pieces(limits: WireLimits, input: &[u8]) -> Delivere
     whole
 }
 
-/// Pieces that only the input and the seed decide.
-fn pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
+/// Cuts the input into pieces, always the same for the same input and seed.
+pub(crate) fn pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ input.len() as u64;
     let mut rest = input;
     let mut pieces = Vec::new();
     while !rest.is_empty() {
-        // Knuth's MMIX constants; the upper bits are the good ones.
+        // Knuth's MMIX constants. The upper bits are the random ones.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Short pieces and long ones alike.
+        // Both short and long pieces.
         let longest = 1 << ((state >> 60) & 7);
         let (piece, behind) = rest.split_at(rest.len().min(1 + (state >> 33) as usize % longest));
         pieces.push(piece);
@@ -63,7 +58,7 @@ fn pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     pieces
 }
 
-/// The decoder makes of the bytes what the protocol says of them.
+/// Asserts that the decoder reads the bytes as the protocol defines them.
 pub fn decoded_as_the_protocol_says(limits: WireLimits, input: &[u8], delivered: &Delivered) {
     let Reading { speech, messages, unfinished_batch } = read(input, allowed(limits));
     let expected: Vec<_> = messages.into_iter().map(|message| gathered(message.asked)).collect();
@@ -73,7 +68,7 @@ pub fn decoded_as_the_protocol_says(limits: WireLimits, input: &[u8], delivered:
     assert_eq!(delivered.batch_in_progress, unfinished_batch, "{}", input.escape_ascii());
 }
 
-/// Whatever request was understood is understood the same as our clients write it.
+/// Asserts that each decoded request, encoded as our clients do, is decoded as the same.
 pub fn requests_survive_encoding(delivered: &Delivered) {
     for message in &delivered.messages {
         let Incoming::Request(request) = message else { continue };
@@ -83,7 +78,7 @@ pub fn requests_survive_encoding(delivered: &Delivered) {
     }
 }
 
-/// A request as a client of the dialect writes it.
+/// Returns a request as a client of the dialect writes it.
 pub fn encoded(dialect: Dialect, request: &Request) -> Vec<u8> {
     let mut bytes = Vec::new();
     match dialect {
@@ -93,71 +88,9 @@ pub fn encoded(dialect: Dialect, request: &Request) -> Vec<u8> {
     bytes
 }
 
-/// In whatever pieces the bytes come, a server replies what the model does, each reply
-/// once its request is whole; and a client of the dialect can read all of it.
-pub fn answered_as_the_model_does(agencies: Option<u32>, limits: WireLimits, input: &[u8]) {
-    let model = Lottery::new(agencies).hear(input, allowed(limits));
-    let replied_in = |pieces: &[&[u8]]| {
-        let mut peer = Peer::new(agencies, limits);
-        let (mut replies, mut arrived) = (Vec::new(), 0);
-        for piece in pieces {
-            if peer.is_closed() {
-                break;
-            }
-            replies.extend(peer.send(piece));
-            arrived += piece.len();
-            let due = model.bytes_due(arrived);
-            assert_eq!(shown(&replies), shown(&due), "in {} pieces: {}", pieces.len(), shown(input));
-        }
-        assert_eq!(peer.is_closed(), model.closes, "in {} pieces: {}", pieces.len(), shown(input));
-    };
-    replied_in(&[input]);
-    for seed in 0..CONVERSATION_CUTTINGS {
-        replied_in(&pieces(input, seed));
-    }
-    if input.len() <= CUT_EVERYWHERE_BYTES_MAX {
-        replied_in(&input.chunks(1).collect::<Vec<_>>());
-    }
-    clients_read_all_of(&model.bytes());
-}
+// ---- The decoder's messages in the types of `reading` ---------------------------
 
-fn shown(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
-}
-
-/// Asserts that the client's side of the dialect can read all of these replies.
-fn clients_read_all_of(replies: &[u8]) {
-    let mut rest = replies;
-    while let Some(first) = rest.first() {
-        let dialect = Dialect::detect(*first).expect("a reply has a dialect");
-        decode_reply(dialect, &mut rest).expect("a reply").expect("a whole one");
-    }
-}
-
-/// Returns what a server replies to each message that is answered at all.
-pub fn answers(agencies: Option<u32>, limits: WireLimits, input: &[u8]) -> Vec<Vec<u8>> {
-    let mut peer = Peer::new(agencies, limits);
-    peer.offer(input);
-    let mut answers = Vec::new();
-    loop {
-        let mut answer = Vec::new();
-        let pause = peer.advance(1, &mut answer);
-        if let Some(wait) = peer.conversation.wait() {
-            // Nobody else is there to have the draw drawn.
-            peer.now = wait.until;
-        }
-        if !answer.is_empty() {
-            answers.push(answer);
-        }
-        if matches!(pause, Pause::Input | Pause::Closed) {
-            return answers;
-        }
-    }
-}
-
-// ---- The decoder's messages in the reading's words ------------------------------
-
-/// The decoder gathers a payload's rows by agency.
+/// Groups a payload's rows by agency, as the decoder does.
 fn gathered(asked: Asked) -> Asked {
     let Asked::Payload(rows) = asked else { return asked };
     let rows_of = |batch: model::Batch| batch.bets.into_iter().map(move |bet| (batch.agency, bet));
@@ -223,7 +156,7 @@ fn bets(batch: &Batch) -> Vec<Bet> {
     batch.bets.iter().map(bet).collect()
 }
 
-/// An answer without its frame.
+/// Returns the text of an answer, without its frame.
 pub fn words(dialect: Dialect, reply: &Reply) -> String {
     let mut bytes = Vec::new();
     encode_reply(dialect, reply, &mut bytes);

@@ -1,28 +1,28 @@
-//! What a server answers, and what it then holds: the lottery written a second
-//! time from `docs/protocol.md`, with nothing but lists to search through.
+//! The lottery implemented a second time, from `docs/protocol.md`: what a server
+//! answers, and what it then has stored. It only searches through lists.
 
 use std::collections::BTreeMap;
 
-use super::reading::{self, Allowed, Asked, Bet, Reading, Speech};
+use crate::reading::{self, Allowed, Asked, Bet, Reading, Speech};
 
 /// The number that wins.
 pub const WINNING_NUMBER: u32 = 7574;
 /// Most documents of one page.
 const PAGE_DOCUMENTS_MAX: usize = 1_000;
-/// Bytes of documents, each with a comma, that leave room in a frame for the
-/// words around them and the longest `next`.
+/// How many bytes the documents of a page, each with a comma, may take: the rest of the
+/// frame is for the words around them and the longest `next`.
 const PAGE_BYTES_MAX: usize = 8192 - "WINNERS|OK||\n".len() - "18446744073709551615".len();
 
 /// One lottery with one draw.
 #[derive(Clone, Debug, Default)]
 pub struct Lottery {
-    /// How many agencies must be done; `None`: inferred.
+    /// How many agencies must be done; `None` if that is inferred.
     agencies: Option<u32>,
     pub drawn: bool,
     /// All bets in stored order, each with its agency.
     pub bets: Vec<(u32, Bet)>,
     pub batches: Vec<Batch>,
-    /// Who is done, and with how many bets.
+    /// The agencies that are done, each with its number of bets.
     pub done: BTreeMap<u32, u64>,
 }
 
@@ -40,11 +40,11 @@ pub struct Answers {
     pub answers: Vec<Answer>,
     /// Whether the server closes by itself after the last.
     pub closes: bool,
-    /// For how long the server waits for a draw that nobody makes.
+    /// For how long the server waits for a draw that does not happen.
     pub waited_ms: u64,
 }
 
-/// An answer, and how many bytes must have arrived for it to come.
+/// An answer, and how many bytes must have arrived before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub due_at: usize,
@@ -87,7 +87,7 @@ impl Lottery {
         answers
     }
 
-    /// Carries out one message; answers in words, where there is an answer.
+    /// Carries out one message; returns the text of its answer, if there is one.
     pub fn answer(&mut self, asked: Asked) -> Option<String> {
         Some(match asked {
             Asked::Foreign => return None,
@@ -114,14 +114,14 @@ impl Lottery {
             }
             Asked::Winners { agency } => winners(self.all_winners(agency)),
             Asked::Page { agency, after, draw } => winners(self.page(agency, after, draw)),
-            // Nobody else is there to make the draw meanwhile.
+            // No other agency can complete the draw meanwhile.
             Asked::Wait { agency, .. } => winners(self.page(agency, 0, None)),
             Asked::Resume { agency, upload } => format!("RESUME|OK|{}", self.next_row(agency, &upload)),
             Asked::Status => self.status(),
         })
     }
 
-    /// Stores all, or nothing for the reason of the first that cannot be.
+    /// Stores all, or nothing and returns the reason of the first that is refused.
     fn store(&mut self, batches: Vec<Batch>) -> Result<(), String> {
         let before = (self.bets.len(), self.batches.len());
         let stored = batches.into_iter().try_for_each(|batch| self.store_one(batch));
@@ -134,11 +134,11 @@ impl Lottery {
 
     fn store_one(&mut self, batch: Batch) -> Result<(), String> {
         if batch.position.is_some() {
-            let at_its_place = self
+            let stored = self
                 .batches
                 .iter()
                 .find(|other| other.agency == batch.agency && other.position == batch.position);
-            match at_its_place {
+            match stored {
                 Some(stored) if *stored == batch => return Ok(()),
                 Some(_) => return Err("conflict".into()),
                 None => {}
@@ -203,7 +203,7 @@ impl Lottery {
         format!("STATUS|OK|1|{state}|{}|{expected}|{}", self.done.len(), self.bets.len())
     }
 
-    /// Places of an agency's winning bets among all bets, from 1, and the bets.
+    /// An agency's winning bets, each with its number among all bets, from 1.
     pub fn winning_bets(&self, agency: u32) -> impl Iterator<Item = (u64, &Bet)> {
         let wins = move |(_, (other, bet)): &(u64, &(u32, Bet))| {
             self.drawn && *other == agency && bet.number == WINNING_NUMBER
