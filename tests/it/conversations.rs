@@ -5,9 +5,9 @@
 //! `PROPTEST_CASES=3000 TMPDIR=/dev/shm cargo test --test it conversations` runs
 //! many more cases; in memory, because most of the time is the disk's.
 
-mod holdings;
-mod kinds;
+mod coverage;
 mod steps;
+mod stored;
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use sorteo_test_support::decoder::allowed;
 use sorteo_test_support::model::{Answers, Lottery};
 use sorteo_test_support::reading::Allowed;
 
-use self::holdings::assert_holds;
 use self::steps::Step;
+use self::stored::assert_holds;
 use crate::test_server::{Client, Setup, TestServer, frame};
 
 /// What may wait unread: less than makes the server close.

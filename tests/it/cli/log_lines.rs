@@ -1,0 +1,149 @@
+//! The lines of the log: each has the format of `docs/protocol.md`, and comes before the
+//! reply that reports the same event.
+
+use std::io::Write as _;
+
+use sorteo_test_support::log_line::LogLine;
+use sorteo_test_support::process::{Server, bets_file, folder, run};
+
+use super::Peer;
+
+#[test]
+fn what_an_answer_tells_is_in_the_log_before_the_answer_arrives() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "3"]);
+    let (mut framed, mut counted, mut waiting) =
+        (Peer::connect(&server), Peer::connect(&server), Peer::connect(&server));
+    let line = "action: apuesta_recibida | result: success | cantidad: 2";
+    for round in 0..25 {
+        let rows = ["BATCH|1|2", "Ana|Paz|1|1999-03-17|7574", "Ana|Paz|2|1999-03-17|1"];
+        assert_eq!(framed.ask(&rows), "ACK_BATCH|OK|2\n");
+        assert_eq!(server.process.count(line), 2 * round + 1);
+        assert_eq!(counted.ask_counted("Ana|Paz|3|1999-03-17|1|2\nAna|Paz|4|1999-03-17|1|2"), "ACK");
+        assert_eq!(server.process.count(line), 2 * round + 2);
+        assert_eq!(framed.ask(&["BET|1|Ana|Paz|5|1999-03-17|9"]), "ACK|OK\n");
+        assert_eq!(server.process.count("action: apuesta_almacenada | result: success"), round + 1);
+    }
+    assert_eq!(framed.ask(&["DONE|1"]), "ACK_DONE|OK\n");
+    assert_eq!(counted.ask_counted("GET_WINNERS|2"), "ERROR_LOTTERY_HASNT_ENDED");
+    waiting.send(&["WAIT_WINNERS|1|60000"]);
+    assert_eq!(server.process.count("action: sorteo"), 0);
+    framed.send(&["DONE|3"]);
+    let sorteo = "action: sorteo | result: success";
+    assert!(waiting.read_answer().starts_with("WINNERS|OK|1,1,1,"));
+    assert_eq!(server.process.count(sorteo), 1, "a waiting agency knew before the log");
+    assert_eq!(framed.read_answer(), "ACK_DONE|OK\n");
+    assert_eq!(counted.ask_counted("GET_WINNERS|2"), "");
+    assert_eq!(server.process.count(sorteo), 1);
+    server.stop();
+}
+
+/// Asserts that a line is there with this action and result and just these keys.
+#[track_caller]
+fn assert_logged(log: &[LogLine], action: &str, result: &str, keys: &[&str]) {
+    let found = log.iter().any(|line| line.action == action && line.result == result && line.keys() == keys);
+    assert!(found, "no {action} {result} with {keys:?} in {log:#?}");
+}
+
+#[test]
+fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
+    let folder = folder();
+    bets_file(folder.path(), "a.csv", &[7574, 2, 3]);
+    // A path is an operator's, and may hold anything.
+    let database = "a|b\n2026\u{202e}\u{7f}\r.db";
+    let server =
+        Server::start(folder.path(), &["--agencies", "1", "--log-level", "debug", "--database", database]);
+    let mut peer = Peer::connect(&server);
+    assert_eq!(peer.ask(&["BET|2|Ana|Paz|a\\b ñ: x|1999-03-17|12"]), "ACK|OK\n");
+    assert_eq!(peer.ask(&["BET|2|Ana|Paz|1|1999-02-30|12"]), "ACK|ERR|bad_birthdate\n");
+    let bad_row = ["BATCH|2|2", "Ana|Paz|1|1999-03-17|1", "Ana|Paz|\u{202e}|x\ny|\u{1}"];
+    assert!(peer.ask(&bad_row).starts_with("ACK_BATCH|ERR|2|row 2: "));
+    assert!(peer.ask(&["\u{1b}[31m|result: success\n2026"]).starts_with("ACK|ERR|"));
+    assert!(peer.ask(&["DONE|x\u{202e}"]).starts_with("ACK_DONE|ERR|"));
+    // A batch that is cut short by its peer, and a peer of no dialect.
+    peer.send(&["BATCH|2|3", "Ana|Paz|1|1999-03-17|1"]);
+    drop(peer);
+    server.process.wait_log("action: apuesta_recibida | result: fail | cantidad: 3", 1);
+    let mut foreign = Peer::connect(&server);
+    foreign.0.write_all(b"GET /\r\n\r\n | action: sorteo").unwrap();
+    server.process.wait_log("action: close_connection | result: fail", 1);
+    let upload = run(&mut server.command(folder.path(), &["upload", "--agency", "1", "--file", "a.csv"]));
+    upload.succeeded();
+    let finished = server.stop();
+
+    let log = LogLine::parse_all(&finished.stderr);
+    for (action, result, keys) in [
+        ("accept_connections", "in_progress", &[][..]),
+        ("accept_connections", "success", &["ip"]),
+        ("apuesta_almacenada", "success", &["dni", "numero"]),
+        ("apuesta_recibida", "success", &["cantidad"]),
+        ("apuesta_recibida", "fail", &["cantidad", "error"]),
+        ("sorteo", "success", &["draw", "bets", "winners"]),
+        ("shutdown", "in_progress", &[]),
+        ("shutdown", "success", &[]),
+        ("close_listener", "success", &[]),
+        ("close_connection", "success", &["ip"]),
+        ("close_connection", "fail", &["ip", "error"]),
+        ("close_workers", "success", &[]),
+        ("close_database", "success", &[]),
+    ] {
+        assert_logged(&log, action, result, keys);
+    }
+    let times = |action: &str, result: &str| {
+        let named = |line: &&LogLine| line.action == action && line.result == result;
+        log.iter().filter(named).count()
+    };
+    for action in ["config", "recover", "sorteo", "close_listener", "close_workers", "close_database"] {
+        assert_eq!(times(action, "success"), 1, "{action}");
+    }
+    assert_eq!(times("accept_connections", "success"), 3);
+    assert_eq!(times("close_connection", "success") + times("close_connection", "fail"), 3);
+    assert_eq!(times("apuesta_recibida", "fail"), 2);
+    let value = |action: &str, key: &str| {
+        let line = log.iter().find(|line| line.action == action).unwrap();
+        line.get(key).unwrap_or_else(|| panic!("no {key} in {line:?}")).to_owned()
+    };
+    assert_eq!(value("config", "database"), "a\\u{7c}b\\u{a}2026\\u{202e}\\u{7f}\\u{d}.db");
+    assert_eq!(value("config", "agencies"), "1");
+    assert_eq!(value("recover", "state"), "open");
+    assert_eq!(value("apuesta_almacenada", "dni"), "a\\\\b ñ: x");
+    let agency = LogLine::parse_all(&upload.stderr);
+    let expected = [
+        ("apuesta_enviada", vec![("cantidad", "3")]),
+        ("consulta_ganadores", vec![("cant_ganadores", "1")]),
+        ("loop_finished", vec![]),
+    ];
+    let said: Vec<_> = agency
+        .iter()
+        .map(|line| {
+            let pairs = line.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            (line.action.as_str(), pairs.collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(said, expected);
+    assert!(agency.iter().all(|line| line.result == "success"));
+}
+
+#[test]
+fn the_reader_of_log_lines_refuses_what_breaks_the_contract() {
+    let good = "2026-11-21 20:31:05 INFO     action: sorteo | result: success | draw: 1";
+    assert_eq!(LogLine::parse(good).unwrap().get("draw"), Some("1"));
+    for (from, to) in [
+        ("2026-11-21 20", "2026-11-21T20"),
+        ("INFO     ", "INFO "),
+        ("INFO     ", "TRACE    "),
+        ("success", "ok"),
+        ("action", "Action"),
+        ("action: sorteo | ", ""),
+        (" | result: success", ""),
+        ("draw: 1", "draw: 1|2"),
+        ("draw: 1", "draw: 1\r"),
+        ("draw: 1", "draw: \u{202e}1"),
+        ("draw: 1", "draw"),
+        ("draw: 1", "draw: "),
+        (" | draw", " |draw"),
+    ] {
+        let bad = good.replace(from, to);
+        assert!(LogLine::parse(&bad).is_err(), "{bad:?}");
+    }
+}
