@@ -1,9 +1,8 @@
-//! What a decoder allocates is bounded by what arrived, whatever was announced.
+//! What a decoder allocates is bounded by what has arrived, whatever was announced.
 //!
-//! A binary of its own, for its allocator counts (each thread for itself). The
-//! connection's input buffer is not the decoder's and is not counted: it is the
-//! test's input itself. A message is dropped as soon as it is there, as if it
-//! had been carried out.
+//! A binary of its own, because its allocator counts (each thread separately). The input
+//! buffer of a connection is not the decoder's and is not counted: here it is the test's
+//! input itself. Each message is dropped at once, as if it had been carried out.
 
 use allocation_counter::{AllocationInfo, measure};
 use proptest::collection::vec;
@@ -67,7 +66,7 @@ fn assert_within(most: u64, limits: WireLimits, input: &[u8], piece_bytes: usize
         input.len(),
         input[..input.len().min(200)].escape_ascii()
     );
-    assert_eq!(allocated.bytes_current, 0, "something is kept for ever");
+    assert_eq!(allocated.bytes_current, 0, "something is never freed");
 }
 
 /// Limits that refuse no announcement.

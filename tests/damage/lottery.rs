@@ -1,5 +1,5 @@
-//! A small lottery played through the store: one draw made, the next one open,
-//! and what its files may say.
+//! A small lottery played through the store, with one draw drawn and the next one open, and
+//! what its files may contain.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ pub struct Case {
     pub states: Vec<State>,
 }
 
-/// What a database says, and who must win once the open draw is made on it.
+/// What a database contains, and who must win once its open draw is drawn.
 #[derive(Clone)]
 pub struct State {
     pub content: Content,
@@ -64,8 +64,8 @@ impl Case {
         let Self { database, states, .. } = Self::closed();
         let folder = Folder::new();
         fs::write(folder.database(), &database).unwrap();
-        // As long as somebody reads what was there before, nothing is copied
-        // from the log into the database.
+        // As long as a transaction reads the earlier state, nothing is copied from
+        // the WAL into the database.
         let reader = Connection::open(folder.database()).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM draws").unwrap();
         let mut game = Game::new(folder.database());
@@ -85,7 +85,7 @@ impl Case {
         case
     }
 
-    /// The same after a checkpoint, before the log is begun anew.
+    /// The same after a checkpoint, before the WAL starts again from its beginning.
     pub fn copied_from_the_log() -> Self {
         let case = Self::in_the_log();
         let folder = Folder::new();
@@ -136,7 +136,7 @@ pub fn options(path: &Path) -> Options {
     Options { readers: 1, ..Options::new(path) }
 }
 
-/// Somebody who plays, and writes down who must win.
+/// Plays a lottery, and records who must win.
 struct Game {
     path: PathBuf,
     store: Option<SqliteStore>,
@@ -170,7 +170,7 @@ impl Game {
             first_row += bets as u64;
         }
         self.append(agency, 10, Some(("otra", 0)));
-        // No two agencies have as many: the count tells who is done.
+        // No two agencies have as many, so that the count shows which are done.
         self.append(agency, 4 + agency as usize, None);
     }
 
@@ -226,7 +226,7 @@ pub fn late_batch(agency: u32) -> (Batch, Vec<String>) {
     (Batch { agency: AgencyId(agency), bets, position: None }, winners)
 }
 
-/// As an operator does it who has nothing but SQL.
+/// As an operator could do it with SQL alone.
 fn open_next_draw(path: &Path) {
     let connection = Connection::open(path).unwrap();
     connection

@@ -1,14 +1,14 @@
-//! Bytes that change on the disk. A change of what the database says is found by
-//! `check` or refused; and no server gives a wrong winner on a file that `check`
-//! calls fine.
+//! Bytes that change on the disk. A change of the data is found by `check` or refused by the
+//! server; and no server gives a wrong winner on a database that `check` finds nothing wrong
+//! with.
 //!
-//! Where bits are flipped, it is some hundred random ones, or with `FAULTS_EVERY=1`
-//! one of every byte; `FAULTS_SEED=N` repeats a run. With `--nocapture` the tests
-//! tell what came of how many.
+//! Bits are flipped in some hundred random bytes, or with `FAULTS_EVERY=1` in every byte;
+//! `FAULTS_SEED=N` repeats a run. With `--nocapture` the tests print how many faults had
+//! which outcome.
 //!
-//! What cannot hold: where a page is as it was some commits ago, because the disk
-//! lost a write, and nothing else tells of what it held (the audit, the agencies
-//! that are done in an open draw), then nobody knows.
+//! One fault cannot be found: if the disk loses a write, a page is as it was some commits
+//! ago; if no other page refers to its content (the audit, the agencies that are done in an
+//! open draw), nothing shows that it is old.
 
 mod lottery;
 mod trial;

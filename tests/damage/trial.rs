@@ -1,4 +1,4 @@
-//! One fault: what `check` says of the files, and what a server makes of them.
+//! One fault: what `check` reports of the files, and what a server does with them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,8 +12,8 @@ use sorteo_protocol::{AgencyId, DrawId};
 use crate::lottery::{AGENCIES, BETTING, Case, Content, Folder, OPEN_DRAW, Winners, late_batch, options};
 use crate::{Damaged, Fault};
 
-/// Content that nothing else in the database tells a second time: `check` can
-/// verify no more than its form. Nobody wins or loses by it.
+/// Content that is in the database only once, so that `check` can only verify its form. It does
+/// not change who wins.
 const TOLD_ONCE: [&str; 8] = [
     "draws.opened_at",
     "draws.drawn_at",
@@ -34,7 +34,7 @@ enum Checked {
     Fine,
 }
 
-/// What a server tells that opens the files, takes more bets and makes the draw.
+/// What a server does that opens the files, takes more bets and completes the draw.
 #[derive(Debug)]
 enum Served {
     Refused(String),
@@ -46,7 +46,7 @@ enum Served {
     },
 }
 
-/// How the content stands to what it may be.
+/// How the content compares with what it may be.
 #[derive(Debug)]
 enum Said {
     Unreadable,
@@ -148,14 +148,14 @@ impl Trial {
 
     fn panicked(&self) -> bool {
         let check_did = |checked: &Checked| matches!(checked, Checked::Refused(error) if error == PANICKED);
-        // The store tells of a writer that did.
+        // The store reports a writer that did.
         let server_did = matches!(&self.served, Served::Failed(error) if error.contains(PANICKED));
         check_did(&self.checked) || check_did(&self.after) || server_did
     }
 }
 
 impl Served {
-    /// Whether it tells who must win of the bets that were stored, and of its own.
+    /// Whether the winners are those that must win, among the stored bets and the late ones.
     fn is_right(&self, stored: &Winners) -> bool {
         let Self::Winners { all, late } = self else { return false };
         let mut expected = stored.clone();

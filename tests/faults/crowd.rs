@@ -1,9 +1,8 @@
-//! Simulated agencies: each on a thread of its own, against a server that may be
-//! slow, refuse, cut the line or die at any moment. What they did and were told
-//! goes into the [`History`].
+//! Simulated agencies, each on a thread of its own, against a server that may be slow,
+//! refuse, cut the connection or die at any moment. What they sent and which replies they
+//! got goes into the [`History`].
 //!
-//! They share no code with the program: what they send is written here byte by
-//! byte.
+//! They share no code with the program: what they send is written here byte by byte.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -69,7 +68,7 @@ impl Crowd {
         self.start_beside(&Arc::default(), server, workplace)
     }
 
-    /// The same, beside others who write down what they do.
+    /// The same, with a history that others write to as well.
     pub fn start_beside(&self, history: &Arc<History>, server: SocketAddr, workplace: &Workplace) -> Running {
         let (history, acknowledged) = (Arc::clone(history), Arc::new(AtomicU64::new(0)));
         let agencies = (1..).zip(&self.dialects).map(|(id, dialect)| {
@@ -109,7 +108,7 @@ impl Running {
         self.agencies.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until all have ended, and answers what they did.
+    /// Waits until all have ended, and returns the history.
     pub fn join(self) -> Arc<History> {
         for agency in self.agencies {
             agency.join().expect("an agency gets through");
@@ -381,8 +380,8 @@ pub fn batch_of(header: &str, rows: &[String]) -> Vec<u8> {
     request
 }
 
-/// A connection that is made anew whenever it breaks. After a failure nothing of
-/// it is used again: an answer that comes late must not pass for the next one's.
+/// A connection that is opened again whenever it breaks. After a failure it is never used
+/// again, because a late reply must not be taken for the reply to the next request.
 pub struct Line {
     server: SocketAddr,
     stream: Option<TcpStream>,

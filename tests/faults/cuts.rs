@@ -1,6 +1,5 @@
-//! A connection is cut at every byte of a request and of its answer. Then the
-//! agency does what its dialect lets it do: ask where to go on, send again, or
-//! leave it at that.
+//! A connection is cut at every byte of a request and of its reply. Then the agency does
+//! what its dialect allows: ask where to continue, send again, or give up.
 
 use std::io;
 use std::net::SocketAddr;
@@ -72,7 +71,7 @@ struct Exchange {
     answer: usize,
 }
 
-/// Every offset of an exchange that tells its own size, cut in both ways.
+/// Cuts an exchange, whose size it finds out first, at every offset in both ways.
 fn at_every_byte(mut exchange: impl FnMut(Cut) -> Exchange) {
     for by in [Close::Fin, Close::Reset] {
         for side in [Side::Request, Side::Answer] {
@@ -115,7 +114,7 @@ struct Agencies {
     line: Line,
     history: History,
     batches: u64,
-    /// Agencies that were told that they are done.
+    /// How many agencies are done.
     done: u64,
     placed_rows: u64,
     next_closing: u32,
@@ -138,7 +137,7 @@ impl Agencies {
         }
     }
 
-    /// Rows that nobody sent before, of the same length each.
+    /// Rows that were never sent before, all of the same length.
     fn rows(&mut self, number: u32) -> Vec<String> {
         self.batches += 1;
         let document = |row| self.batches * BATCH_BETS + row + 10_000_000;
@@ -153,7 +152,7 @@ impl Agencies {
 
     #[track_caller]
     fn ask(&mut self, request: &[u8]) -> String {
-        self.line.ask_framed(request).expect("nobody cuts this line")
+        self.line.ask_framed(request).expect("this connection is not cut")
     }
 
     /// Exactly once: the batch is sent again, with or without asking where to go
@@ -262,7 +261,7 @@ impl Agencies {
                 let _ = agencies.cut(cut, |line| line.ask_counted(&question));
             });
             let answer = Line::new(self.server).ask_counted(&question);
-            assert_eq!(answer.expect("nobody cuts this line"), not_yet, "{cut:?}");
+            assert_eq!(answer.expect("this connection is not cut"), not_yet, "{cut:?}");
             self.note_done(agency, cut);
             Exchange { request, answer: counted_bytes(not_yet) }
         });
@@ -331,7 +330,7 @@ impl Agencies {
     fn read_counted_winners(&mut self) {
         let question = format!("GET_WINNERS|{COUNTED}");
         let mut line = Line::new(self.server);
-        let expected = line.ask_counted(&question).expect("nobody cuts this line");
+        let expected = line.ask_counted(&question).expect("this connection is not cut");
         let documents = expected.lines().filter_map(|line| Some(line.split('|').nth(2)?.to_owned()));
         self.history.winners(COUNTED, documents.collect());
         at_every_byte(|cut| {
@@ -339,7 +338,7 @@ impl Agencies {
                 assert_eq!(answer, expected, "{cut:?}");
             }
             let again = line.ask_counted(&question);
-            assert_eq!(again.expect("nobody cuts this line"), expected, "{cut:?}");
+            assert_eq!(again.expect("this connection is not cut"), expected, "{cut:?}");
             Exchange { request: counted_bytes(&question), answer: counted_bytes(&expected) }
         });
     }

@@ -1,9 +1,9 @@
-//! The disk fails, fills up, and loses what was not synced: at every single
-//! operation, one run of the real server each.
+//! The disk fails, fills up, and loses unsynced writes: at every single operation, with
+//! one run of the real server for each.
 //!
-//! The server is this test's own binary, which registers the shim of the crate
-//! `faulty_disk` and then runs the program unchanged. What comes after the fault
-//! is the program itself on the plain disk.
+//! The server is this test's own binary, which registers the SQLite VFS of the crate
+//! `faulty_disk` and then runs the unchanged program. The next server, after the fault, is
+//! the program itself on the plain disk.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +38,8 @@ pub fn power_cut_at_every_operation(run: &Run) {
     }
 }
 
-/// Each operation in turn answers an I/O error, once. Where the outcome of a write
-/// is unknown the process ends with 74; elsewhere it may go on, and tells no lie.
+/// Each operation in turn fails once with an I/O error. If the outcome of a write is then
+/// unknown, the process ends with 74; otherwise it may go on, and its replies are true.
 pub fn every_operation_fails(run: &Run) {
     for workplace in run.rounds(1) {
         for error in [Failure::Io, Failure::ShortWrite] {
@@ -158,7 +158,7 @@ impl<'a> Round<'a> {
         });
         let strike = fs::read_to_string(workplace.folder().join("strike")).ok();
         if let Some(ended) = ended {
-            // Whether a write that was not synced holds, nobody knows.
+            // A write that was not synced may have survived or not.
             let unknown = strike.as_ref().is_some_and(|strike| strike.contains("kind=xSync"));
             let codes = if unknown { &codes[codes.len() - 1..] } else { codes };
             assert!(codes.contains(&ended.code), "{strike:?}, not {codes:?}: {ended:#?}");

@@ -18,7 +18,7 @@ pub struct Drippers {
 
 struct Dripper {
     stream: TcpStream,
-    /// What it sends once, and what it goes on with for ever.
+    /// What it sends first, and what it then repeats endlessly.
     opening: Vec<u8>,
     refrain: Vec<u8>,
     sent: usize,
@@ -52,7 +52,7 @@ impl Drippers {
         }
     }
 
-    /// As many as are gone come anew.
+    /// Replaces the drippers that were closed.
     pub fn replenish(&mut self, count: usize) {
         let missing = self.peers.len()..count;
         self.peers.extend(missing.map(|kind| Dripper::connect(self.server, kind)));

@@ -1,6 +1,5 @@
-//! Reads and writes of the database's files fail. Where nothing was written, that
-//! is said and the server goes on; where something cannot be read, nothing wrong
-//! is answered.
+//! Reads and writes of the database's files fail. A write that stored nothing is refused,
+//! and the server goes on; where something cannot be read, no wrong reply is sent.
 
 use std::net::SocketAddr;
 use std::{fs, io};

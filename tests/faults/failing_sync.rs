@@ -1,5 +1,5 @@
-//! A sync fails: nobody knows whether what was written will still be there. No
-//! answer leaves, the process ends by itself, and the next one finds out.
+//! A sync fails, so whether the writes will survive is unknown. No reply is sent, the
+//! process ends by itself, and the next one finds out.
 
 use std::fs;
 use std::path::PathBuf;
@@ -229,8 +229,8 @@ pub fn crash(workplace: &Workplace) -> (Program, Upload) {
     (program, upload)
 }
 
-/// A database whose folder could not be synced may be gone after a power cut: no
-/// server starts before that has succeeded, whoever made the database.
+/// A database whose folder was not synced may be gone after a power cut: no server starts
+/// until that sync has succeeded, even if another process created the database.
 pub fn of_the_folder(run: &Run) {
     for workplace in run.rounds(1) {
         let program = Program::new(&workplace);

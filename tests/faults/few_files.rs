@@ -1,5 +1,5 @@
-//! Fewer file descriptors than there are connections: the database never goes
-//! without, and nobody spins.
+//! Fewer file descriptors than connections: the database always has the ones it needs, and
+//! no thread spins.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -58,7 +58,7 @@ pub fn few_file_descriptors(run: &Run) {
         drop(flood);
         // Nobody else connects, so nothing but its own options makes it try again.
         behind_the_flood.set_read_timeout(Some(DEADLINE)).unwrap();
-        behind_the_flood.read_exact(&mut [0]).expect("whoever waited is served when the flood leaves");
+        behind_the_flood.read_exact(&mut [0]).expect("a waiting peer is served when the flood leaves");
         wait_until_served(&server);
         let crowd = Crowd { until_the_draw: false, ..crowd_of(CONNECTED_BEFORE as usize, 10) };
         crowd.start_beside(&history, server.address, &workplace).join();
@@ -150,7 +150,7 @@ fn is_synced_after_the_log_is_made(calls: &str, folder: &Path) -> bool {
         is_folder.then(|| descriptor.parse::<u32>().ok()).flatten()
     });
     let synced = |descriptor| {
-        // The call may be told in two parts.
+        // strace may print the call in two parts.
         let told = [format!("fsync({descriptor})"), format!("fsync({descriptor} <unfinished")];
         told.iter().any(|call| calls[made..].contains(call))
     };

@@ -1,5 +1,5 @@
-//! What simulated agencies did and were told, and the checker that holds it
-//! against the database. Every test of this suite ends with it.
+//! What simulated agencies sent and which replies they got, and the checker that compares
+//! it with the database. Every test of this suite ends with it.
 //!
 //! Every row that is ever sent is unique, so a row in the database belongs to
 //! one batch of the history. A batch may have been tried several times; what
@@ -11,8 +11,8 @@
 //! | no OK, and an attempt without an answer | stored whole, or not at all (I2) |
 //! | refusals only | not stored |
 //!
-//! The upload's places (I3) are held by what the agencies expect of the answers,
-//! the draw (I4) by comparing what they were told with the tables, and by
+//! The positions in an upload (I3) are checked by the replies that the agencies expect, the
+//! draw (I4) by comparing the winners that they got with the tables, and by
 //! [`sorteo::store::sqlite::check`], which every database must pass.
 
 use std::collections::{BTreeMap, HashMap};
@@ -43,9 +43,9 @@ pub struct History(Mutex<Records>);
 struct Records {
     /// By agency and first row: a batch, which is tried again with the same rows or never.
     batches: BTreeMap<(u32, String), SentBatch>,
-    /// Agencies that were told that they are done, with their bets where they said how many.
+    /// The agencies whose `DONE` was answered OK, each with its number of bets if it sent one.
     done: BTreeMap<u32, Option<u64>>,
-    /// The winners that each agency was told, each time that it was.
+    /// The winners that each agency received, once for each time.
     winners: Vec<(u32, Vec<String>)>,
     /// What must never happen and was seen as it happened.
     violations: Vec<String>,
@@ -74,7 +74,7 @@ pub struct Verdict {
     pub doubled: u64,
 }
 
-/// Violations that are told: what is wrong once is wrong often.
+/// How many violations are printed: one mistake causes many.
 const VIOLATIONS_TOLD: usize = 10;
 
 impl History {
@@ -94,12 +94,12 @@ impl History {
         batch.outcomes.push(outcome);
     }
 
-    /// The agency was told that it is done, with as many bets if it said how many.
+    /// The agency's `DONE` was answered OK, with its number of bets if it sent one.
     pub fn done(&self, agency: u32, bets: Option<u64>) {
         self.records().done.insert(agency, bets);
     }
 
-    /// The agency was told these documents, in this order.
+    /// The agency received these documents, in this order.
     pub fn winners(&self, agency: u32, documents: Vec<String>) {
         self.records().winners.push((agency, documents));
     }
@@ -215,7 +215,7 @@ impl Records {
         }
     }
 
-    /// Whoever was told of winners was told the same as the tables hold.
+    /// Every agency that received winners received those in the tables.
     fn compare_draw(&self, connection: &Connection, violations: &mut Vec<String>) {
         let sql = "SELECT agency, document FROM bets JOIN draws ON draws.id = draw_id
                     WHERE drawn_at IS NOT NULL AND number = winning_number ORDER BY bets.id";

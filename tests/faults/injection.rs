@@ -1,8 +1,8 @@
-//! System calls that fail, for any build of the program: it runs under strace,
-//! which lets the calls that concern one file fail.
+//! System calls that fail, for any build of the program: it runs under strace, which makes
+//! the calls on one file fail.
 //!
-//! Which calls fail is counted for each thread of its own. The program opens its
-//! database on its first thread and writes to it on another.
+//! strace counts the calls of each thread separately. The program opens its database on its
+//! first thread and writes to it on another.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Injection {
     pub fn new(calls: &str, file: &Path, error: &str, when: impl ToString, notes: &Path) -> Self {
         let trace = notes.join("strace");
         let when = when.to_string();
-        // -D: the program is the child of whoever starts it, strace is not.
+        // -D: the program is the child of the test, and strace is not.
         let strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", path(&trace), "-P", path(file)];
         let mut strace: Vec<String> = strace.map(str::to_owned).to_vec();
         strace.extend(["-e".to_owned(), format!("trace={calls}")]);

@@ -1,9 +1,9 @@
-//! A disk of the test's own whose power can be cut: ext4 in a file, mounted.
+//! A disk of the test's own whose power can be cut: a mounted file with ext4.
 //!
-//! The cut is the file system's own shutdown, without a last write of its
-//! journal: from that moment every write fails, and what was not synced before
-//! is not there after the next mount. It takes root, loop devices and python3,
-//! which has the system call that Rust's safe crates do not offer.
+//! The cut is the file system's own shutdown without a last write of its journal: from that
+//! moment on every write fails, and after the next mount unsynced writes are gone. It needs
+//! root, loop devices and python3, which can make a system call that Rust's safe crates do
+//! not offer.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ use sorteo_test_support::process::wait_for;
 /// Room for a few hundred thousand bets.
 const BYTES: u64 = 48 << 20;
 
-/// Says that it is ready, and cuts the power of a mounted file system when told to.
+/// Reports that it is ready, and cuts the power of a mounted file system when told to.
 ///
 /// The call is `EXT4_IOC_SHUTDOWN`, `_IOR('X', 125, __u32)`, the flag
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`.

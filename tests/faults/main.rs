@@ -1,19 +1,17 @@
-//! Faults, one by one: what must hold, and a test that shows it.
+//! Faults, one at a time, and what must hold under each.
 //!
 //! ```text
-//! cargo test --test faults                          all of them, a few rounds each
-//! cargo test --test faults -- process_death         those whose name has this
-//! FAULTS_SEED=7 cargo test --test faults -- NAME    the same again, as a failure says
-//! FAULTS_ROUNDS=20 …                                so many times as many rounds
+//! cargo test --test faults                          all tests, a few rounds each
+//! cargo test --test faults -- process_death         the tests whose name contains this
+//! FAULTS_SEED=7 cargo test --test faults -- NAME    repeats a failure, which prints its seed
+//! FAULTS_ROUNDS=20 …                                twenty times as many rounds
 //! FAULTS_BINARY=target/release/sorteo …             another build of the server
 //! ```
 //!
-//! Each test starts the real program, sets simulated agencies on it
-//! ([`crowd`]), which write down every operation and what they were told
-//! ([`history`]), brings the fault about, and afterwards holds the history
-//! against the database. A failure names its seed and keeps its folder. A test
-//! that this machine cannot run is shown as ignored, with the reason, and
-//! counted as such.
+//! Each test starts the real program and simulated agencies ([`crowd`]), which record
+//! every operation and its reply ([`history`]); it causes the fault, and then compares
+//! the history with the database. A failure prints its seed and keeps its folder. A test
+//! that cannot run on this machine is shown and counted as ignored, with the reason.
 
 mod crowd;
 mod cuts;
@@ -31,7 +29,6 @@ mod observed;
 mod other_host;
 mod overload;
 mod power;
-#[allow(dead_code, reason = "the other tests need more of it")]
 mod process_death;
 mod program;
 mod proxy;
@@ -47,7 +44,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use self::workplace::Run;
 
-/// What tells why this machine cannot run a test, if it cannot.
+/// Returns why this machine cannot run a test, if it cannot.
 type Missing = fn() -> Option<&'static str>;
 
 /// A fault, and the test that shows what holds under it.
@@ -57,7 +54,7 @@ struct Fault {
     test: fn(&Run),
 }
 
-/// The table of faults: each line a test, and what of a machine it needs.
+/// The table of faults: each line is a test, and what it needs of the machine.
 macro_rules! faults {
     ($($module:ident::$test:ident $(needs $($need:path),+)?;)*) => {
         const FAULTS: &[Fault] = &[$(Fault {

@@ -1,5 +1,5 @@
-//! A bad network: lines that cut, delay, drip and stall, peers that vanish, hosts
-//! that nobody can reach for a while.
+//! A bad network: connections that are cut, delayed, slowed down or stalled, peers that
+//! vanish, hosts that are unreachable for a while.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -74,9 +74,8 @@ fn lasting(rng: &mut ChaCha8Rng) -> Treatment {
     }
 }
 
-/// Peers that vanish, and peers that speak for ever: all are closed at their
-/// deadline, whatever they were doing, what they held is given back, and nobody
-/// else waits for them.
+/// Peers that vanish, and peers that send endlessly: all are closed at their deadline,
+/// whatever they were doing, what they held is freed, and no other peer waits for them.
 pub fn half_open_peers(run: &Run) {
     for workplace in run.rounds(1) {
         let history = Arc::new(History::default());
@@ -110,7 +109,7 @@ fn vanishing_route() -> Route {
     Route { to_server: stall, to_client: stall }
 }
 
-/// Peers whose proxy holds on to the server's side for ever.
+/// Peers whose proxy never closes the server's side.
 struct Vanished {
     idle: Vec<TcpStream>,
     sending: Vec<TcpStream>,

@@ -16,7 +16,7 @@ use crate::workplace::{Run, Workplace};
 /// Where Debian and Fedora keep the server's side of SFTP.
 const SFTP_SERVERS: [&str; 2] = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"];
 
-/// A type of FUSE that nobody has heard of.
+/// A type of FUSE that does not exist.
 const UNKNOWN_TYPE: &str = "unheard";
 
 /// Why this machine has no such folders, if it has none: tried once.

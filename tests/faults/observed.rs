@@ -1,5 +1,5 @@
-//! What a running server uses, read from `/proc`, and how every test of the
-//! network and of overload ends.
+//! What a running server uses, read from `/proc`, and the checks with which every test of
+//! the network and of overload ends.
 
 use std::fs;
 
@@ -55,14 +55,14 @@ pub fn closed_for(server: &Server, error: &str) -> usize {
     log.lines().filter(|line| line.contains("action: close_connection") && line.ends_with(&end)).count()
 }
 
-/// Waits until somebody new is let in, and is answered.
+/// Waits until a new connection is accepted and answered.
 pub fn wait_until_served(server: &Server) {
     let status = wait_for("an answer", || Line::new(server.address).ask_framed(&frame("STATUS")).ok());
     assert!(status.starts_with("STATUS|OK|"), "{status}");
 }
 
-/// Whatever was done to it: the server still answers, nobody panicked, its log
-/// keeps the contract, it stops when asked, and the history holds.
+/// Asserts what must hold after any fault: the server still answers, no thread panicked, its
+/// log has the right format, it stops when told to, and the history matches the database.
 #[track_caller]
 pub fn conclude(server: Server, history: &History, workplace: &Workplace) -> Verdict {
     wait_until_served(&server);

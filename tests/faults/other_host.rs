@@ -1,5 +1,5 @@
-//! The server on a host of its own, a network namespace, of which a packet filter
-//! can cut off everybody or some, without a word to either side.
+//! The server on a host of its own, a network namespace. A packet filter can cut off all
+//! agencies or some of them, without notifying either side.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -35,8 +35,8 @@ pub fn missing() -> Option<&'static str> {
     (!all).then_some("ip, nft and root are needed")
 }
 
-/// Again and again nobody reaches the server, whose packets are dropped or answered
-/// by resets that it does not see: afterwards all go on, and one draw is made.
+/// The server is unreachable again and again: packets are dropped, or answered by resets that
+/// it does not see. Afterwards all agencies go on, and there is one draw.
 pub fn a_server_out_of_reach(run: &Run) {
     for workplace in run.rounds(1) {
         let host = Host::new();
@@ -47,7 +47,7 @@ pub fn a_server_out_of_reach(run: &Run) {
         for outage in 1..=OUTAGES {
             agencies.wait_acknowledged(outage as u64 * crowd.operations() / (OUTAGES as u64 + 1));
             host.filter(if rng.random() { "drop" } else { "meta l4proto tcp reject with tcp reset" });
-            // So long is the fault.
+            // The duration of the fault.
             thread::sleep(Duration::from_millis(rng.random_range(0..OUTAGE_MS_MAX)));
             host.filter("accept");
             count("times that the server was out of reach", 1);
@@ -57,8 +57,8 @@ pub fn a_server_out_of_reach(run: &Run) {
     }
 }
 
-/// Peers that are gone without a word, with what they were told still unconfirmed:
-/// each is closed at its deadline, and somebody else is served.
+/// Peers that vanish without a packet, before they confirm the replies: each is closed at its
+/// deadline, and another peer is served.
 pub fn peers_out_of_reach(run: &Run) {
     for workplace in run.rounds(1) {
         let host = Host::new();
@@ -72,7 +72,7 @@ pub fn peers_out_of_reach(run: &Run) {
         let idle: Vec<TcpStream> = (0..LOST).map(|_| speak(server.address, &status)).collect();
         let sending: Vec<TcpStream> = (0..LOST).map(|_| speak(server.address, &half)).collect();
         host.cut_off(idle.iter().chain(&sending));
-        // Perhaps nobody confirms the answers to these.
+        // The replies to these may never be confirmed.
         idle.iter().for_each(|mut peer| peer.write_all(&status).unwrap());
         wait_for("the end of all that are gone", || {
             witness.send(1);
@@ -109,7 +109,7 @@ impl Host {
             let (third, fourth) = (rng.random(), rng.random_range(0..64) * 4);
             let [ours, theirs] = [1, 2].map(|last| Ipv4Addr::new(198, 18, third, fourth + last));
             let name = format!("sf-{third}-{fourth}");
-            // Where there is one of that name, it is somebody else's.
+            // A namespace of that name that exists belongs to another process.
             ip(&format!("netns add {name}")).ok()?;
             let host = Self { name, address: theirs.into() };
             host.connect(ours).ok().map(|()| host)

@@ -1,5 +1,4 @@
-//! More than the server is made for: connections, writes, halves of requests,
-//! agencies.
+//! More than the server is made for: connections, writes, incomplete requests, agencies.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -26,8 +25,8 @@ const CROWD_OF_TOO_MANY: usize = 30;
 /// Agencies beside a crowd have numbers from here on.
 pub const FIRST_WITNESS: u32 = 1000;
 
-/// The excess is closed without a byte and counted; who is in goes on, and a place
-/// that is left is given to the next.
+/// Connections above the limit are closed without a byte and counted; the others go on, and
+/// when one of them ends, the next is accepted.
 pub fn more_connections_than_allowed(run: &Run) {
     for workplace in run.rounds(1) {
         let history = Arc::new(History::default());
@@ -97,7 +96,7 @@ pub fn more_writes_than_the_queue(run: &Run) {
         other.execute_batch("ROLLBACK").unwrap();
         drop(other);
         let verdict = conclude(server, &agencies.join(), &workplace);
-        // Of those who may not send a batch again.
+        // Of the agencies that must not send a batch again.
         assert!(verdict.refused > 0, "{verdict:?}");
     }
 }
@@ -110,8 +109,8 @@ const HALF_SENT_BYTES: usize = 1_000_000;
 /// keep some.
 const MEMORY_BYTES_MAX: u64 = 2 * (BUFFER_BYTES_MAX + HALF_SENDERS * (64 << 10)) + (32 << 20);
 
-/// Far more halves of large requests than the server holds: the excess is told
-/// `busy` and closed, and small requests are carried out as ever.
+/// Many more halves of large requests than the server buffers: the excess is answered `busy`
+/// and closed, and small requests are carried out as usual.
 pub fn more_half_requests_than_the_buffer(run: &Run) {
     for workplace in run.rounds(1) {
         let history = Arc::new(History::default());
@@ -140,7 +139,7 @@ pub fn more_half_requests_than_the_buffer(run: &Run) {
     }
 }
 
-/// Sends a large part of a request and no more; answers what came until the end.
+/// Sends a large part of a request and no more; returns what arrives until the end.
 fn answer_to_a_half(server: SocketAddr, kind: u64) -> String {
     let mut request = match kind % 2 {
         0 => b"1048576\n".to_vec(),
@@ -165,7 +164,7 @@ const WORKERS: usize = 4;
 const BATCHES_OF_ALL: u64 = 1_600;
 
 /// Ten times as many agencies as workers: no batch is lost. How much is stored in a
-/// second, compared with as many agencies as workers, is told, not judged.
+/// second, compared with as many agencies as workers, is printed, and fails no test.
 pub fn ten_times_the_load(run: &Run) {
     for workplace in run.rounds(1) {
         let moderate = bets_per_second(WORKERS, &workplace.part("moderate"));

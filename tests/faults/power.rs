@@ -1,4 +1,5 @@
-//! Power cuts: all that is not synced is gone, whoever was told what.
+//! Power cuts: everything that was not synced is gone, and what was acknowledged must not
+//! be.
 
 use std::fs;
 use std::path::Path;
@@ -109,19 +110,19 @@ fn stands_still(process: &Process) -> bool {
     })
 }
 
-/// A server dies between writing a commit and syncing it, and the next one finds
-/// the commit and tells of it. From then on no power cut may take it.
+/// A server dies between writing a commit and syncing it, and the next one finds the commit
+/// and reports it to an agency. From then on no power cut may lose it.
 pub fn cut_after_a_failed_sync(run: &Run) {
     for workplace in run.rounds(1) {
-        let told = |sync: &u64| told_of_what_was_not_synced(*sync, &workplace.part("sync"));
-        let told: Vec<bool> = (1..).map_while(|sync| told(&sync)).collect();
-        assert!(told.contains(&true), "no server told of a commit that it found");
+        let reported = |sync: &u64| reports_what_was_not_synced(*sync, &workplace.part("sync"));
+        let reported: Vec<bool> = (1..).map_while(|sync| reported(&sync)).collect();
+        assert!(reported.contains(&true), "no server reported a commit that it found");
     }
 }
 
-/// One sync fails, then power. Answers whether its step was told to hold in
-/// between; `None` if there is no such sync.
-fn told_of_what_was_not_synced(sync: u64, workplace: &Workplace) -> Option<bool> {
+/// One sync fails, then power. Returns whether the step was acknowledged in between; `None` if
+/// there is no such sync.
+fn reports_what_was_not_synced(sync: u64, workplace: &Workplace) -> Option<bool> {
     let disk = Disk::new(workplace.folder());
     let (folder, database) = (disk.folder(), disk.folder().join(DATABASE));
     let program = Program::new(workplace).in_folder(folder).with("--agencies", 1);

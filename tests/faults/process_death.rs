@@ -1,5 +1,5 @@
-//! The process dies: at random, at every point where it hurts, in the middle of
-//! the draw, and on request.
+//! The process dies: at random moments, at every critical point, in the middle of the draw,
+//! and on request.
 
 use std::path::Path;
 

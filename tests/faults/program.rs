@@ -1,4 +1,4 @@
-//! The server as a child process that dies and comes back on the same port.
+//! The server as a child process that dies and is started again on the same port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A bad line in front of the server: a TCP proxy that cuts, delays, drips and
-//! stalls each connection as its route says.
+//! A bad connection to the server: a TCP proxy that cuts, delays, slows down and stalls each
+//! connection as its route says.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

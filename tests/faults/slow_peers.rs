@@ -1,5 +1,5 @@
-//! Crowds of peers that send too slowly or never read, beside agencies that must
-//! not notice.
+//! Many peers that send too slowly or never read, beside agencies that must not be
+//! affected.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ const BETS_OF_A_BATCH: u64 = 20;
 const DRIPPERS_BYTES_MAX: u64 = 64 << 20;
 
 /// A thousand peers that send one byte at a time, and 64 agencies: each dripper is
-/// closed at its deadline, no agency loses a batch. How much slower the agencies
-/// are is told, not judged: here all share the machine.
+/// closed at its deadline, no agency loses a batch. How much slower the agencies are is
+/// printed, and fails no test, because all share this machine.
 pub fn a_thousand_drippers(run: &Run) {
     raise_open_files_limit();
     for workplace in run.rounds(1) {
@@ -72,7 +72,7 @@ fn p99_of_batches(agencies: &mut [Witness]) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Drippers at work on a thread of their own: who is closed comes again.
+/// Drippers on a thread of their own: those that are closed connect again.
 struct Dripping {
     stops: Arc<AtomicBool>,
     thread: thread::JoinHandle<usize>,
@@ -106,14 +106,14 @@ impl Dripping {
 
 const RESTLESS: usize = 600;
 
-/// Peers whose next byte is always there already: a request's time ends it all the
-/// same, or a few such peers could keep their places for ever.
+/// Peers whose next byte has always arrived already: the time limit of a request must close
+/// them too, or a few such peers could keep their connections endlessly.
 pub fn without_a_pause(run: &Run) {
     for workplace in run.rounds(1) {
         let history = Arc::new(History::default());
         let program = Program::new(&workplace).with("--agencies", 1).with("--workers", 1);
         let server = program.with("--request-timeout", 1).start();
-        // So many that whoever has been served finds the next byte behind it.
+        // So many that the next byte of each has arrived by the time it is served again.
         let mut drippers = Drippers::connect(server.address, RESTLESS);
         drippers.drip_to_the_end();
         assert!(closed_for(&server, "request_timeout") > 0, "{}", server.process.log());

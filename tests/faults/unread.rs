@@ -1,4 +1,4 @@
-//! Peers that never read what they asked for.
+//! Peers that never read the replies to their requests.
 
 use std::io::{ErrorKind, Write as _};
 use std::iter;
@@ -17,15 +17,15 @@ use crate::workplace::{Run, count};
 
 /// Peers of each kind.
 const PEERS: usize = 25;
-/// A frame that is announced as this long, and of which hardly anything comes.
+/// The beginning of a frame that is announced as long and never completed.
 const DRIPPED_FRAME: [u8; 5] = [0, 0, 0x20, 0, b'A'];
-/// Winners of agency 1, of 270 bytes each as the counted dialect tells them: more
-/// than the system takes for a peer of ours that does not read.
+/// Winners of agency 1, each of 270 bytes in the counted dialect: more than the system
+/// buffers for a peer that does not read.
 const WINNERS: u32 = 3_000;
-/// Requests for pages whose answers are more than the system takes, and less than
-/// what may wait for those who are given up at their deadline.
+/// Requests for pages whose replies are more than the system buffers, and less than the
+/// server buffers for peers that it closes at their deadline.
 const PAGES: usize = 20;
-/// So much may wait for a peer by default, and for one that is given up at its
+/// How much the server buffers for a peer by default, and for one that it closes at its
 /// deadline.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 const OUTPUT_BYTES_LARGE: u64 = 1 << 20;

@@ -1,5 +1,5 @@
-//! One agency whose every step a test orders: batches at their places, and that
-//! it is done.
+//! One agency whose every step a test controls: batches at their positions, and that it is
+//! done.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::history::{History, Outcome, Verdict};
 const AGENCY: u32 = 1;
 const UPLOAD: &str = "caja";
 
-/// What the agency does, step by step, and what it was told.
+/// What the agency does, step by step, and which replies it got.
 pub struct Upload {
     server: SocketAddr,
     line: Line,
@@ -32,7 +32,7 @@ impl Upload {
         0..=self.batches
     }
 
-    /// Tries one step once; answers what it was told.
+    /// Tries one step once; returns the reply.
     pub fn attempt(&mut self, step: u64) -> io::Result<String> {
         if step == self.batches {
             return self.say_done();
@@ -130,7 +130,7 @@ impl Upload {
         }
     }
 
-    /// Holds what it was told against the database.
+    /// Compares the replies with the database.
     #[track_caller]
     pub fn hold_against(&self, database: &Path) -> Verdict {
         self.history.hold_against(database)

@@ -1,5 +1,5 @@
-//! An agency to which nothing bad may happen: whatever others do to the server
-//! meanwhile, each of its requests is answered, and each of its batches stored.
+//! An agency that must not be affected: whatever others do to the server, each of its
+//! requests is answered and each of its batches is stored.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

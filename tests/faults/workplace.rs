@@ -1,4 +1,4 @@
-//! Where a test works: its seed, its folder, and what it counted.
+//! One round of a test: its seed, its folder, and its counts.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -38,7 +38,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is not a number")))
 }
 
-/// One round's folder and seed. If the round fails, both are told and the folder
+/// One round's folder and seed. If the round fails, both are printed and the folder
 /// is kept.
 #[derive(Debug)]
 pub struct Workplace {

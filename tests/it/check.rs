@@ -1,5 +1,5 @@
-//! Damage, and what somebody changed by hand: what `check` finds, and what a
-//! server refuses to run on. `tests/damage` flips single bits.
+//! What `check` finds, and what a server refuses to run on: damaged files, and databases
+//! that somebody changed by hand. `tests/damage` flips single bits.
 
 use std::ffi::OsStr;
 use std::fs;

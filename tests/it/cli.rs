@@ -14,7 +14,7 @@ use std::path::Path;
 use socket2::{Domain, Socket, Type};
 use sorteo_test_support::process::{DEADLINE, Server, run};
 
-/// An address at which nobody listens, kept from everybody else as long as it lives.
+/// An address without a listener. The socket reserves it as long as it lives.
 fn nobody() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -1,9 +1,9 @@
 //! Whole conversations with a running server, compared with the model of
-//! `tests/support`: every answer comes exactly and in turn, nothing else comes, and
+//! `tests/support`: every reply arrives exactly and in order, nothing else arrives, and
 //! at the end the database holds what the model holds.
 //!
-//! `PROPTEST_CASES=3000 TMPDIR=/dev/shm cargo test --test it conversations` runs
-//! many more cases; in memory, because most of the time is the disk's.
+//! `PROPTEST_CASES=3000 TMPDIR=/dev/shm cargo test --test it conversations` runs many
+//! more cases; in memory, because most of the time is spent on the disk.
 
 mod coverage;
 mod steps;
@@ -28,7 +28,7 @@ use crate::test_server::{Client, Setup, TestServer, frame};
 
 /// What may wait unread: less than makes the server close.
 const UNREAD_BYTES_MAX: usize = 32 << 10;
-/// Longest wait for a draw that nobody makes.
+/// The longest wait for a draw that does not happen.
 const WAITED_MS_MAX: u64 = 100;
 /// Bytes that are sent one by one at most.
 const SINGLE_BYTES_MAX: usize = 700;

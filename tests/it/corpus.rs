@@ -1,6 +1,6 @@
-//! The inputs of `tests/corpus`, one file each: replayed in all pieces, held
-//! against the protocol and against a running server, and listed with what the
-//! decoder makes of them. How to add one is told in `tests/corpus/README.md`.
+//! Replays the inputs of `tests/corpus`: in all pieces, compared with the protocol and
+//! with a running server, and listed with what the decoder makes of each.
+//! `tests/corpus/README.md` describes how to add one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use sorteo_test_support::model::Lottery;
 
 use crate::test_server::Setup;
 
-/// Longest wait for a draw that nobody makes: a fuzzer may have found a longer one.
+/// The longest wait for a draw that does not happen: a fuzzer may have found a longer one.
 const WAITED_MS_MAX: u64 = 1_000;
 
 /// What an input is named, and its bytes.

@@ -1,5 +1,4 @@
-//! Data in and out: a database is saved and restored, bets are written out for
-//! other programs, and a seed's file is taken in.
+//! Backup, restore, export and import, and a database that a replicator copies.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

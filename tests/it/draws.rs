@@ -1,5 +1,5 @@
-//! Draws that repeat: an operator opens the next one and closes a silent agency,
-//! beside a running server, and nobody's winners are lost or mixed up.
+//! Draws that follow one another: beside a running server, an operator opens the next
+//! one or closes a silent agency, and every agency still gets its own winners.
 
 use std::fs;
 use std::path::Path;
@@ -133,7 +133,7 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     silent.envs([("NOMBRE", "Ana"), ("APELLIDO", "Paz"), ("DOCUMENTO", "77"), ("NACIMIENTO", "1999-03-17")]);
     run(silent.env("NUMERO", "7574")).succeeded();
     let close = |args: &[&str]| draw(path, &[&["close-agency"], args].concat());
-    assert_eq!(close(&["2"]).code, Some(2), "a reason must be told");
+    assert_eq!(close(&["2"]).code, Some(2), "a reason must be given");
     let long = "x".repeat(501);
     for reason in ["", "  ", "two\nlines", &long] {
         let refused = close(&["2", "--reason", reason]);
@@ -151,9 +151,9 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     );
     assert!(
         closed.stderr.ends_with("action: sorteo | result: success | draw: 1 | bets: 5 | winners: 3\n"),
-        "who makes the draw tells it: {closed:#?}"
+        "the command that completes the draw logs it: {closed:#?}"
     );
-    assert_eq!(server.process.count("action: sorteo"), 0, "and nobody else");
+    assert_eq!(server.process.count("action: sorteo"), 0, "and the server does not");
     let winners = run(&mut server.command(path, &["winners", "--agency", "2"]));
     assert_eq!(winners.succeeded(), "77\n");
     assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is already drawn", "nothing to close"]);
@@ -356,7 +356,7 @@ fn results_are_found_by_agency_and_by_part_of_a_name_page_by_page() {
     assert_eq!(of_one, (1, vec!["44".into()], None));
     assert_eq!(search("ana"), (2, vec!["22".into(), "44".into()], None), "in either name, in either case");
     assert_eq!(search("22"), (2, vec!["22".into(), "225".into()], None));
-    assert_eq!(search("Paz"), (1, vec!["225".into()], None), "who did not win is no result");
+    assert_eq!(search("Paz"), (1, vec!["225".into()], None), "an agency's losing bets are no results");
     assert_eq!(search("%"), (0, vec![], None), "a text, not a pattern");
 }
 

@@ -1,6 +1,6 @@
-//! What the program prints about itself and of its results: help by headings,
-//! manual pages, completions, JSON for programs, and colours only where a person
-//! sees them. Tools that are missing here are told of, not failed for.
+//! What the program prints about itself, and how it prints its results: help, manual
+//! pages, completions, JSON for programs, and colours only on a terminal. A test whose
+//! tool is not installed reports that and passes.
 
 use std::ffi::OsString;
 use std::fs;

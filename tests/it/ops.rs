@@ -1,5 +1,5 @@
-//! The operators' HTTP of the real program: what each path answers, which part is
-//! told not to be ready, and that it counts what happened.
+//! The operators' HTTP of the real program: what each path returns, which part is
+//! reported as not ready, and that events are counted.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The settings: that the documents tell what the program does, `config show`
-//! and `config check`, the log level that is read again, and the log as JSON.
+//! The settings: that the documentation matches the program, `config show` and `config
+//! check`, reloading the log level, and the log as JSON.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use sorteo_test_support::process::{
 };
 
 // ---------------------------------------------------------------------------
-// The documents. UPDATE_EXPECT=1 writes them anew.
+// The documentation. UPDATE_EXPECT=1 writes its tables.
 
 fn document(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -295,13 +295,13 @@ fn sighup_reads_the_log_level_again_and_a_wrong_file_keeps_the_old_one() {
         server.process.wait_log(closed, count + 2);
     }
 
-    // Less, which is told in spite of it.
+    // A lower level: the change is logged even so.
     write("log_level = \"warning\"\n");
     server.process.send("HUP");
     server.process.wait_log(&told("WARN"), 1);
     let before = server.process.log();
     ask();
-    // More again, which is told too; before it, nothing was important enough.
+    // A higher level again, whose change is logged too. Before it, nothing was logged.
     write("log_level = \"info\"\n");
     server.process.send("HUP");
     server.process.wait_log(&told("INFO"), 1);

@@ -18,11 +18,11 @@ use sorteo::store::sqlite::{Event, Observer, OpenError, Options, Recovery, Sqlit
 use sorteo::store::{Appended, CloseRefusal, DrawStatus, Store};
 use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
-/// A failing test ends by this, never by hanging.
+/// The deadline of every wait. It only ends a test that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 const WINS: u32 = 7574;
 
-/// A database's file in a folder of its own, and what its stores told.
+/// A database in a folder of its own, and the events of its stores.
 struct Database {
     folder: tempfile::TempDir,
     events: Arc<Mutex<Vec<Event>>>,
@@ -69,7 +69,7 @@ impl Database {
         connection
     }
 
-    /// Draws told of so far, over all lives.
+    /// How many draws all stores have reported so far.
     fn drawn_events(&self) -> Vec<DrawStatus> {
         let events = self.events.lock().unwrap();
         let drawn = events.iter().filter_map(|event| match event {

@@ -277,7 +277,7 @@ fn a_hole_is_refused_with_the_row_to_go_on_with<S: Store>(open: impl Fn(Setup) -
 
 fn the_next_row_is_where_the_upload_ends<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let store = open(expecting(Some(1)));
-    assert_eq!(next_row(&*store, 1, "u"), 0, "an upload that nobody began");
+    assert_eq!(next_row(&*store, 1, "u"), 0, "an upload that was never begun");
     append(&*store, placed(1, "u", 0, &[("1", 1), ("2", 1)])).unwrap();
     assert_eq!(next_row(&*store, 1, "u"), 2);
     append(&*store, batch(1, &[("3", 1)])).unwrap();
@@ -321,7 +321,7 @@ fn nobody_bets_in_a_draw_that_is_made<S: Store>(open: impl Fn(Setup) -> Opened<S
     append(&*store, placed(1, "u", 0, &[("1", WINS)])).unwrap();
     close(&*store, 1).unwrap();
     for late in [
-        // Both hold for agency 1: the draw is what it is told of.
+        // Agency 1 is also done: the draw is the reason that it gets.
         batch(1, &[("2", WINS)]),
         placed(1, "u", 1, &[("2", WINS)]),
         batch(2, &[("2", WINS)]),
@@ -394,7 +394,7 @@ fn closing_again_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     assert_eq!(store.draws_made(), 1);
 }
 
-// ---- When the draw is made --------------------------------------------------
+// ---- When the draw happens --------------------------------------------------
 
 fn the_draw_is_made_when_as_many_distinct_agencies_as_told_are_done<S: Store>(
     open: impl Fn(Setup) -> Opened<S>,
@@ -416,7 +416,7 @@ fn the_draw_is_made_when_as_many_distinct_agencies_as_told_are_done<S: Store>(
 fn an_inferred_draw_is_made_when_all_of_one_to_the_highest_seen_are_done<S: Store>(
     open: impl Fn(Setup) -> Opened<S>,
 ) {
-    /// Who bets first, who is then done in order; the last of them draws.
+    /// The agencies that bet first, and those that are then done, in order; the last completes the draw.
     struct Case {
         bet: &'static [u32],
         done: &'static [u32],
@@ -557,7 +557,7 @@ fn winners_are_exactly_the_bets_with_the_winning_number<S: Store>(open: impl Fn(
         append(&*store, batch(2, &[("d", winning), ("e", near[1])])).unwrap();
         append(&*store, batch(1, &[("f", near[2]), ("a", winning)])).unwrap();
         append(&*store, batch(3, &[("g", near[0])])).unwrap();
-        assert_eq!(standing(&*store).winners, 0, "nobody has won before the draw");
+        assert_eq!(standing(&*store).winners, 0, "there are no winners before the draw");
         assert_eq!(winners(&*store, 1), []);
         close(&*store, 1).unwrap();
         let now = standing(&*store);
@@ -565,7 +565,7 @@ fn winners_are_exactly_the_bets_with_the_winning_number<S: Store>(open: impl Fn(
         assert_eq!(documents(&winners(&*store, 1)), ["a", "c", "a"], "{winning}");
         assert_eq!(documents(&winners(&*store, 2)), ["d"], "{winning}");
         assert_eq!(winners(&*store, 3), [], "{winning}");
-        assert_eq!(winners(&*store, 99), [], "an agency that nobody saw");
+        assert_eq!(winners(&*store, 99), [], "an agency that sent nothing");
         assert!(winners(&*store, 1).iter().all(|bet| bet.number == winning));
     }
 }
@@ -674,7 +674,7 @@ fn the_largest_agency_and_number_are_kept<S: Store>(open: impl Fn(Setup) -> Open
     assert_eq!((now.expected, now.done, now.drawn), (u64::from(MAX), 1, false));
 }
 
-// ---- How it stands, and order -----------------------------------------------
+// ---- The status, and order ---------------------------------------------------
 
 fn the_standing_tells_every_field<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let store = open(Setup { agencies: Some(2), winning_number: Some(5) });

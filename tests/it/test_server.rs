@@ -1,7 +1,7 @@
-//! A real server in this process, and a client that speaks in literal bytes.
+//! A real server in this process, and a client that sends and expects literal bytes.
 //!
-//! Nothing here sleeps and hopes: every wait is for a condition, and fails the
-//! test at [`DEADLINE`].
+//! Nothing here sleeps: every wait is for a condition, and fails the test at
+//! [`DEADLINE`].
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -151,7 +151,7 @@ impl TestServer {
         self.draws_made.load(Ordering::SeqCst)
     }
 
-    /// Begins to stop, and waits until nobody can connect any more.
+    /// Begins to stop the server, and waits until it accepts no more connections.
     pub fn begin_to_stop(&self) {
         self.handle.stop();
         until("the listener is closed", || TcpStream::connect(self.address).is_err());

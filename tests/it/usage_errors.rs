@@ -1,5 +1,5 @@
-//! What is typed wrong, and all that the program says to it: the whole message,
-//! so that whoever changes one reads it. UPDATE_EXPECT=1 writes them anew.
+//! Wrong command lines, and the whole message that each gets, so that a change of a
+//! message shows in the diff. UPDATE_EXPECT=1 writes the expected messages.
 
 use std::fs;
 

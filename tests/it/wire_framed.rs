@@ -635,7 +635,7 @@ fn a_count_over_the_limit_is_too_many_at_the_header_and_closes() {
         ("10001", "10001"),
         ("010001", "10001"),
         ("18446744073709551615", "18446744073709551615"),
-        // What no counter holds is told as the largest that one does.
+        // A count that does not fit is replaced by the largest that does.
         ("99999999999999999999999", "18446744073709551615"),
     ] {
         let refused = [answer_then_close(&format!("ACK_BATCH|ERR|{told}|too_many"))];

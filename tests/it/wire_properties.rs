@@ -1,5 +1,5 @@
-//! What holds of both dialects whatever arrives: how a connection's dialect is
-//! told, and properties of any bytes in any pieces and of any valid request.
+//! Properties of both dialects for any input: how the first byte selects the dialect,
+//! any bytes in any pieces, and any valid request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -313,7 +313,7 @@ fn fields_of(bets: &Bets) -> Vec<[String; 5]> {
 }
 
 proptest! {
-    // Every cut of every conversation is decoded anew: few of them are enough.
+    // Every cut of every conversation is decoded from the start: few are enough.
     #![proptest_config(cases(24))]
 
     #[test]

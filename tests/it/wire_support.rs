@@ -1,7 +1,6 @@
-//! What the wire tests share: bytes put together by hand, a peer's bytes
-//! delivered in every way a network may, and the values that fields take and
-//! refuse. Nothing here uses the encoders that are under test, except to tell
-//! which words a refusal is answered with; those words have golden bytes.
+//! What the wire tests share: messages put together by hand, bytes delivered in every
+//! way that a network may choose, and values that each field accepts or refuses. The
+//! encoders under test are used only for the texts of refusals, which have golden bytes.
 
 use sorteo_protocol::wire::{Dialect, Incoming, NotAReply, Reason, Reply, Request, WireLimits, encode_reply};
 use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};

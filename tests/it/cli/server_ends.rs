@@ -60,7 +60,7 @@ fn a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goe
     let bet = ["BET|1|Ana|Paz|101|1999-03-17|1"];
     peer.send(&bet);
     // The end, or a reset.
-    assert_eq!(peer.0.read(&mut [0; 1]).unwrap_or(0), 0, "what nobody knows was answered");
+    assert_eq!(peer.0.read(&mut [0; 1]).unwrap_or(0), 0, "an unknown outcome was answered");
     let finished = server.process.wait();
     assert_names(finished.failed(74), &["the database failed", "broken"]);
     database.execute_batch("DROP TRIGGER broken").unwrap();

@@ -186,7 +186,7 @@ fn an_upload_that_starts_before_its_server_goes_on_by_itself() {
     server.stop();
 }
 
-/// Nothing names a batch of this dialect: whoever sends it twice may bet twice.
+/// A batch of this dialect has no name: sent twice, it may be stored twice.
 #[test]
 fn a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again() {
     let agency = folder();

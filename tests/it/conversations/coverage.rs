@@ -1,4 +1,4 @@
-//! That the strategies are worth something: they come to every kind of answer.
+//! That the random conversations reach every kind of reply.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn conversations_come_to_every_kind_of_answer() {
     assert!(missing.is_empty(), "{missing:?} is not in {kinds:#?}");
 }
 
-/// Answers of the model alone, as [`kind`] tells them.
+/// The kinds of the model's own replies: see [`kind`].
 fn kinds_of_answers(lotteries: u32) -> BTreeSet<String> {
     let mut runner = TestRunner::deterministic();
     let talks = (option::of(1..4_u32), vec(any_talk(), 1..5));

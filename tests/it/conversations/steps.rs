@@ -1,6 +1,6 @@
-//! What peers send, step by step: requests of either dialect, valid, refused, or
-//! malformed, made so that they meet each other. Agencies, uploads and places
-//! are few, and a row of an upload is always the same.
+//! What peers send, step by step: valid, refused and malformed requests of either
+//! dialect. There are so few agencies, uploads and positions that the steps interact, and
+//! a given row of an upload is always the same.
 
 use std::ops::Range;
 
@@ -126,7 +126,7 @@ pub fn framed(agency: BoxedStrategy<u32>) -> BoxedStrategy<Step> {
     framed_step(lines).boxed()
 }
 
-/// What tells how the whole lottery stands, which others may change.
+/// Asks for the status of the whole lottery, which others may change.
 pub fn framed_status() -> BoxedStrategy<Step> {
     framed_step(select(vec![line("STATUS"), line("STATUS\r"), line("STATUS\n")])).boxed()
 }

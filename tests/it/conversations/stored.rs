@@ -1,4 +1,4 @@
-//! What a server's database holds, against what the model holds.
+//! Compares what a server's database holds with what the model holds.
 
 use std::collections::BTreeMap;
 

@@ -172,6 +172,6 @@ fn a_peer_that_was_told_goodbye_and_sends_on_for_ever_is_closed() {
     let server = Setup::agencies(2).limits(|limits| limits.workers = 1).start();
     let mut talkative = server.connect();
     talkative.ask(b"99999999999\n", b"19\nERROR_INVALID_BATCH");
-    // `until` is the deadline: a peer that is read for ever never gets here.
+    // If the server read the peer endlessly, this would fail at the deadline.
     until("the peer is cut off", || !talkative.try_send(&[b'x'; 1 << 16]));
 }

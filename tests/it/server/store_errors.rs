@@ -13,8 +13,8 @@ fn a_full_queue_is_answered_busy_and_stores_nothing_of_it() {
     let setup = Setup { queue_max: 1, ..Setup::agencies(2) };
     let server = setup.limits(|limits| limits.workers = 64).start();
     let mut database = server.database();
-    // While another process holds the write lock nothing is committed, so
-    // whoever is answered now is answered `busy`.
+    // While another process holds the write lock nothing is committed, so the
+    // only reply can be `busy`.
     let lock = database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
     let mut clients: Vec<Client> = (0..20)
         .map(|document: u32| {
@@ -38,7 +38,7 @@ fn a_full_queue_is_answered_busy_and_stores_nothing_of_it() {
     clients[0].ask(&winning_batch(1, &["again"]), ACK_BATCH_1);
 }
 
-/// A store that refuses as it is told, in front of a real one.
+/// A real store behind one that fails as the test wants.
 struct Failing {
     store: SqliteStore,
     error: StoreError,

@@ -13,7 +13,7 @@ use crate::test_server::{Client, Setup, frame, frames, until};
 fn whoever_waits_is_answered_when_the_draw_is_made() {
     let server = Setup::agencies(2).limits(|limits| limits.workers = 2).start();
     let mut waiters: Vec<Client> = (0..200).map(|i| waiter(&server, 1 + i % 2, FRESH_STATUS)).collect();
-    // With two workers and two hundred who wait, others are still served.
+    // With two workers and two hundred waits, others are still served.
     server.ask_once(&winning_batch(1, &["007"]), ACK_BATCH_1);
     server.ask_once(&done(1), ACK_DONE);
     assert!(waiters.iter().all(|client| !client.has_answer()));

@@ -9,7 +9,7 @@ use super::{Database, WINS, append, batch, names_in};
 
 #[test]
 fn what_cannot_be_a_database_is_refused_and_nothing_is_made() {
-    /// Makes what is in the way, and tells whether the error is the right one.
+    /// Creates what is in the way, and how to recognise its error.
     struct Case {
         what: &'static str,
         make: fn(&Path),
@@ -117,7 +117,7 @@ fn a_database_whose_making_was_cut_short_is_made_again() {
         let options = database.options(None);
         fs::write(database.path(), found).unwrap();
         let refused = database.open_error(&options).to_string();
-        assert!(refused.contains(without_journal), "nobody knows what it was: {refused}");
+        assert!(refused.contains(without_journal), "its origin is unknown: {refused}");
         let mut journal = vec![0; 512];
         // The magic, no pages, a checksum, 0 pages before, sectors of 512 bytes, pages of 4096.
         journal[..28].copy_from_slice(

@@ -67,7 +67,7 @@ fn a_draw_that_is_due_by_fewer_agencies_is_made_when_the_database_is_opened() {
     let audit = rows(&database.raw(), "SELECT action, draw_id, detail FROM audit ORDER BY id");
     assert_eq!(audit[..2], ["serve|1|expected_agencies set to 3", "serve|1|winning_number set to 7574"]);
     assert_eq!(audit[2..], ["serve|1|expected_agencies set to 2"]);
-    // What is told to a draw that is made changes nothing, and is no news.
+    // Terms given to a draw that is drawn change nothing, and are not audited.
     let (store, again) = database.open(&database.options(Some(7)));
     assert!(!again.drawn_now);
     assert_eq!(again.status, recovery.status);
@@ -86,7 +86,7 @@ fn a_draw_that_is_due_by_another_process_is_made_when_the_database_is_opened() {
     raw_done(&database.raw(), 2);
     let (store, recovery) = database.open(&database.options(None));
     assert!(recovery.drawn_now);
-    assert_eq!(recovery.status.expected, 2, "what is not told stays");
+    assert_eq!(recovery.status.expected, 2, "a term that is not given stays");
     assert_eq!(documents(&store, 1, 1), ["1"]);
     assert_eq!(database.drawn_events(), [recovery.status]);
 }

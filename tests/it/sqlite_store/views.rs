@@ -20,7 +20,7 @@ fn the_views_show_who_won_and_how_far_everyone_is() {
     let results = "SELECT draw, agency, document, first_name, last_name, birthdate, number FROM results";
     assert_eq!(rows(&raw, standings), ["1|open|1|2|0|6|0|7574"]);
     assert_eq!(rows(&raw, agencies), ["1|1|1|1|betting", "1|2|5|3|done"]);
-    assert_eq!(rows(&raw, results), [""; 0], "nobody has won yet");
+    assert_eq!(rows(&raw, results), [""; 0], "there are no winners yet");
     close(&store, 3).unwrap();
     assert_eq!(rows(&raw, standings), ["1|drawn|2|2|1|6|4|7574"]);
     assert_eq!(

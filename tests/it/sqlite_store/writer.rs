@@ -99,7 +99,7 @@ fn a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it() {
     let (store, _) = SqliteStore::open(&database.options(Some(1)), observer).unwrap();
     append(&store, batch(1, &["1"], WINS)).unwrap();
     let closing = store.close_agency(AgencyId(1), None).unwrap();
-    assert_eq!(wait_committed.recv_timeout(DEADLINE), Ok(1), "the observer is told of what is committed");
+    assert_eq!(wait_committed.recv_timeout(DEADLINE), Ok(1), "the observer sees what is committed");
     let reads: [fn(&SqliteStore) -> DrawStatus; 2] =
         [|store| store.newest_draw().unwrap(), |store| store.draw(DrawId(1)).unwrap().unwrap()];
     thread::scope(|scope| {
@@ -114,7 +114,7 @@ fn a_draw_is_told_after_its_commit_and_before_anyone_reads_of_it() {
         // Time to answer too early, for one that would.
         let early = answers.recv_timeout(Duration::from_millis(100));
         go_on.send(()).unwrap();
-        assert!(early.is_err(), "a read was answered before the draw was told: {early:?}");
+        assert!(early.is_err(), "a read was answered before the draw was reported: {early:?}");
         for _ in reads {
             assert_eq!(answers.recv_timeout(DEADLINE), Ok((true, true)));
         }

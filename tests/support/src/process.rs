@@ -25,7 +25,7 @@ pub const PASSED_ON: [&str; 2] = ["PATH", "LLVM_PROFILE_FILE"];
 
 /// The program that cargo has built for this test run.
 pub fn binary() -> PathBuf {
-    // Only cargo knows where it is, and tells nobody but tests: this crate learns it when it runs.
+    // Cargo gives the path only to integration tests, in a variable of their environment.
     std::env::var_os("CARGO_BIN_EXE_sorteo").expect("tests run by `cargo test`").into()
 }
 

@@ -20,14 +20,14 @@ fn without_faults_everything_passes_through() {
         let run = run(mode, |_| Plan::new(0));
         run.assert_clean();
         assert!(run.report.is_empty());
-        let (_, operations) = run.output.split_once("operations=").expect("the child tells");
+        let (_, operations) = run.output.split_once("operations=").expect("the child prints it");
         let operations: u64 = operations.lines().next().unwrap().parse().unwrap();
         assert!(operations > 10 * child::ROWS as u64, "{operations}");
     }
 }
 
-/// Fails every operation in turn, and gives those whose failure SQLite told the
-/// program of: "xWrite wal" and so on.
+/// Fails every operation in turn, and returns those whose failure SQLite reported to the
+/// program: "xWrite wal" and so on.
 fn fail_every_operation(mode: Mode, error: Failure, lasting: bool) -> BTreeSet<String> {
     let told = Mutex::new(BTreeSet::new());
     let last = every_operation(|at| {

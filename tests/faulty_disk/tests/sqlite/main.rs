@@ -1,8 +1,8 @@
-//! The shim in front of a real SQLite: what it does to a small program, and
-//! that SQLite stands it, where it promises to.
+//! The VFS below a real SQLite: what its faults do to a small program, and that SQLite
+//! survives those that it promises to survive.
 //!
-//! The VFS is the process's, so every program runs in a process of its own:
-//! this same binary, started for the one test in [`child`].
+//! A process has one default VFS, so every program runs in a process of its own: this
+//! same binary, started for the one test in [`child`].
 
 #![allow(missing_docs)]
 

@@ -152,7 +152,7 @@ fn rows(path: &Path) -> Result<BTreeSet<i64>, String> {
     }
     let read = || -> rusqlite::Result<Result<BTreeSet<i64>, String>> {
         let connection = Connection::open(path)?;
-        // What is repaired here nobody needs: so no time is spent on syncs.
+        // The repaired database is not used again, so syncs would waste time.
         connection.pragma_update(None, "synchronous", "off")?;
         let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         if verdict != "ok" {
