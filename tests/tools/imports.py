@@ -164,7 +164,8 @@ class Program:
         return at
 
     def folders(self):
-        return sorted({path[:-1] for path in self.modules if len(path) > 2})
+        # The top is shown by itself; the folder of a crate is its root.
+        return sorted({path[:-1] for path in self.modules if len(path) > 1} - {("sorteo",)})
 
     def inside(self, folder):
         """The arrows between the parts of a folder; the folder's own file is the part `self`."""
