@@ -22,12 +22,7 @@
 //! | [`failpoint`] | where a debug build can be told to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
-//! # Dependency rule
-//!
-//! `main → cli → server → service → store → sorteo_protocol`; `server`, `service` and
-//! `sorteo_agency` know its wire types. The service knows no
-//! socket and no byte, the store no wire type, and nothing outside
-//! `store::sqlite` knows SQL.
+//! Which of them may import which is in ARCHITECTURE.md, and a test holds it.
 #![forbid(unsafe_code)]
 
 pub mod bench;

@@ -5,6 +5,7 @@ mod cli;
 mod conversations;
 mod corpus;
 mod data;
+mod dependency_rule;
 mod draws;
 mod help_and_man;
 mod ops;
