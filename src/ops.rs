@@ -13,6 +13,7 @@
 //! | `readiness` | whether the server can do its work, and if not, which part cannot |
 //! | `exposition` | the text that Prometheus scrapes |
 
+mod context;
 mod exposition;
 mod http;
 mod monitor;
@@ -21,17 +22,15 @@ mod routes;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
+pub use self::context::OpsContext;
 use self::monitor::Monitor;
-use crate::server::{Limits, ServerHandle};
-use crate::service::Service;
 use crate::store::Store;
 use crate::store::sqlite::overview::Overview;
 
@@ -39,25 +38,6 @@ use crate::store::sqlite::overview::Overview;
 pub const FILES_MAX: u64 = http::CONNECTIONS_MAX as u64 + 16;
 /// How long requests may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the operators' HTTP shows.
-#[derive(Debug)]
-pub struct OpsContext<S> {
-    /// The lottery and its metrics.
-    pub service: Arc<Service<S>>,
-    /// The server, which may be stopping.
-    pub handle: ServerHandle,
-    /// The path of the database.
-    pub database: PathBuf,
-    /// The server's limits.
-    pub limits: Limits,
-    /// Most writes that may wait for the writer.
-    pub queue_max: usize,
-    /// Free bytes of disk below which the server is not ready.
-    pub disk_free_bytes_min: u64,
-    /// When the process started.
-    pub started_at: SystemTime,
-}
 
 /// The operators' HTTP with its address taken, before it responds.
 #[derive(Debug)]

@@ -17,96 +17,44 @@
 //! | [`conversation`] | one peer's requests and replies, without a socket |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
 //! | `close_reason` | why a connection ended, and the line that says so |
-//! | `handle` | how other threads stop the server and tell it of draws |
+//! | `handle` | how other threads stop the server and report draws to it |
+//! | `context`, `limits` | what the reactor and the workers share; what a server allows |
 
 mod buffer_budget;
 mod close_reason;
 mod connection;
+mod context;
 pub mod conversation;
 mod deadlines;
 mod handle;
+mod limits;
 mod reactor;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpListener;
-use mio::{Poll, Token, Waker};
+use mio::{Poll, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 use threadpool::ThreadPool;
 
+use self::context::Context;
+pub use self::context::ServeError;
 pub use self::handle::ServerHandle;
-use self::reactor::Reactor;
+pub use self::limits::{BUFFER_BYTES_FREE, Limits};
+use self::reactor::{Reactor, WAKER};
 use crate::event;
 use crate::service::Service;
 use crate::store::Store;
-use sorteo_protocol::wire::WireLimits;
 
-/// What one server allows: the limits of every wait, queue and buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Threads that carry out requests.
-    pub workers: usize,
-    /// Most connections at once; one more is closed without a reply.
-    pub connections_max: usize,
-    /// A request arrives whole within this time from its first byte.
-    pub request_timeout: Duration,
-    /// A connection without a request may stay this long.
-    pub idle_timeout: Duration,
-    /// Requests that are in flight when the server stops are finished within this time.
-    pub drain_timeout: Duration,
-    /// Most bytes of replies that may wait for a peer to read them.
-    pub output_bytes_max: usize,
-    /// Bytes of half-received requests of all connections together, beyond
-    /// [`BUFFER_BYTES_FREE`] for each.
-    pub buffer_bytes_max: usize,
-    /// Limits of one message.
-    pub wire: WireLimits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            workers: 64,
-            connections_max: 10_000,
-            request_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(15 * 60),
-            drain_timeout: Duration::from_secs(8),
-            output_bytes_max: 64 << 10,
-            buffer_bytes_max: 256 << 20,
-            wire: WireLimits::default(),
-        }
-    }
-}
-
-/// Bytes of half-received requests that each connection may hold whatever the others
-/// hold. Every batch of the original servers' clients fits, so no flood of large requests
-/// can crowd out a small one.
-pub const BUFFER_BYTES_FREE: usize = 64 << 10;
 /// Connections that the system keeps waiting for `accept`.
 const BACKLOG: i32 = 1024;
 /// How long the workers may take to end once all connections are closed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The token of the waker that other threads wake the reactor with.
-const WAKER: Token = Token(1);
-
-/// Why a server ended though it was not stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The system's poll or the listening socket failed.
-    #[error("the listening socket failed: {0}")]
-    Io(#[from] io::Error),
-    /// The store failed in a way that leaves the outcome of a write unknown. Agencies
-    /// that got no reply send again.
-    #[error("the database failed: {0}")]
-    StoreFailed(String),
-}
 
 /// A server that has its address, but does not listen yet.
 #[derive(Debug)]
@@ -185,24 +133,6 @@ impl Listening {
         Reactor::new(poll, listener, context).run()?;
         join_workers(workers);
         Ok(())
-    }
-}
-
-/// What the reactor and the workers share.
-struct Context<S> {
-    service: Arc<Service<S>>,
-    limits: Limits,
-    handle: ServerHandle,
-    /// Bytes that count towards [`Limits::buffer_bytes_max`].
-    buffered_bytes: Arc<AtomicUsize>,
-    workers: ThreadPool,
-}
-
-impl<S> Context<S> {
-    /// Returns whether a worker may wait for its peer, since no connection waits for a
-    /// worker.
-    fn has_spare_worker(&self) -> bool {
-        self.workers.queued_count() == 0 && !self.handle.is_stopping()
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::OpsContext;
+use super::context::OpsContext;
 use super::readiness::{Readiness, free_bytes};
 use crate::store::Store;
 use crate::store::sqlite::overview::Draw;

@@ -10,8 +10,9 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::context::OpsContext;
+use super::exposition::Exposition;
 use super::readiness::{self, Readiness};
-use super::{OpsContext, exposition::Exposition};
 use crate::event;
 use crate::store::Store;
 use crate::store::sqlite::OpenError;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::OpsContext;
+use super::context::OpsContext;
 use crate::store::{Store, StoreError};
 
 /// How long a write that changes nothing may take. With a slower disk, agencies wait too

@@ -18,8 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::buffer_budget::BufferShare;
 use super::close_reason::CloseReason;
+use super::context::Context;
 use super::conversation::{Conversation, Pause, Turn};
-use super::{BUFFER_BYTES_FREE, Context, Limits};
+use super::limits::{BUFFER_BYTES_FREE, Limits};
 use crate::failpoint::Failpoint;
 use crate::store::Store;
 use sorteo_protocol::wire::WireLimits;

@@ -16,9 +16,9 @@ use slab::Slab;
 
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Next};
+use super::context::{Context, ServeError};
 use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
-use super::{Context, ServeError, WAKER};
 use crate::event;
 use crate::metrics::{ConnectionState, Metrics};
 use crate::store::Store;
@@ -37,6 +37,9 @@ const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const DUE_AT_ONCE: usize = 16;
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
+
+/// The token of the waker that other threads wake the reactor with.
+pub(super) const WAKER: Token = Token(1);
 
 const LISTENER: Token = Token(0);
 const _: () = assert!(WAKER.0 != LISTENER.0 && WAKER.0 < FIRST_PEER, "tokens must differ");

@@ -1,0 +1,41 @@
+//! What the reactor and the workers share, and how a server ends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use threadpool::ThreadPool;
+
+use super::handle::ServerHandle;
+use super::limits::Limits;
+use crate::service::Service;
+
+/// What the reactor and the workers share.
+pub(super) struct Context<S> {
+    pub(super) service: Arc<Service<S>>,
+    pub(super) limits: Limits,
+    pub(super) handle: ServerHandle,
+    /// Bytes that count towards [`Limits::buffer_bytes_max`].
+    pub(super) buffered_bytes: Arc<AtomicUsize>,
+    pub(super) workers: ThreadPool,
+}
+
+impl<S> Context<S> {
+    /// Returns whether a worker may wait for its peer, since no connection waits for a
+    /// worker.
+    pub(super) fn has_spare_worker(&self) -> bool {
+        self.workers.queued_count() == 0 && !self.handle.is_stopping()
+    }
+}
+
+/// Why a server ended though it was not stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The system's poll or the listening socket failed.
+    #[error("the listening socket failed: {0}")]
+    Io(#[from] io::Error),
+    /// The store failed in a way that leaves the outcome of a write unknown. Agencies
+    /// that got no reply send again.
+    #[error("the database failed: {0}")]
+    StoreFailed(String),
+}

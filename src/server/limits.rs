@@ -1,0 +1,47 @@
+//! What one server allows: the limits of every wait, queue and buffer.
+
+use std::time::Duration;
+
+use sorteo_protocol::wire::WireLimits;
+
+/// What one server allows: the limits of every wait, queue and buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Threads that carry out requests.
+    pub workers: usize,
+    /// Most connections at once; one more is closed without a reply.
+    pub connections_max: usize,
+    /// A request arrives whole within this time from its first byte.
+    pub request_timeout: Duration,
+    /// A connection without a request may stay this long.
+    pub idle_timeout: Duration,
+    /// Requests that are in flight when the server stops are finished within this time.
+    pub drain_timeout: Duration,
+    /// Most bytes of replies that may wait for a peer to read them.
+    pub output_bytes_max: usize,
+    /// Bytes of half-received requests of all connections together, beyond
+    /// [`BUFFER_BYTES_FREE`] for each.
+    pub buffer_bytes_max: usize,
+    /// Limits of one message.
+    pub wire: WireLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: 64,
+            connections_max: 10_000,
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(15 * 60),
+            drain_timeout: Duration::from_secs(8),
+            output_bytes_max: 64 << 10,
+            buffer_bytes_max: 256 << 20,
+            wire: WireLimits::default(),
+        }
+    }
+}
+
+/// Bytes of half-received requests that each connection may hold whatever the others
+/// hold. Every batch of the original servers' clients fits, so no flood of large requests
+/// can crowd out a small one.
+pub const BUFFER_BYTES_FREE: usize = 64 << 10;
