@@ -9,8 +9,8 @@ use crate::failpoint::Failpoint;
 use crate::store::{CloseRefusal, Closed, Closing, DoneBy};
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// Records that an agency is done, and draws if it was the last. Returns what became of
-/// the close, and whether this was what drew.
+/// Records that an agency is done, and draws if it was the last. Returns the outcome of
+/// the close, and whether this call drew.
 pub(super) fn close_agency(
     connection: &Connection,
     agency: AgencyId,
@@ -50,8 +50,8 @@ pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyI
 
 /// Draws if all expected agencies are done. Returns whether this call drew.
 ///
-/// One conditional UPDATE decides, and the process that changed the row writes the winners in
-/// the same transaction.
+/// One conditional UPDATE decides, and the process that changed the row writes the
+/// winners in the same transaction.
 pub(super) fn draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Result<bool> {
     let changed = connection
         .prepare_cached(

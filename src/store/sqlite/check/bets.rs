@@ -16,7 +16,7 @@ use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
 const PROGRESS_EVERY: u64 = 10_000;
 
 /// A draw and an agency, as wide as SQLite's integers: damage respects no types.
-type Side = (i64, i64);
+type AgencyInDraw = (i64, i64);
 
 /// Compares all bets with the other tables.
 pub(super) fn check(
@@ -66,7 +66,7 @@ pub(super) fn check(
         }
     }
     for (id, draw) in draws {
-        draw.conclude(id, connection, report)?;
+        draw.compare(id, connection, report)?;
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ struct Cursor {
 impl Cursor {
     /// Matches one bet with the agency's next batch. `None` is a bet that could not be
     /// read, without which the digest differs.
-    fn take(&mut self, bet: Option<Bet<'_>>, (draw, agency): Side, report: &mut Report) {
+    fn take(&mut self, bet: Option<Bet<'_>>, (draw, agency): AgencyInDraw, report: &mut Report) {
         if let Some(bet) = bet {
             self.digest.add(bet);
         }
@@ -136,15 +136,15 @@ impl Cursor {
     }
 }
 
-fn read_cursors(connection: &Connection) -> rusqlite::Result<HashMap<Side, Cursor>> {
-    let mut cursors: HashMap<Side, Cursor> = HashMap::new();
+fn read_cursors(connection: &Connection) -> rusqlite::Result<HashMap<AgencyInDraw, Cursor>> {
+    let mut cursors: HashMap<AgencyInDraw, Cursor> = HashMap::new();
     let mut statement =
         connection.prepare("SELECT id, draw_id, agency, bet_count, digest FROM batches ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let side = (row.get(1)?, row.get(2)?);
+        let agency = (row.get(1)?, row.get(2)?);
         let batch = BatchAhead { id: row.get(0)?, bets: row.get(3)?, digest: Digest(row.get(4)?) };
-        cursors.entry(side).or_default().batches.push_back(batch);
+        cursors.entry(agency).or_default().batches.push_back(batch);
     }
     Ok(cursors)
 }
@@ -186,7 +186,7 @@ impl CountedDraw {
     }
 
     /// Compares what was counted with the draw's row and the table of winners.
-    fn conclude(self, id: i64, connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    fn compare(self, id: i64, connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
         let stored: BTreeSet<(i64, i64)> = connection
             .prepare("SELECT agency, bet_id FROM winners WHERE draw_id = $1")?
             .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
