@@ -169,9 +169,12 @@ impl Drop for Unfinished {
     }
 }
 
-/// Writes a whole file, like [`fs::write`], but so that whoever looks there sees what was
-/// there before, or all of it. Links are followed. A pipe or a device has no content to
-/// replace: it is written to.
+/// Writes a whole file, like [`fs::write`], but so that a reader sees the previous file, or
+/// all of the new one. Links are followed. A pipe or a device has no content to replace: it
+/// is written to.
+///
+/// Nothing is synced: whoever waits for the file may remove it with its folder as soon as it
+/// is there, which must not fail the writer.
 ///
 /// # Errors
 ///
@@ -183,7 +186,7 @@ pub fn write(target: &Path, content: &[u8]) -> Result<(), UnfinishedError> {
         Ok(_) => fs::canonicalize(target).map_err(fail)?,
         Err(_) => target.to_owned(),
     };
-    let file = Unfinished::begin(&file, Options { replace: true, access: Access::Umask, durable: true })?;
+    let file = Unfinished::begin(&file, Options { replace: true, access: Access::Umask, durable: false })?;
     file.file().write_all(content).map_err(fail)?;
     file.finish()
 }
