@@ -1,8 +1,8 @@
-//! A load generator for any running server: connections that send batches and
-//! wait for each answer, and a histogram of how long the answers took.
+//! A load generator for a running server: connections that send batches and wait for each
+//! reply, and a histogram of the time until the replies.
 //!
-//! The batches are built once and sent over and over, so that the generator
-//! costs as little as it can: it shares the machine with what it measures.
+//! The batches are built once and sent over and over: the generator often shares the
+//! machine with the server that it measures, and must cost little.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,25 +20,25 @@ use sorteo_agency::Connection;
 use sorteo_protocol::wire::{Dialect, Reason, Request, encode_request};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
-/// What load to make.
+/// The load to generate.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// `HOST:PORT`.
     pub server: String,
-    /// How the connections speak.
+    /// The dialect that the connections speak.
     pub dialect: Dialect,
-    /// Connections that send at the same time.
+    /// Number of connections that send at the same time.
     pub connections: usize,
     /// Bets in a batch.
     pub batch: usize,
-    /// Agencies that the connections are spread over, from 1.
+    /// Number of agencies that the connections are spread over, from agency 1.
     pub agencies: u32,
-    /// A new connection for every batch, as the seeds' clients do.
+    /// Whether every batch gets a new connection, as from the original clients.
     pub fresh: bool,
     /// When to stop.
     pub until: Until,
-    /// Bets a second that all connections intend to send together; without it
-    /// each sends as soon as it was answered.
+    /// Bets per second that all connections intend to send together. Without it each
+    /// sends as soon as it has a reply.
     pub rate: Option<u64>,
 }
 
@@ -51,26 +51,26 @@ pub enum Until {
     Bets(u64),
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Connections that sent.
+    /// Number of connections.
     pub connections: usize,
     /// Bets in a batch.
     pub batch: usize,
-    /// Seconds from the first send to the last answer.
+    /// Seconds from the first send to the last reply.
     pub seconds: f64,
     /// Bets that were acknowledged.
     pub bets: u64,
     /// Bets acknowledged per second.
     pub bets_per_second: f64,
-    /// Batches that were answered `busy`.
+    /// Batches that were refused as `busy`.
     pub busy: u64,
-    /// From the intended send to the answer, in microseconds.
+    /// Time from the intended send to the reply, in microseconds.
     pub latency_us: Latency,
 }
 
-/// Quantiles of the time to an answer, in microseconds.
+/// Quantiles of the time to a reply, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Latency {
     /// Half are faster.
@@ -83,14 +83,14 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// Told about five times a second how many bets were acknowledged so far.
+/// Is called about five times a second with the number of acknowledged bets.
 pub type Progress<'a> = dyn FnMut(u64) + 'a;
 
-/// How often progress is told.
+/// Time between two calls of the progress function.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// How long one answer may take before the run fails.
+/// How long a reply may take before the run fails.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Slowest answer that the histogram tells apart, in microseconds.
+/// Largest latency in the histogram, in microseconds.
 const LATENCY_MAX_US: u64 = 120_000_000;
 /// A sender needs little stack, and there may be thousands.
 const SENDER_STACK_BYTES: usize = 128 << 10;
@@ -105,10 +105,12 @@ struct Shared {
 }
 
 /// Runs the load to its end.
+///
+/// # Errors
+///
+/// A connection failed, or a batch was refused for another reason than `busy`.
 pub fn run(plan: Plan, progress: &mut Progress<'_>) -> io::Result<Report> {
     let connections = plan.connections;
-    let batch = plan.batch;
-    let until = plan.until;
     let shared = Arc::new(Shared {
         start: Barrier::new(connections + 1),
         bets: AtomicU64::new(0),
@@ -124,21 +126,24 @@ pub fn run(plan: Plan, progress: &mut Progress<'_>) -> io::Result<Report> {
         .collect::<io::Result<_>>()?;
     shared.start.wait();
     let started = Instant::now();
-    watch(&shared, until, started, &senders, progress);
+    watch(&shared, started, &senders, progress);
     let (mut latencies, mut ended) = (new_histogram(), started);
     for sender in senders {
         let (sent, at) = sender.join().map_err(|_| io::Error::other("a sender panicked"))??;
         latencies.add(&sent).map_err(io::Error::other)?;
         ended = ended.max(at);
     }
-    let seconds = (ended - started).as_secs_f64();
+    Ok(report(&shared, ended - started, &latencies))
+}
+
+fn report(shared: &Shared, took: Duration, latencies: &Histogram<u64>) -> Report {
     let bets = shared.bets.load(Ordering::Relaxed);
-    Ok(Report {
-        connections,
-        batch,
-        seconds,
+    Report {
+        connections: shared.plan.connections,
+        batch: shared.plan.batch,
+        seconds: took.as_secs_f64(),
         bets,
-        bets_per_second: bets as f64 / seconds,
+        bets_per_second: bets as f64 / took.as_secs_f64(),
         busy: shared.busy.load(Ordering::Relaxed),
         latency_us: Latency {
             p50: latencies.value_at_quantile(0.5),
@@ -146,13 +151,12 @@ pub fn run(plan: Plan, progress: &mut Progress<'_>) -> io::Result<Report> {
             p99_9: latencies.value_at_quantile(0.999),
             max: latencies.max(),
         },
-    })
+    }
 }
 
-/// Tells progress until the run is over, or a sender failed.
+/// Reports progress until the run is over, or a sender has failed.
 fn watch<T>(
     shared: &Shared,
-    until: Until,
     started: Instant,
     senders: &[thread::JoinHandle<T>],
     progress: &mut Progress<'_>,
@@ -160,7 +164,7 @@ fn watch<T>(
     loop {
         let bets = shared.bets.load(Ordering::Relaxed);
         progress(bets);
-        let over = match until {
+        let over = match shared.plan.until {
             Until::Elapsed(limit) => started.elapsed() >= limit,
             Until::Bets(limit) => bets >= limit,
         };
@@ -168,7 +172,7 @@ fn watch<T>(
             shared.stop.store(true, Ordering::Relaxed);
             return;
         }
-        let left = match until {
+        let left = match shared.plan.until {
             Until::Elapsed(limit) => limit.saturating_sub(started.elapsed()),
             Until::Bets(_) => PROGRESS_EVERY,
         };
@@ -180,16 +184,17 @@ fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are valid")
 }
 
-/// One connection's whole run: how long each answer took, and when the last came.
+/// Runs one connection to its end. Returns how long each reply took, and when the last
+/// one came.
 fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> {
     let plan = &shared.plan;
     let mut latencies = new_histogram();
     let message = message(plan, index);
     let opened = if plan.fresh { Ok(None) } else { Connection::open(&plan.server, plan.dialect).map(Some) };
-    // Whatever came of it: everybody waits here for everybody.
+    // Even after an error: all senders wait here for each other.
     shared.start.wait();
     let mut connection = opened?;
-    // Each sender has its share of the rate; they begin spread over one interval.
+    // Each sender has its share of the rate, and their first sends are spread over one interval.
     let interval = plan.rate.map(|rate| {
         Duration::from_secs_f64(plan.batch as f64 * plan.connections as f64 / rate.max(1) as f64)
     });
@@ -200,8 +205,8 @@ fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> 
     while !shared.stop.load(Ordering::Relaxed) && !enough(shared) {
         let at = match interval {
             None => Instant::now(),
-            // From the intended time on: a stall delays what should have been
-            // sent during it, and that delay counts.
+            // Measured from the intended time: a stall of the server delays the batches
+            // that were due during it, and that delay counts.
             Some(interval) => {
                 thread::sleep(intended.saturating_duration_since(Instant::now()));
                 let next = intended + interval;
@@ -222,7 +227,7 @@ fn record(latencies: &mut Histogram<u64>, since: Instant) {
     latencies.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
 }
 
-/// Sends the batch once and takes the answer.
+/// Sends the batch once and counts the reply.
 fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> io::Result<()> {
     let mut fresh;
     let connection = match kept {
@@ -241,7 +246,7 @@ fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> i
     Ok(())
 }
 
-/// The bytes of one batch of made-up bets, of a size like real ones.
+/// Returns the bytes of one batch of made-up bets, about as long as real ones.
 fn message(plan: &Plan, index: usize) -> Vec<u8> {
     let agency = AgencyId(1 + (index as u32) % plan.agencies);
     let mut random = ChaCha8Rng::seed_from_u64(index as u64);

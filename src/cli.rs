@@ -1,7 +1,9 @@
-//! The command line: what can be typed, and what each way to end exits with.
+//! The command line: the grammar of what can be typed, and which subcommand runs.
 //!
-//! Here is only the grammar; each subcommand has its file below, which reads
-//! its settings, calls the library, and shows what came of it.
+//! Each subcommand has a file of its own, which reads its settings, calls the library
+//! and prints the result. None of them knows another. What several need is in
+//! `arguments`, `failure`, `findings`, `observer`, `open_files`, `output`, `progress`
+//! and `signals`.
 
 mod arguments;
 mod backup;
@@ -35,11 +37,11 @@ use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use self::failure::EXIT_CODES;
 
-/// The central server of a lottery, and all that goes with it.
+/// The central server of a lottery, and the tools that go with it.
 ///
-/// Agencies upload bets and say when they are done; the draw happens once, when all
-/// are; then each agency reads its own winners. `sorteo COMMAND --help` tells more of
-/// a command, `sorteo man` prints the manual.
+/// Agencies upload bets and report when they are done. Once all of them are done, the
+/// draw takes place, exactly once, and each agency can read its own winners.
+/// `sorteo COMMAND --help` describes a command, `sorteo man` prints the manual.
 #[derive(Debug, Parser)]
 #[command(name = "sorteo", version, arg_required_else_help = true, after_help = after_help())]
 struct Cli {
@@ -52,7 +54,7 @@ fn after_help() -> String {
     format!(
         "\
 Examples:
-  sorteo demo                                     A whole draw on this machine
+  sorteo demo                                     A complete draw on this machine
   sorteo serve --agencies 1                       A server,
   sorteo upload --agency 1 --file agency-1.csv    and its only agency
 
@@ -64,39 +66,39 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server: take bets, draw once, serve winners
+    /// Run the server: store bets, draw once, serve winners
     Serve(Box<serve::Args>),
-    /// Be an agency: send a file of bets, say done, wait for the winners
+    /// Upload an agency's bets, and wait for its winners
     Upload(upload::Args),
-    /// Print an agency's winning documents, one a line
+    /// Print an agency's winning documents, one per line
     Winners(queries::WinnersArgs),
-    /// Print how the newest draw stands
+    /// Print the state of the newest draw
     Status(queries::StatusArgs),
-    /// Open the next draw, look at draws, close a silent agency
+    /// Open the next draw, show draws, close a silent agency
     #[command(subcommand)]
     Draw(draw::Command),
-    /// Watch a whole draw: a server and five agencies on made-up bets
+    /// Run a complete draw: a server, five agencies, made-up bets
     Demo(demo::Args),
-    /// Write made-up files of bets
+    /// Write files of made-up bets
     Generate(generate::Args),
-    /// Verify a database: its integrity, and that its tables agree
+    /// Verify a database: its integrity and that its tables agree
     Check(check::Args),
-    /// Save a database to a file, verified, beside a running server
+    /// Save a verified copy of a database, even while a server runs
     Backup(backup::Args),
-    /// Put a backup in a database's place, and keep what was there
+    /// Replace a database with a backup, and keep the old one
     Restore(restore::Args),
-    /// Write out results or bets as CSV or JSON lines
+    /// Export results or bets as CSV or JSON lines
     Export(export::Args),
-    /// Store a seed's bets.csv, the bets of all agencies
+    /// Import the bets of all agencies from one file
     Import(import::Args),
-    /// Put load on a running server, and measure its answers
+    /// Put load on a running server and measure its response times
     Bench(bench::Args),
     /// Show or check the settings of serve
     Config {
         #[command(subcommand)]
         command: config::Command,
     },
-    /// Print the manual, or write its pages
+    /// Print the manual, or write its pages to a folder
     Man(man::Args),
     /// Print completions for a shell
     Completions(completions::Args),
@@ -133,7 +135,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody may be listening; the exit code says it too.
+            // Standard error may be closed; the exit code reports the failure too.
             let _ = writeln!(std::io::stderr(), "sorteo: {failure}");
             ExitCode::from(failure.code())
         }

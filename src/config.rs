@@ -1,7 +1,6 @@
-//! What can be set, and what it comes to: the tables of settings
-//! ([`settings`]), where each value is from ([`layers`]: flags, environment and
-//! file), and the validated values that a command runs with ([`ServeConfig`],
-//! [`AgencyConfig`]).
+//! The configuration: the declarations of all settings ([`settings`]), where their values
+//! come from ([`layers`]: flags, environment and file), and the validated values that a
+//! command runs with ([`ServeConfig`], [`AgencyConfig`]).
 
 mod error;
 mod file;
@@ -40,13 +39,13 @@ pub struct ServeConfig {
     pub store: sqlite::Options,
     /// What it allows.
     pub limits: Limits,
-    /// Where it answers operators over HTTP, if it does.
+    /// Where it serves the operators' HTTP, if it does.
     pub ops_listen: Option<SocketAddr>,
-    /// Free bytes of disk below which it says that it is not ready.
+    /// Free bytes of disk below which it reports that it is not ready.
     pub disk_free_bytes_min: u64,
-    /// The least important level that is logged.
+    /// The minimum level of what is logged.
     pub log_level: LevelFilter,
-    /// The form of the log's lines.
+    /// The format of the log lines.
     pub log_format: Format,
 }
 
@@ -97,8 +96,12 @@ fn store_options(layers: &Layers) -> Result<sqlite::Options, ConfigError> {
     })
 }
 
-/// The database that a command is about: the one that `serve` would take, as far as
-/// no flag says otherwise.
+/// Returns the database that a command works on: that of the flag, else the one that
+/// `serve` would use.
+///
+/// # Errors
+///
+/// The value of the flag, the variable or the file is wrong.
 pub fn database(flags: &Flags<flags::Database>, environment: &Environment) -> Result<PathBuf, ConfigError> {
     let layers = Layers::of_serve(flags, None, environment)?;
     layers.get(&settings::DATABASE)
@@ -107,19 +110,19 @@ pub fn database(flags: &Flags<flags::Database>, environment: &Environment) -> Re
 /// What an agency's command runs with.
 #[derive(Clone, Debug)]
 pub struct AgencyConfig {
-    /// The server's `HOST:PORT`; looked up anew with each connection.
+    /// The server's `HOST:PORT`; the name is looked up for each connection.
     pub server: String,
-    /// Who it is, where the command needs to know.
+    /// Its number, if given.
     pub agency: Option<AgencyId>,
-    /// Its bets, where it has a file.
+    /// The file of its bets, if given.
     pub file: Option<PathBuf>,
-    /// Most bets in a batch.
+    /// Maximum number of bets in a batch.
     pub batch: usize,
-    /// How long to go on trying while the server cannot be reached.
+    /// How long to keep trying while the server cannot be reached.
     pub give_up_after: Duration,
-    /// The least important level that is logged.
+    /// The minimum level of what is logged.
     pub log_level: LevelFilter,
-    /// The form of the log's lines.
+    /// The format of the log lines.
     pub log_format: Format,
 }
 
@@ -141,7 +144,11 @@ impl AgencyConfig {
         })
     }
 
-    /// The agency's number, for commands that cannot do without.
+    /// Returns the agency's number, for commands that need it.
+    ///
+    /// # Errors
+    ///
+    /// It is not given.
     pub fn require_agency(&self) -> Result<AgencyId, ConfigError> {
         self.agency.ok_or(ConfigError::missing(&settings::AGENCY_ID))
     }
@@ -226,10 +233,12 @@ mod tests {
             error(None, None, &[("SORTEO_AGENCES", "5")]),
             "SORTEO_AGENCES is not a variable of sorteo: did you mean SORTEO_AGENCIES?"
         );
-        assert!(error(None, None, &[("SORTEO_XYZZY", "5")]).contains("known are SORTEO_AGENCIES, "));
+        assert!(
+            error(None, None, &[("SORTEO_XYZZY", "5")]).contains("known variables are SORTEO_AGENCIES, ")
+        );
         assert!(
             error(None, None, &[("SORTEO_DATABASE", "postgres://x/y")])
-                .contains("`postgres://` is not a database")
+                .contains("`postgres://` is not a kind of database")
         );
         assert!(error(None, None, &[("SORTEO_LISTEN", "nowhere")]).contains("is not an address"));
         assert!(error(None, None, &[("LOGGING_LEVEL", "loud")]).contains("is not a log level"));

@@ -1,4 +1,4 @@
-//! Made-up bets of the real data's size and shape, the same for the same seed.
+//! Made-up bets of the size and shape of real data. The same seed gives the same bets.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
@@ -9,9 +9,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::unfinished::{Access, Options, Unfinished};
 
-/// Bets of the data that the lab's five agencies have, and of `sorteo demo`.
+/// Number of bets of the five agencies of the original exercise, and of `sorteo demo`.
 pub const BETS: u64 = 78_697;
-/// How those bets are spread over the five agencies.
+/// Number of bets of each of the five agencies.
 const FIVE_AGENCIES: [u64; 5] = [26_936, 25_518, 16_014, 9_238, 991];
 /// Numbers are drawn from 0 to this: one bet in ten thousand wins.
 const NUMBER_MAX: u32 = 9_999;
@@ -93,20 +93,23 @@ const LAST_NAMES: [&str; 32] = [
     "Zambrano",
 ];
 
-/// Told how many bets are written so far.
+/// Is called with the number of bets written so far.
 pub type Progress<'a> = dyn FnMut(u64) + 'a;
 
-/// Bets are read by agencies of other users, and can be made up again after a power cut.
+/// Agencies of other users read the bets, and after a power cut they can be written again.
 const FILES: Options = Options { replace: false, access: Access::Umask, durable: false };
 
 /// Bets between two reports: some milliseconds.
 const PROGRESS_EVERY: u64 = 4096;
 
-/// Writes `agency-1.csv` to `agency-N.csv` into the folder; answers their paths.
+/// Writes `agency-1.csv` to `agency-N.csv` into the folder, and returns their paths.
 ///
-/// A file that is there already is left alone if it holds just what would be
-/// written, and is an error if it holds anything else: nothing is overwritten.
-/// `progress` is told now and then how many bets of all files are written.
+/// An existing file is left alone if it holds exactly what would be written; any other
+/// content is an error. Nothing is overwritten. `progress` is called now and then.
+///
+/// # Errors
+///
+/// A file holds other bets, or cannot be written.
 pub fn write_files(
     folder: &Path,
     agencies: u32,
@@ -185,14 +188,14 @@ impl Write for Expected<'_> {
     }
 }
 
-/// How many bets each agency has: five as the real five, others alike.
+/// Returns how many bets each agency has: five have the real sizes, others equal ones.
 fn shares(agencies: u32, bets: u64) -> Vec<u64> {
     let parts = match agencies {
         5 => FIVE_AGENCIES.to_vec(),
         _ => vec![1; agencies as usize],
     };
     let whole: u64 = parts.iter().sum();
-    // Shares end where the running sum, rounded down, ends: they add up exactly.
+    // A share ends where the running sum, rounded down, ends, so that all add up exactly.
     let up_to = |part: u64| (u128::from(bets) * u128::from(part) / u128::from(whole)) as u64;
     let mut before = 0;
     parts
@@ -223,7 +226,7 @@ fn write_bets(
     Ok(())
 }
 
-/// The five fields of one made-up bet.
+/// Returns the five fields of one made-up bet.
 pub(crate) fn random_bet(random: &mut ChaCha8Rng) -> [String; 5] {
     let first_names = &FIRST_NAMES;
     let mut first_name = first_names[random.random_range(0..first_names.len())].to_owned();

@@ -1,11 +1,10 @@
-//! A seed's `bets.csv`: the bets of all agencies in one file, six columns of which
-//! the agency is the first, no header. It is stored in the newest draw as if each
-//! agency had sent its own rows in one upload, named after the file's SHA-256: so
-//! the same file is stored once however often it is imported, and one that was
-//! interrupted goes on.
+//! Imports the bets of all agencies from one file, such as the `bets.csv` of the original
+//! servers: six columns, the first of which is the agency, without a header.
 //!
-//! The file is read twice, as an agency reads its own: once to check every row,
-//! once to store them. No agency is done by this.
+//! The bets are stored in the newest draw as if each agency had sent its rows in one upload
+//! whose id is the file's SHA-256. So a file is stored once however often it is imported,
+//! and an import that was interrupted is resumed. The file is read twice, as an agency reads
+//! its own: once to check every row, once to store them. No agency is marked as done.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -30,7 +29,7 @@ pub enum ImportError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The draw takes no bets.
-    #[error("draw {0} is made and takes no bets: open the next one first")]
+    #[error("draw {0} is drawn and takes no more bets: open the next draw first")]
     DrawClosed(DrawId),
     /// An agency of the file sends no more bets.
     #[error("agency {agency} is done in draw {draw} and takes no more bets")]
@@ -40,20 +39,20 @@ pub enum ImportError {
         /// The draw.
         draw: DrawId,
     },
-    /// The store refused rows that follow on those it has.
+    /// The store refused rows that continue those it has.
     #[error(
-        "the bets of agency {agency} do not follow on what is stored: somebody else writes to the database"
+        "the bets of agency {agency} do not continue what is stored: another process writes to the database"
     )]
     OutOfPlace {
         /// The agency.
         agency: AgencyId,
     },
     /// The store failed. What was stored before stays.
-    #[error("{0}: import the file again, it goes on where it stopped")]
+    #[error("{0}: import the file again, it resumes where it stopped")]
     Store(#[from] StoreError),
 }
 
-/// What became of a file.
+/// The result of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// The draw that the bets are in.
@@ -66,10 +65,10 @@ pub struct Imported {
     pub before: u64,
 }
 
-/// Told how many of how many rows are stored.
+/// Is called with the number of stored rows and of all rows.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
-/// What a file holds, all of which is fine.
+/// A file whose rows are all valid.
 #[derive(Debug)]
 pub struct Checked {
     path: PathBuf,
@@ -80,6 +79,10 @@ pub struct Checked {
 }
 
 /// Reads the whole file and checks every row.
+///
+/// # Errors
+///
+/// The file cannot be read, is empty, or a row is wrong.
 pub fn check(path: &Path) -> Result<Checked, ImportError> {
     let version = Version::of(path)?;
     let mut rows = Rows::open(path)?;
@@ -97,6 +100,10 @@ pub fn check(path: &Path) -> Result<Checked, ImportError> {
 
 impl Checked {
     /// Stores all rows that are not stored yet.
+    ///
+    /// # Errors
+    ///
+    /// The draw or an agency takes no more bets, the file changed, or the store failed.
     pub fn store_in(&self, store: &impl Store, progress: &mut Progress<'_>) -> Result<Imported, ImportError> {
         let draw = store.newest_draw()?.draw;
         let all: u64 = self.rows.values().sum();
@@ -147,8 +154,8 @@ impl Checked {
         Ok(())
     }
 
-    /// Stores what waits, all of it or nothing. A file that changes is noticed
-    /// before more of it is stored under the name of what it was.
+    /// Stores the waiting rows, all of them or none. A file that has changed is noticed
+    /// before more of it is stored under the id of its former content.
     fn flush(
         &self,
         store: &impl Store,
@@ -169,7 +176,7 @@ impl Checked {
     }
 }
 
-/// An append of no bets is refused as one of bets would be, and stores nothing.
+/// Appends no bets: refused like an append of bets would be, and stores nothing.
 fn require_open(store: &impl Store, draw: DrawId, agency: AgencyId) -> Result<(), ImportError> {
     let nothing = Batch { agency, bets: Bets::default(), position: None };
     store.append(vec![nothing])?.wait()?.map_err(|refusal| refused(refusal, draw, agency))
@@ -183,10 +190,10 @@ fn refused(refusal: AppendRefusal, draw: DrawId, agency: AgencyId) -> ImportErro
     }
 }
 
-/// Where one agency's upload stands.
+/// The position of one agency's upload.
 #[derive(Debug, Default)]
 struct Cursor {
-    /// The first row that is neither stored nor waiting here: of the upload's own.
+    /// The upload's first row that is neither stored nor waiting here.
     next_row: u64,
     /// Rows of the agency that were read.
     read: u64,
@@ -195,7 +202,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Takes a row, unless it is stored already; answers whether it was taken.
+    /// Takes a row, unless it is stored already. Returns whether it was taken.
     fn take(&mut self, one: &mut Bets) -> bool {
         self.read += 1;
         let is_new = self.read > self.next_row;
@@ -210,7 +217,7 @@ impl Cursor {
         is_new
     }
 
-    /// What waits, as the upload's next batch.
+    /// Returns the waiting rows as the upload's next batch.
     fn cut(&mut self, agency: AgencyId, upload: &UploadId) -> Batch {
         let bets = std::mem::take(&mut self.bets);
         let first_row = self.read - bets.len() as u64;

@@ -1,8 +1,8 @@
 //! `sorteo`: the central server of a lottery.
 //!
-//! Agencies upload bets in batches, say when they are done, the draw happens
-//! exactly once, and each agency reads its own winners. Everything that must
-//! survive lives in one SQLite file.
+//! Agencies upload bets in batches and report when they are done. The draw takes place
+//! exactly once, and each agency reads its own winners. Everything that must survive a
+//! crash is in one SQLite file.
 //!
 //! # Map
 //!
@@ -12,14 +12,14 @@
 //! | [`store`] | the [`store::Store`] trait and its guarantees; SQLite below it |
 //! | [`service`] | all policy: a request and a store make a reply |
 //! | [`server`] | sockets: the reactor, the workers, one peer's connection; its conversation |
-//! | [`sorteo_agency`] | the client: send, resume, retry, ask; a crate of its own |
-//! | [`import`] | a file of bets of all agencies, into a store |
+//! | [`sorteo_agency`] | the client: upload, resume, retry, read winners; a crate of its own |
+//! | [`import`] | stores a file with the bets of all agencies |
 //! | [`generate`], [`mod@bench`] | made-up bets, and load for a running server |
 //! | [`logging`] | the log's format and its events |
-//! | [`metrics`], [`ops`] | what a server counts, and the HTTP for who watches it |
-//! | [`config`] | what an operator can set, and where each setting is from |
-//! | [`unfinished`] | a file that has its name only once it is whole |
-//! | [`failpoint`] | where a debug build can be told to die, for the tests |
+//! | [`metrics`], [`ops`] | what a server counts, and the HTTP for its operators |
+//! | [`config`] | the settings, where each value comes from, and what a command runs with |
+//! | [`unfinished`] | files that appear complete or not at all |
+//! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
 //! Which of them may import which is in ARCHITECTURE.md, and a test holds it.

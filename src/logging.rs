@@ -1,13 +1,13 @@
-//! The log: one event, one line, in the format that both seeds' tools grep, or,
-//! where the operator asks for it, as an object of JSON.
+//! The log: one line per event, in the format that the tools of both original servers
+//! read, or as a JSON object if the operator configures it.
 //!
 //! `2026-11-21 20:31:05 INFO     action: … | result: … | key: value`
 //! `{"time":"2026-11-21T20:31:05.123Z","level":"INFO","action":…,"result":…,"key":…}`
 //!
-//! The actions' names are a contract, in Spanish where the seeds had them (see
-//! `docs/protocol.md`, "Log lines"). Events are logged with [`event!`](crate::event), which
-//! hands their parts to the `log` crate as key-value pairs; [`init`] sets up
-//! the format. A value can never end its field or its line, wherever it is from.
+//! The names of the actions are a contract, in Spanish where the original servers had them
+//! (see `docs/protocol.md`, "Log lines"). Events are logged with [`event!`](crate::event),
+//! which passes their parts to the `log` crate as key-value pairs; [`init`] sets up the
+//! format. A value can never end its field or its line, wherever it comes from.
 
 use std::cell::RefCell;
 use std::fmt::{Display, Write as _};
@@ -19,19 +19,19 @@ use log::{Level, LevelFilter, Record};
 use sorteo_protocol::text::breaks_line;
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// How an event went: the only three words in `result`.
+/// The result of an event: the only three words in `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done.
+    /// It succeeded.
     Success,
-    /// It was not.
+    /// It failed.
     Fail,
-    /// It began.
+    /// It has begun.
     InProgress,
 }
 
 impl Outcome {
-    /// The word in the log.
+    /// Returns the word in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -59,8 +59,8 @@ macro_rules! event {
     }};
 }
 
-/// What the log writes as a number: counts, and what is known by its number. A
-/// document is none, even where it is all digits.
+/// A value that JSON shows as a number: a count, a bet's number, the number of an agency
+/// or a draw. A document is text, although it is all digits.
 pub trait Number {
     /// Returns the number, for the log.
     fn number(&self) -> Value<'static>;
@@ -95,9 +95,9 @@ impl<T: Number> Number for &T {
     }
 }
 
-/// A value of an event on its way into the log. It has two methods `value`: its own,
-/// for numbers, and [`Displayed`]'s, for what can be displayed. The compiler takes
-/// its own wherever that exists.
+/// A value of an event, to be passed to the log. It has two methods `value`: its own, for
+/// numbers, and that of [`Displayed`], for whatever can be displayed. The compiler prefers
+/// its own wherever it exists.
 #[derive(Debug)]
 pub struct Field<'a, T>(pub &'a T);
 
@@ -120,21 +120,21 @@ impl<'a, T: Display> Displayed<'a> for Field<'a, T> {
     }
 }
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// As the seeds' tools read it.
+    /// What the tools of the original servers read.
     #[default]
     Text,
-    /// One object of JSON.
+    /// One JSON object.
     Json,
 }
 
-/// Starts logging to standard error from `level` on. Later calls change nothing.
+/// Starts logging to standard error, from `level` up. Later calls change nothing.
 pub fn init(level: LevelFilter, format: Format) {
     let started = env_logger::Builder::new()
-        // All that is ours: what is logged is decided by the level of `log` alone,
-        // which can be changed while others log.
+        // Everything of ours: the level of the `log` crate alone decides what is logged,
+        // and it can be changed while other threads log.
         .filter(Some("sorteo"), LevelFilter::Trace)
         .format(move |out, record| {
             let mut line = match format {
@@ -145,19 +145,19 @@ pub fn init(level: LevelFilter, format: Format) {
             out.write_all(line.as_bytes())
         })
         .try_init();
-    // In one process, as in `demo`, whoever starts first decides.
+    // Where a process has several parts that log, as in `demo`, the first call decides.
     if started.is_ok() {
         set_level(level);
     }
 }
 
-/// Logs from this level on, from now on.
+/// Sets the minimum level of what is logged from now on.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// The local time to the second, as a line begins. Formatting it costs more than
-/// the rest of the line, so each thread keeps the last.
+/// Returns the local time to the second, as a line begins. Formatting it costs more than
+/// the rest of the line, so each thread keeps the last one.
 fn second_now() -> String {
     thread_local! {
         static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -172,7 +172,7 @@ fn second_now() -> String {
     })
 }
 
-/// The names of Python's `logging`.
+/// Returns the level's name in Python's `logging`.
 fn level_name(level: Level) -> &'static str {
     match level {
         Level::Error => "ERROR",
@@ -182,9 +182,9 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// The line of an event, from its level on.
+/// Returns the line of an event, from its level on.
 fn format_event(record: &Record<'_>) -> String {
-    // The width is that of Python's `logging` too.
+    // The width is that of Python's `logging`.
     let mut line = Line(format!("{:<8} ", level_name(record.level())), true);
     // Writing to a string cannot fail, and the visitor has no other error.
     let _ = record.key_values().visit(&mut line);
@@ -221,12 +221,12 @@ fn escape_into(line: &mut String, value: &str) {
     }
 }
 
-/// UTC to the millisecond.
+/// Returns the time in UTC, to the millisecond.
 fn millisecond(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// An event as one object of JSON.
+/// Returns an event as one JSON object.
 fn format_json(record: &Record<'_>, time: &str) -> String {
     let mut object = Object(String::from("{"));
     object.put("time", serde_json::Value::from(time));
@@ -237,7 +237,7 @@ fn format_json(record: &Record<'_>, time: &str) -> String {
     object.0
 }
 
-/// An object in the making: its keys stay in the event's order.
+/// A JSON object that is being written, with its keys in the order of the event.
 struct Object(String);
 
 impl Object {
@@ -257,7 +257,7 @@ impl<'kvs> VisitSource<'kvs> for Object {
     }
 }
 
-/// Reads a level by the names of Rust's and of Python's logging.
+/// Returns the level of a name, in Rust or in Python's `logging`.
 pub fn parse_level(name: &str) -> Option<LevelFilter> {
     match name.to_ascii_lowercase().as_str() {
         "critical" | "fatal" => Some(LevelFilter::Error),

@@ -1,5 +1,5 @@
-//! A file that is written beside its name and gets it once it is whole: whoever
-//! looks there sees nothing, what was there before, or all of it.
+//! Files that appear complete or not at all: each is written under a temporary name in the
+//! same folder, and renamed. A reader sees the previous file, or all of the new one.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// What ends the names of files while they are written.
+/// The end of temporary names.
 const SUFFIX: &str = ".tmp";
 
-/// How those names begin: with the process that writes them.
+/// Returns the start of temporary names, with the process that writes them.
 fn prefix() -> String {
     format!(".sorteo-{}-", std::process::id())
 }
@@ -22,18 +22,18 @@ const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
 /// Why a file was not written. Nothing is left at its name or beside it.
 #[derive(Debug, thiserror::Error)]
 pub enum UnfinishedError {
-    /// There is something with that name, and nobody said to replace it.
+    /// The name is taken, and nothing may be replaced.
     #[error("{} exists already: give another name, or --force to replace it", .0.display())]
     Exists(PathBuf),
-    /// There is something with that name that is no file.
+    /// The name belongs to something that is not a file.
     #[error("{} is not a file: give another name", .0.display())]
     NotAFile(PathBuf),
     /// The folder does not exist.
-    #[error("{} cannot be written: there is no folder {}: make it first", path.display(), folder.display())]
+    #[error("{} cannot be written: there is no folder {}: create it first", path.display(), folder.display())]
     NoFolder {
         /// The file.
         path: PathBuf,
-        /// The folder it would be in.
+        /// The missing folder.
         folder: PathBuf,
     },
     /// The system refused.
@@ -41,7 +41,7 @@ pub enum UnfinishedError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -53,7 +53,7 @@ pub struct Options {
     pub replace: bool,
     /// Who may read and write it.
     pub access: Access,
-    /// Whether it is synced, so that it outlives a power cut.
+    /// Whether it is synced, so that it survives a power failure.
     pub durable: bool,
 }
 
@@ -86,7 +86,7 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Begins a file that only its owner may read and that outlives a power cut.
+    /// Begins a file that only its owner may read and that survives a power failure.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Drop for Unfinished {
         for suffix in COMPANIONS {
             let mut name = file.path().as_os_str().to_owned();
             name.push(suffix);
-            // Most are not there.
+            // Most of them do not exist.
             let _ = fs::remove_file(name);
         }
     }
@@ -191,17 +191,22 @@ pub fn write(target: &Path, content: &[u8]) -> Result<(), UnfinishedError> {
     file.finish()
 }
 
-/// Removes what this process has begun to write in a folder, because it is about to
-/// end at once.
+/// Removes the unfinished files that this process has in a folder: for a process that is
+/// about to end.
 pub fn abandon_all_in(folder: &Path) {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     for name in names.filter(|name| name.to_string_lossy().starts_with(&prefix())) {
-        // There is nobody left to tell.
+        // The process ends: there is nothing else to do about a failure.
         let _ = fs::remove_file(folder.join(name));
     }
 }
 
-/// Finds out before the work, not after it, that there is no folder for a file.
+/// Requires the folder of a file to exist, so that its absence is reported before the work
+/// and not after it.
+///
+/// # Errors
+///
+/// It does not exist.
 pub fn require_folder_of(path: &Path) -> Result<(), UnfinishedError> {
     let folder = folder_of(path);
     match folder.is_dir() {
@@ -210,7 +215,7 @@ pub fn require_folder_of(path: &Path) -> Result<(), UnfinishedError> {
     }
 }
 
-/// The folder that a file is in.
+/// Returns the folder that a file is in.
 pub fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -218,7 +223,11 @@ pub fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Syncs a file's folder, so that its name outlives a power cut.
+/// Syncs a file's folder, so that the file's name survives a power failure.
+///
+/// # Errors
+///
+/// The system refused.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }

@@ -1,4 +1,5 @@
-//! `sorteo backup`: saves a database to a file, beside a running server.
+//! `sorteo backup`: saves a verified copy of a database to a file, even while a server
+//! runs on it.
 
 use std::path::PathBuf;
 
@@ -7,23 +8,23 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::say_findings_of_copy;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::CopyProgress;
 use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::backup::backup;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-All that was acknowledged before it began is in it. The copy is verified as
-`sorteo check` does before FILE has its name: FILE is whole, or not there. It is
-a database like any other, in one file. Exits with 74, and prints what was
-found, where the database is damaged.
+The backup contains everything that was acknowledged before it began. It is
+verified as `sorteo check` does before FILE gets its name, so FILE is either
+complete or absent. It is an ordinary database in a single file. If the database
+is damaged, prints the findings and exits with 74.
 
 Examples:
   sorteo backup /backups/monday.db --database lottery.db
   sorteo backup monday.db --force --json")]
 pub(super) struct Args {
-    /// Where to save it
+    /// File to save the backup to
     file: PathBuf,
     #[command(flatten)]
     database: DatabaseArg,
@@ -54,10 +55,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }));
     }
     say!(
-        "{file}: saved {} draws, {} bets, {} winners in {bytes} bytes",
-        report.draws,
-        report.bets,
-        report.winners
+        "{file}: saved {}, {}, {} in {bytes} bytes",
+        quantity(report.draws, "draw"),
+        quantity(report.bets, "bet"),
+        quantity(report.winners, "winner")
     )?;
     Ok(())
 }

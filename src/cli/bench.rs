@@ -1,4 +1,4 @@
-//! `sorteo bench`: load for a running server, and how it took it.
+//! `sorteo bench`: puts load on a running server and measures its response times.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use anyhow::Context as _;
 use super::arguments::DialectName;
 use super::failure::Failure;
 use super::open_files;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::bets_counter;
 use crate::bench::{Plan, Report, Until, run as run_plan};
 use sorteo_protocol::wire::Dialect;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The bets are stored like any others: give it a server with a database to throw
-away. With --rate, latency counts from the moment at which a batch should have
-been sent, so that a stall of the server is seen in every batch that it delayed.
+The bets are stored like any others: use a server whose database you can throw
+away. With --rate, latency is measured from the moment a batch was due to be
+sent, so that a stall of the server shows in every batch that it delayed.
 
 Examples:
   sorteo bench --connections 64 --duration 30
@@ -25,19 +25,19 @@ pub(super) struct Args {
     /// The server's address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345")]
     server: String,
-    /// How to speak
+    /// Dialect to speak
     #[arg(long, value_enum, default_value_t = DialectName::Framed)]
     dialect: DialectName,
-    /// Connections that send at the same time
+    /// Number of connections that send at the same time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
     /// Bets in a batch
     #[arg(long, value_name = "N", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Agencies that the connections are spread over
+    /// Number of agencies that the connections are spread over
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     agencies: u32,
-    /// A new connection for every batch, as the seeds' clients do
+    /// Open a new connection for every batch, as the original clients do
     #[arg(long)]
     fresh: bool,
     /// Stop after this many seconds
@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// Stop after this many bets instead
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     bets: Option<u64>,
-    /// Bets a second to send, over all connections; without it as many as are answered
+    /// Bets per second to send over all connections [default: as many as are answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Print one line of JSON
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         },
         rate: args.rate,
     };
-    // Each connection is an open file; the hard limit is the only bound.
+    // Each connection is an open file, and only the hard limit bounds them.
     let _ = open_files::raise_limit();
     let line = bets_counter();
     let report = run_plan(plan, &mut |bets| line.set_position(bets))
@@ -89,16 +89,16 @@ fn show(report: &Report) -> Result<(), Failure> {
     let latency = report.latency_us;
     let milliseconds = |micros: u64| micros as f64 / 1000.0;
     say!(
-        "{} connections, batches of {}: {} bets in {:.2} s, {:.0} bets/s, {} busy",
-        report.connections,
+        "{}, batches of {}: {} in {:.2} s, {:.0} bets/s, {} busy",
+        quantity(report.connections as u64, "connection"),
         report.batch,
-        report.bets,
+        quantity(report.bets, "bet"),
         report.seconds,
         report.bets_per_second,
         report.busy
     )?;
     say!(
-        "answered in ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}",
+        "latency in ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}",
         milliseconds(latency.p50),
         milliseconds(latency.p99),
         milliseconds(latency.p99_9),

@@ -1,4 +1,4 @@
-//! `sorteo check`: verifies a database, beside a running server or without one.
+//! `sorteo check`: verifies a database, whether a server runs on it or not.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use serde::Serialize;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::{check_with_progress, require_none};
-use super::output::{say, say_findings, say_json};
+use super::output::{quantity, say, say_findings, say_json};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Verifies SQLite's integrity and the schema, then that the tables agree: bets
-against batches, digests against rows, winners against bets, done agencies
-against the draw. One line a finding; exits with 0 only if there is none, with 1
-if there are, with 74 if the file cannot be opened as a database. It writes
-nothing to the database; where no server runs, SQLite leaves its FILE-shm and
-FILE-wal beside it.
+with batches, digests with rows, winners with bets, done agencies with the draw.
+Prints one line per finding. Exits with 0 if there are none, with 1 if there are
+some, with 74 if the file cannot be opened as a database. It writes nothing to
+the database; where no server runs, SQLite leaves its FILE-shm and FILE-wal
+beside it.
 
 Examples:
   sorteo check --database sorteo.db
@@ -24,7 +24,7 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     database: DatabaseArg,
-    /// Print one line of JSON, with the findings too
+    /// Print one line of JSON, including the findings
     #[arg(long)]
     json: bool,
 }
@@ -62,12 +62,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     say_findings(&report)?;
     require_none(&report, &database)?;
     say!(
-        "{}: fine: {} draws, {} batches, {} bets, {} winners",
+        "{}: OK: {}, {}, {}, {}",
         database.display(),
-        report.draws,
-        report.batches,
-        report.bets,
-        report.winners
+        quantity(report.draws, "draw"),
+        quantity(report.batches, "batch"),
+        quantity(report.bets, "bet"),
+        quantity(report.winners, "winner")
     )?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `sorteo completions`: completions for a shell, made from the grammar.
+//! `sorteo completions`: completions for a shell, generated from the grammar.
 
 use std::io::Write as _;
 
@@ -13,11 +13,12 @@ Examples:
   sorteo completions zsh > /usr/local/share/zsh/site-functions/_sorteo
   sorteo completions fish > ~/.config/fish/completions/sorteo.fish")]
 pub(super) struct Args {
-    /// Which shell
+    /// Shell to print completions for
     shell: clap_complete::Shell,
 }
 
-/// Writes them at once: clap itself would panic where nobody reads.
+/// Prints the completions. They are written at once: where standard output is closed, clap
+/// itself would panic.
 pub(super) fn run(args: &Args, mut grammar: clap::Command) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut grammar, "sorteo", &mut text);

@@ -1,4 +1,4 @@
-//! `sorteo config`: what `serve` would run with, and whether it would.
+//! `sorteo config`: the settings that `serve` would run with, and whether it would.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ use sorteo_protocol::text::one_line;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Print every setting of serve: its value, and where that is from
+    /// Print every setting of serve: its value and where it comes from
     #[command(after_help = "\
 Takes every flag of serve, and reads the same variables and the same file.
 
@@ -21,11 +21,11 @@ Examples:
   sorteo config show --config sorteo.toml
   sorteo config show --json | jq .workers")]
     Show(ShowArgs),
-    /// Say whether serve would take its settings, and all that is wrong with them
+    /// Report whether serve would accept its settings, and all that is wrong with them
     #[command(after_help = "\
-Takes every flag of serve, and reads the same variables and the same file. Exits
-with 0 and `fine`, with 2 where a flag is wrong, with 78 where a variable or the
-file is. Opens no database and no port.
+Takes every flag of serve, and reads the same variables and the same file.
+Prints OK and exits with 0, or exits with 2 if a flag is wrong, with 78 if a
+variable or the file is. Opens no database and no port.
 
 Examples:
   sorteo config check --config sorteo.toml
@@ -57,11 +57,11 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
     let layers = args.sources.layers(&process_environment()?)?;
-    let holding = layers.resolved()?;
+    let resolved = layers.resolved()?;
     if args.json {
-        return Ok(say!("{}", json(&holding).context("the settings have no JSON form")?)?);
+        return Ok(say!("{}", json(&resolved).context("the settings have no JSON form")?)?);
     }
-    let shown: Vec<[String; 3]> = holding.iter().map(line).collect();
+    let shown: Vec<[String; 3]> = resolved.iter().map(line).collect();
     let width = |column: usize| shown.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let (keys, values) = (width(0), width(1));
     for [key, value, source] in &shown {
@@ -70,21 +70,21 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Key, value and source as a person reads them. A path may hold anything, and
-/// stays on its line.
-fn line(holding: &ResolvedSetting) -> [String; 3] {
-    let value = holding.value.as_ref().map_or("-".to_owned(), |value| one_line(&value.to_string()));
-    let source = match (&holding.value, &holding.source) {
-        (None, _) => format!("default: {}", holding.setting.default_told()),
+/// Returns key, value and source for a person. A path may hold any character; here it is
+/// one line.
+fn line(resolved: &ResolvedSetting) -> [String; 3] {
+    let value = resolved.value.as_ref().map_or("-".to_owned(), |value| one_line(&value.to_string()));
+    let source = match (&resolved.value, &resolved.source) {
+        (None, _) => format!("default: {}", resolved.setting.default_description()),
         (Some(_), source) => one_line(&source.to_string()),
     };
-    [holding.setting.key.to_owned(), value, source]
+    [resolved.setting.key.to_owned(), value, source]
 }
 
-/// An object of objects, in the table's order.
-fn json(holding: &[ResolvedSetting]) -> serde_json::Result<String> {
+/// Returns a JSON object of objects, in the order of the table.
+fn json(resolved: &[ResolvedSetting]) -> serde_json::Result<String> {
     #[derive(serde::Serialize)]
-    struct Held<'a> {
+    struct SettingOutput<'a> {
         value: &'a Option<crate::config::settings::Value>,
         source: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,17 +92,17 @@ fn json(holding: &[ResolvedSetting]) -> serde_json::Result<String> {
         #[serde(skip_serializing_if = "Option::is_none")]
         line: Option<usize>,
     }
-    let members: Result<Vec<String>, _> = holding
+    let members: Result<Vec<String>, _> = resolved
         .iter()
-        .map(|held| {
-            let (source, name, line) = match &held.source {
+        .map(|setting| {
+            let (source, name, line) = match &setting.source {
                 Source::Flag(flag) => ("flag", Some(flag.clone()), None),
                 Source::Variable(name) => ("variable", Some(name.clone()), None),
                 Source::File { path, line } => ("file", Some(path.display().to_string()), Some(*line)),
                 Source::Default => ("default", None, None),
             };
-            let value = serde_json::to_string(&Held { value: &held.value, source, name, line })?;
-            Ok(format!("\"{}\":{value}", held.setting.key))
+            let value = serde_json::to_string(&SettingOutput { value: &setting.value, source, name, line })?;
+            Ok(format!("\"{}\":{value}", setting.setting.key))
         })
         .collect();
     Ok(format!("{{{}}}", members?.join(",")))
@@ -117,10 +117,10 @@ fn check(sources: &Sources) -> Result<(), Failure> {
         return Err(Failure::Configs(problems));
     }
     let config = ServeConfig::lower(&layers)?;
-    // As serve does: the soft limit is raised to the hard one.
+    // Like serve, with the soft limit raised to the hard one.
     if let Some(warning) = open_files::warning(&config, open_files::raise_limit()) {
-        // Nobody may be listening; serve logs it too.
+        // Standard error may be closed; serve logs the warning too.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
-    Ok(say!("fine")?)
+    Ok(say!("OK")?)
 }

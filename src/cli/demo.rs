@@ -1,6 +1,6 @@
-//! `sorteo demo`: a whole draw in one process, on a database of its own. A
-//! server and five agencies, of which two speak the counted dialect; then what
-//! came out is held against what was sent.
+//! `sorteo demo`: a complete draw in one process, on a database of its own. A server and
+//! five agencies, two of which speak the counted dialect; then the winners are compared
+//! with the bets that were sent.
 
 use std::fs;
 use std::io::IsTerminal as _;
@@ -21,7 +21,7 @@ use super::arguments::DialectName;
 use super::failure::Failure;
 use super::findings::{check_with_progress, require_none};
 use super::observer;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::{bar, write_bets_files};
 use crate::server::{Limits, ServeError, Server, ServerHandle};
 use crate::service::Service;
@@ -30,39 +30,39 @@ use crate::{generate, logging};
 use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 
-/// Agencies of the demo: as many as the lab has.
+/// Agencies of the demo: as many as in the original exercise.
 const AGENCIES: u32 = 5;
 /// From this agency on they speak the counted dialect.
 const FIRST_COUNTED: u32 = 4;
-/// Bets in a batch: what the seeds' clients send.
+/// Bets in a batch, as many as the original clients send.
 const BATCH: usize = 99;
 /// How long an agency tries to reach a server that is in the same process.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Two of the agencies speak the counted dialect. What comes out is held against
-what was sent, and the database is checked; it stays, to be looked at.
+Two of the agencies speak the counted dialect. The winners are compared with
+the bets that were sent, and the database is checked and kept.
 
 Examples:
   sorteo demo
   sorteo demo --dir demo --bets 1000000 --seed 7")]
 pub(super) struct Args {
-    /// Folder for the database and the agencies' files [default: a new one among the temporary files]
+    /// Folder for the database and the agencies' files [default: a new temporary folder]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// How many bets the agencies have together
+    /// Number of bets of all agencies together
     #[arg(long, value_name = "N", default_value_t = generate::BETS)]
     bets: u64,
-    /// The same seed makes the same bets
+    /// The same seed gives the same bets
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Print nothing but the result, as one line of JSON
+    /// Print only the result, as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What came out, for a program.
+/// The result as JSON.
 #[derive(Serialize)]
 struct DemoOutput<'a> {
     database: &'a Path,
@@ -87,11 +87,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::init(LevelFilter::Warn, logging::Format::Text);
     let folder = fresh_folder(args.dir.as_deref())?;
     let database = folder.join("sorteo.db");
-    let tell = |line: String| if args.json { Ok(()) } else { say!("{line}") };
-    tell(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
+    let say_unless_json = |line: String| if args.json { Ok(()) } else { say!("{line}") };
+    say_unless_json(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
     let files = write_bets_files(&folder, AGENCIES, args.bets, args.seed)?;
     let (address, handle, server) = start_server(&database)?;
-    tell(format!("A server on {address}, and {AGENCIES} agencies that send all at once:"))?;
+    say_unless_json(format!("A server on {address}, and {AGENCIES} agencies sending at the same time:"))?;
     let started = Instant::now();
     let agencies = run_agencies(address, &files);
     let took = started.elapsed();
@@ -100,39 +100,41 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let agencies = agencies?;
     stopped.context("the server failed")?;
     if !args.json {
-        show(&agencies, took)?;
+        say_agencies(&agencies, took)?;
     }
-    hold_against_what_was_sent(&agencies)?;
+    require_expected_winners(&agencies)?;
     require_none(&check_with_progress(&database)?, &database)?;
     if args.json {
-        let bets = agencies.iter().map(|done| done.bets).sum();
         return say_json(&DemoOutput {
             database: &database,
-            bets,
+            bets: agencies.iter().map(|done| done.bets).sum(),
             seconds: took.as_secs_f64(),
             agencies: &agencies,
         });
     }
-    say!("Every bet is stored once, the draw was made once, and all winners are right.\n")?;
-    say!("Look at it:")?;
-    say!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display())?;
-    say!("  sqlite3 -readonly {} 'SELECT * FROM agencies'", database.display())?;
-    Ok(())
+    Ok(say_verdict(&database)?)
 }
 
-/// A folder without a database: the demo begins from nothing.
+fn say_verdict(database: &Path) -> anyhow::Result<()> {
+    say!("Every bet is stored once, the draw took place once, and all winners are correct.\n")?;
+    say!("To look at it:")?;
+    say!("  sqlite3 -readonly {} 'SELECT * FROM results'", database.display())?;
+    say!("  sqlite3 -readonly {} 'SELECT * FROM agencies'", database.display())
+}
+
+/// Returns a folder without a database: the demo starts from nothing.
 fn fresh_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let Some(folder) = given else {
         let folder = tempfile::Builder::new()
             .prefix("sorteo-demo-")
             .tempdir()
-            .context("no temporary folder can be made")?;
-        // It stays: what the demo is for is to look at it.
+            .context("no temporary folder can be created")?;
+        // It is kept: the demo is there to be looked at.
         return Ok(folder.keep());
     };
-    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     if folder.join("sorteo.db").exists() {
-        Err(anyhow::anyhow!("{} holds a database already: give another --dir", folder.display()))?;
+        Err(anyhow::anyhow!("{} already holds a database: give another --dir", folder.display()))?;
     }
     Ok(folder.to_owned())
 }
@@ -188,12 +190,12 @@ fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) 
             let mut upload = Upload::start(options, id, file)?;
             upload.send(file, BATCH)?;
             upload.done()?;
-            bar.set_message("waits for the draw");
+            bar.set_message("waiting for the draw");
             upload.wait_winners()?
         }
         DialectName::Counted => counted::upload(&options, id, file, BATCH)?,
     };
-    bar.finish_with_message(format!("{} winners", winners.len()));
+    bar.finish_with_message(quantity(winners.len() as u64, "winner"));
     Ok(Done {
         agency,
         dialect: if dialect == DialectName::Framed { "framed" } else { "counted" },
@@ -203,7 +205,7 @@ fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) 
     })
 }
 
-/// The documents that win in a file, read without any of the server's code.
+/// Returns the documents that win in a file, read without any of the server's code.
 fn winners_of_file(file: &Path) -> Result<Vec<String>, Failure> {
     let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let winning = format!(",{DEFAULT_WINNING_NUMBER}");
@@ -211,7 +213,7 @@ fn winners_of_file(file: &Path) -> Result<Vec<String>, Failure> {
     Ok(text.lines().filter(|line| line.ends_with(&winning)).filter_map(document).collect())
 }
 
-fn show(agencies: &[Done], took: Duration) -> Result<(), Failure> {
+fn say_agencies(agencies: &[Done], took: Duration) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_header([
         "agency",
@@ -236,15 +238,16 @@ fn show(agencies: &[Done], took: Duration) -> Result<(), Failure> {
     }
     let bets: u64 = agencies.iter().map(|done| done.bets).sum();
     say!("{table}")?;
-    say!("{bets} bets and the draw of number {DEFAULT_WINNING_NUMBER} took {:.2} s.", took.as_secs_f64())?;
+    let (bets, seconds) = (quantity(bets, "bet"), took.as_secs_f64());
+    say!("{bets} and the draw of number {DEFAULT_WINNING_NUMBER} took {seconds:.2} s.")?;
     Ok(())
 }
 
-fn hold_against_what_was_sent(agencies: &[Done]) -> Result<(), Failure> {
+fn require_expected_winners(agencies: &[Done]) -> Result<(), Failure> {
     let check = || -> anyhow::Result<()> {
         for Done { agency, expected, winners, .. } in agencies {
             if winners != expected {
-                bail!("agency {agency} was told {winners:?}, and its file says {expected:?}");
+                bail!("agency {agency} received the winners {winners:?}, its file has {expected:?}");
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! `sorteo draw`: what an operator does to the draws of a database, beside a
-//! running server or without one.
+//! `sorteo draw`: what an operator does to the draws of a database, whether a server runs
+//! on it or not.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use log::LevelFilter;
 
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use crate::logging;
 use crate::service::log_drawn;
 use crate::store::sqlite::operator::{ClosedAgency, DrawTerms, Operator, OperatorError, is_reason};
-use crate::store::sqlite::overview::{Detail, Draw, Overview, Tally};
+use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Tally};
 use sorteo_protocol::text::decimal;
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// Draws that are listed; a lottery with one each day has as many in 27 years.
+/// Maximum number of draws that are listed: one a day for 27 years.
 const DRAWS_LISTED_MAX: usize = 10_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Open the next draw, once the newest is made
+    /// Open the next draw, once the newest is drawn
     #[command(after_help = "\
-What is not told is as in the draw before. Everything stays by draw: the winners
-of earlier ones can still be read. A draw opened so keeps these numbers,
-whatever --agencies and --winning-number a server is started with later.
+What is not given is taken from the previous draw. The winners of earlier draws
+can still be read. The new draw keeps its terms, whatever --agencies and
+--winning-number a server is started with later.
 
 Examples:
   sorteo draw open --database lottery.db
@@ -64,7 +64,7 @@ Examples:
   sorteo draw show              the newest draw
   sorteo draw show 1 --json     draw 1, for a script")]
     Show {
-        /// The draw; without it, the newest
+        /// Which draw [default: the newest]
         #[arg(value_name = "ID", value_parser = draw_id)]
         id: Option<i64>,
         #[command(flatten)]
@@ -73,11 +73,11 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Say for an agency that stays silent that it is done
+    /// Mark an agency that stays silent as done
     #[command(after_help = "\
 The bets that it sent take part in the draw; what it sends later is refused with
-`agency_done`. If it was the last one, this makes the draw. The reason is kept
-in the table `audit`. It cannot be undone.
+`agency_done`. If no other agency is missing, the draw takes place. The reason
+is kept in the table `audit`. This cannot be undone.
 
 Examples:
   sorteo draw close-agency 4 --reason 'line down, agreed by telephone'")]
@@ -85,10 +85,10 @@ Examples:
         /// The agency's number
         #[arg(value_name = "ID", value_parser = agency)]
         id: AgencyId,
-        /// Why, for the audit: one line
+        /// Why, in one line, for the table `audit`
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
-        /// Close it though it has sent nothing and is not one of those expected
+        /// Close it even if it has sent nothing and is not expected
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -112,7 +112,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// A whole number in a range, or what it should have been.
+/// Reads a whole number in a range.
 fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let wrong = || format!("not a whole number from {} to {}", range.start(), range.end());
     decimal(text).filter(|number| range.contains(number)).ok_or_else(wrong)
@@ -152,7 +152,7 @@ fn open(database: &Path, terms: DrawTerms, json: bool) -> Result<(), Failure> {
         draw.id,
         match draw.expected_inferred {
             true => "all agencies from 1 to the highest seen must be done".to_owned(),
-            false => format!("{} agencies must be done", draw.expected),
+            false => format!("{} must be done", quantity(draw.expected, "agency")),
         },
         draw.winning_number
     )?;
@@ -164,7 +164,8 @@ fn list(database: &Path, json: bool) -> Result<(), Failure> {
     if json {
         return say_json(&draws);
     }
-    let mut table = table(&["draw", "state", "agencies done", "bets", "winners", "number", "opened", "made"]);
+    let mut table =
+        table(&["draw", "state", "agencies done", "bets", "winners", "number", "opened", "drawn"]);
     for draw in draws {
         table.add_row([
             draw.id.to_string(),
@@ -189,19 +190,24 @@ fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> 
         return say_json(&serde_json::json!({ "draw": draw, "agencies": agencies }));
     }
     say!(
-        "draw {}: {}, {} agencies done, {} bets, number {} wins",
+        "draw {}: {}, {} agencies done, {}, number {} wins",
         draw.id,
         draw.state,
         done_of_expected(&draw),
-        draw.bets,
+        quantity(draw.bets, "bet"),
         draw.winning_number
     )?;
-    let made = draw.drawn_at.as_ref().map(|at| format!(", made {at} with {} winners", draw.winners));
-    say!("opened {}{}", draw.opened_at, made.unwrap_or_default())?;
+    let drawn =
+        draw.drawn_at.as_ref().map(|at| format!(", drawn {at} with {}", quantity(draw.winners, "winner")));
+    say!("opened {}{}", draw.opened_at, drawn.unwrap_or_default())?;
     if agencies.is_empty() {
         say!("no agency has sent anything yet")?;
         return Ok(());
     }
+    Ok(say!("{}", agency_table(&draw, agencies).trim_fmt())?)
+}
+
+fn agency_table(draw: &Draw, agencies: Vec<Agency>) -> Table {
     let mut table = table(&["agency", "bets", "batches", "done", "winners"]);
     for agency in agencies {
         let done = match (&agency.done_at, agency.done_by.as_deref()) {
@@ -214,11 +220,10 @@ fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> 
             agency.bets.to_string(),
             agency.batches.to_string(),
             done,
-            winners(&draw, agency.winners),
+            winners(draw, agency.winners),
         ]);
     }
-    say!("{}", table.trim_fmt())?;
-    Ok(())
+    table
 }
 
 fn close_agency(
@@ -231,7 +236,7 @@ fn close_agency(
     let closed = Operator::open(database)?.close_agency(agency, reason, force)?;
     let ClosedAgency { bets, status, drawn_now } = closed;
     if drawn_now {
-        // Told by whoever makes a draw, and by nobody else.
+        // The process that draws logs it, and no other.
         logging::init(LevelFilter::Info, logging::Format::default());
         log_drawn(&status);
     }
@@ -240,9 +245,12 @@ fn close_agency(
         return say_json(&serde_json::json!({ "agency": agency.0, "bets": bets, "draw": draw }));
     }
     let draw = status.draw;
-    say!("agency {agency} is closed in draw {draw}, with {bets} bets")?;
+    say!("agency {agency} is closed in draw {draw}, with {}", quantity(bets, "bet"))?;
     match drawn_now {
-        true => say!("draw {draw} is made: {} bets, {} winners", status.bets, status.winners)?,
+        true => {
+            let (bets, winners) = (quantity(status.bets, "bet"), quantity(status.winners, "winner"));
+            say!("draw {draw} is drawn: {bets}, {winners}")?;
+        }
         false => say!("{} of {} agencies are done", status.done, status.expected)?,
     }
     Ok(())
@@ -264,7 +272,7 @@ fn done_of_expected(draw: &Draw) -> String {
     format!("{} of {}{so_far}", draw.done, draw.expected)
 }
 
-/// Nobody has won before the draw: that is not the same as no winners.
+/// Returns the number of winners; nothing before the draw, which is not the same as none.
 fn winners(draw: &Draw, winners: u64) -> String {
     if draw.is_drawn() { winners.to_string() } else { String::new() }
 }
@@ -273,7 +281,7 @@ fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
     for (column, heading) in table.column_iter_mut().zip(headings) {
-        if !matches!(*heading, "state" | "opened" | "made" | "done") {
+        if !matches!(*heading, "state" | "opened" | "drawn" | "done") {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
-use super::output::say;
+use super::output::{quantity, say};
 use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::export::{Export, ExportedBet, Subject};
 use crate::store::sqlite::refuse_own_files;
@@ -23,30 +23,30 @@ const COLUMNS: [&str; 8] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The CSV has a header. A name, document or birthdate that a spreadsheet would
-take for a formula (it begins with = + - @, a tab or a carriage return) gets an
-apostrophe in front; the JSON lines hold what is stored, to the letter. Works
-beside a running server; of an open draw, the bets come that are stored when it
-begins.
+take for a formula (it begins with = + - @, a tab or a carriage return) is
+prefixed with an apostrophe; JSON lines hold exactly what is stored. Works while
+a server runs; of an open draw, the bets are exported that are stored when the
+export begins.
 
 Examples:
   sorteo export results --draw 1 --out winners.csv
   sorteo export bets --format jsonl --agency 3 | gzip > bets-3.jsonl.gz")]
 pub(super) struct Args {
-    /// The winning bets of a draw, or all its bets
+    /// What to export: the winning bets of a draw, or all its bets
     #[arg(value_enum, default_value_t = SubjectName::Results)]
     subject: SubjectName,
     #[command(flatten)]
     database: DatabaseArg,
-    /// Which draw [default: the newest; for results, the newest that is made]
+    /// Which draw [default: the newest; for results, the newest drawn one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
-    /// Only this agency's
+    /// Only the bets of this agency
     #[arg(long, value_name = "N")]
     agency: Option<u32>,
-    /// How to write them
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
-    /// Write to this file, whole or not at all, instead of printing
+    /// Write to this file, completely or not at all, instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Replace the file if it exists
@@ -91,11 +91,11 @@ fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Res
     let file = Unfinished::beside(path, replace)?;
     let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
     file.finish()?;
-    say!("{}: {rows} bets of draw {draw}", path.display())?;
+    say!("{}: {} of draw {draw}", path.display(), quantity(rows, "bet"))?;
     Ok(())
 }
 
-/// Writes all rows; answers how many they were.
+/// Writes all rows, and returns how many they were.
 fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Result<u64, Failure> {
     let mut sink = Sink::new(format, out).with_context(|| what.to_owned())?;
     let mut count = 0;
@@ -111,7 +111,7 @@ fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Res
     Ok(count)
 }
 
-/// Where rows go, in one of the formats.
+/// A writer of rows in one of the formats.
 enum Sink<W: Write> {
     Csv(Box<csv::Writer<W>>),
     Jsonl(BufWriter<W>),
@@ -161,8 +161,8 @@ fn record(row: &ExportedBet) -> [Cow<'_, str>; 8] {
     ]
 }
 
-/// A bettor chooses his name: it must not become a formula in the spreadsheet of
-/// whoever looks at it.
+/// Returns the text, so that no spreadsheet takes it for a formula: bettors choose their
+/// names, and a formula would run for whoever opens the file.
 fn no_formula(text: &str) -> Cow<'_, str> {
     match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         true => Cow::Owned(format!("'{text}")),

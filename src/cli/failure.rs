@@ -12,11 +12,11 @@ use sorteo_agency::AgencyError;
 /// 128 where a signal ended the program; 143 is also the exit code of a server
 /// that a second SIGTERM ended at once.
 pub(super) const EXIT_CODES: &[(u8, &str)] = &[
-    (0, "done"),
-    (1, "failed"),
+    (0, "success"),
+    (1, "failure"),
     (2, "wrong usage"),
     (74, "the database failed or was refused"),
-    (75, "another server holds it"),
+    (75, "another server uses the database"),
     (78, "wrong configuration"),
     (143, "a second signal ended the server at once"),
 ];
@@ -24,7 +24,7 @@ pub(super) const EXIT_CODES: &[(u8, &str)] = &[
 /// Why a command failed, which decides the exit code.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// Anything that is none of the others.
+    /// Any other reason.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
     /// The configuration is wrong.
@@ -37,7 +37,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The database failed while it was in use.
-    #[error("the database failed: {0}: start the server again, agencies will send what was not acknowledged")]
+    #[error("the database failed: {0}: start the server again, agencies resend what was not acknowledged")]
     Database(String),
     /// A database was not saved or restored.
     #[error(transparent)]

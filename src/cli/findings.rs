@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use super::failure::Failure;
-use super::output::say_findings;
+use super::output::{quantity, say_findings};
 use super::progress::CheckProgress;
 use crate::store::sqlite::CopyError;
 use crate::store::sqlite::check::{Report, check};
@@ -21,9 +21,9 @@ pub(super) fn require_none(report: &Report, database: &Path) -> Result<(), Failu
     match report.findings.as_slice() {
         [] => Ok(()),
         [first, ..] => Err(Failure::Failed(anyhow!(
-            "{}: {} findings, the first: {first}; keep the file as it is and restore a backup",
+            "{}: {}, the first: {first}; keep the file as it is and restore a backup",
             database.display(),
-            report.findings_total()
+            quantity(report.findings_total(), "finding")
         ))),
     }
 }

@@ -1,30 +1,30 @@
-//! `sorteo generate`: made-up files of bets.
+//! `sorteo generate`: writes files of made-up bets.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::write_bets_files;
 use crate::generate;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Files that are there already are left as they are if they hold just what would
-be written, and are an error if they hold anything else.
+Existing files are left alone if they hold exactly what would be written; any
+other content is an error.
 
 Examples:
   sorteo generate --dir data
   sorteo generate --dir data --agencies 2 --bets 40000 --seed 7")]
 pub(super) struct Args {
-    /// Folder for agency-1.csv to agency-N.csv, made if it is missing
+    /// Folder for agency-1.csv to agency-N.csv, created if missing
     #[arg(long, value_name = "FOLDER")]
     dir: PathBuf,
-    /// How many agencies
+    /// Number of agencies
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     agencies: u32,
-    /// How many bets they have together
+    /// Number of bets of all agencies together
     #[arg(long, value_name = "N", default_value_t = generate::BETS)]
     bets: u64,
     /// The same seed writes the same files
@@ -35,7 +35,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What was written, for a program.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Written<'a> {
     bets: u64,
@@ -50,6 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let written = Written { bets: args.bets, agencies: args.agencies, seed: args.seed, files: &files };
         return say_json(&written);
     }
-    say!("{} bets of {} agencies in {}", args.bets, files.len(), args.dir.display())?;
+    let (bets, agencies) = (quantity(args.bets, "bet"), quantity(args.agencies.into(), "agency"));
+    say!("{bets} of {agencies} in {}", args.dir.display())?;
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! The program's first page of help: its subcommands by what they are for. clap
-//! lists them in one row; here is which belongs where, and the page around it.
+//! The program's first page of help, with the subcommands grouped by purpose. clap itself
+//! would list them in one column.
 
 use clap::CommandFactory;
 use clap::builder::styling::Style;
 
-/// Headings with their subcommands. One that is in none is listed at the end.
+/// Headings with their subcommands. Any other subcommand is listed at the end.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Running", &["serve", "status", "demo"]),
     ("Agencies", &["upload", "winners"]),
@@ -20,7 +20,7 @@ pub(super) const NAME_WIDTH: usize = 15;
 /// Returns the whole grammar, with the grouped page.
 pub(super) fn with_grouped_page<Grammar: CommandFactory>() -> clap::Command {
     let mut command = Grammar::command();
-    // Only then it has `help` too.
+    // Only a built command has the subcommand `help`.
     command.build();
     let page = page(&command);
     Grammar::command().help_template(page)
@@ -40,12 +40,12 @@ fn page(command: &clap::Command) -> String {
     page + &format!("\n{}\n{{options}}{{after-help}}", styled("Options:", *header))
 }
 
-/// Coloured; clap takes the colours away where nobody sees them.
+/// Returns coloured text; clap removes the colours where there is no terminal.
 fn styled(text: &str, style: Style) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The subcommands that there are, under their headings.
+/// Returns the subcommands under their headings.
 pub(super) fn grouped(command: &clap::Command) -> Vec<(&'static str, Vec<&clap::Command>)> {
     let mut groups: Vec<_> = GROUPS
         .iter()

@@ -1,4 +1,5 @@
-//! `sorteo import`: stores a seed's `bets.csv`, while no server runs.
+//! `sorteo import`: stores the bets of all agencies from one file, such as the `bets.csv`
+//! of the original servers, while no server runs.
 
 use std::path::PathBuf;
 
@@ -8,23 +9,24 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::observer;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::bar;
+use crate::import::Imported;
 use crate::store::sqlite::operator::Operator;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::{import, logging};
 
-/// It asks one question at a time.
+/// An import makes one query at a time.
 const READERS: u32 = 1;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 FILE is CSV without a header: agency, first name, last name, document, birthdate
-(YYYY-MM-DD), number. Every row is checked before one is stored. The bets go
-into the newest draw, which must be open; no agency is done by it. The same file
-is stored once in a draw however often it is imported, and one that was
-interrupted goes on. No server may run on the database; it is made if it is
-missing.
+(YYYY-MM-DD), number. All rows are checked before any is stored. The bets go
+into the newest draw, which must be open; no agency is marked as done. However
+often a file is imported into a draw, it is stored once, and an import that was
+interrupted is resumed. No server may be running on the database, which is
+created if missing.
 
 Examples:
   sorteo import bets.csv --database lottery.db")]
@@ -42,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let options = Options { readers: READERS, ..args.database.options()? };
     logging::init(LevelFilter::Info, logging::Format::default());
     let checked = import::check(&args.file)?;
-    // A draw that was due is made as the database is opened.
+    // Opening the database draws if the draw is due: the observer logs it.
     let (store, _) = SqliteStore::open(&options, observer::log_only())?;
     let bar = bar("bets stored");
     let imported = checked.store_in(&store, &mut |stored, all| {
@@ -68,15 +70,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             "before": imported.before,
         }));
     }
+    print_imported(args, &imported)
+}
+
+fn print_imported(args: &Args, imported: &Imported) -> Result<(), Failure> {
     let before = match imported.before {
         0 => String::new(),
+        1 => "; 1 was stored before".to_owned(),
         before => format!("; {before} were stored before"),
     };
     say!(
-        "{}: {} bets of {} agencies stored in draw {}{before}",
+        "{}: {} of {} stored in draw {}{before}",
         args.file.display(),
-        imported.stored,
-        imported.agencies,
+        quantity(imported.stored, "bet"),
+        quantity(imported.agencies, "agency"),
         imported.draw
     )?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `sorteo man`: the manual pages, made from the same grammar as the help.
+//! `sorteo man`: the manual pages, generated from the same grammar as the help.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,22 +21,22 @@ Examples:
   sorteo man | man -l -
   sorteo man --dir /usr/local/share/man/man1")]
 pub(super) struct Args {
-    /// Write the pages of all subcommands to this folder, made if it is missing
+    /// Write the pages of all subcommands to this folder, created if missing
     #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
-    // Its pages would say nothing that these do not.
+    // The pages of `help` would add nothing to these.
     let mut command = grammar.disable_help_subcommand(true);
     command.build();
     match &args.dir {
         None => {
-            let page = main_page(&command).context("the page cannot be made")?;
+            let page = main_page(&command).context("the page cannot be generated")?;
             std::io::stdout().write_all(&page).context("the page cannot be printed")?;
         }
         Some(folder) => {
-            let pages = pages(&command, None).context("the pages cannot be made")?;
+            let pages = pages(&command, None).context("the pages cannot be generated")?;
             write(folder, &pages)?;
             say!("{} pages in {}", pages.len(), folder.display())?;
         }
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A page's file name, and its text.
+/// The file name and the text of a page.
 type Page = (String, Vec<u8>);
 
 fn write(folder: &Path, pages: &[Page]) -> Result<(), Failure> {
@@ -52,7 +52,7 @@ fn write(folder: &Path, pages: &[Page]) -> Result<(), Failure> {
     Ok(pages.iter().try_for_each(|(name, text)| unfinished::write(&folder.join(name), text))?)
 }
 
-/// The page of a command, then those of all below it.
+/// Returns the page of a command, then those of all its subcommands.
 fn pages(command: &clap::Command, above: Option<&str>) -> std::io::Result<Vec<Page>> {
     let name = match above {
         Some(above) => format!("{above}-{}", command.get_name()),
@@ -66,7 +66,7 @@ fn pages(command: &clap::Command, above: Option<&str>) -> std::io::Result<Vec<Pa
     Ok(all)
 }
 
-/// What every page begins with.
+/// Returns a page with the sections that every page begins with.
 fn begin(command: &clap::Command, name: &str) -> std::io::Result<(Man, Vec<u8>)> {
     // The day of the build would make each build another. (No date at all would let
     // the version slip into its place.)
@@ -116,21 +116,21 @@ fn main_page(command: &clap::Command) -> std::io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What a server keeps, as `--database` names it.
+/// The files of a server, with the default `--database`.
 const FILES: &[(&str, &str)] = &[
-    ("sorteo.db", "The database of a server that is told no other."),
+    ("sorteo.db", "The database, where --database names no other."),
     (
         "sorteo.db-wal, sorteo.db-shm",
-        "What the database's latest writes are in while a server runs, or after it was killed. They belong to the database: never delete or copy one without the other.",
+        "SQLite's write-ahead log (WAL) and its index. They hold the latest writes while a server runs, or after it was killed, and belong to the database: never delete or copy one without the others.",
     ),
     (
         "sorteo.db.lock",
-        "Held by the server that runs on the database. It may stay: the lock goes with its process.",
+        "Locked by the server that runs on the database. The file stays when the server ends; the lock does not.",
     ),
-    ("sorteo.toml", "Settings of a server, where --config names it. sorteo.example.toml has them all."),
+    ("sorteo.toml", "Settings of a server, if --config names this file. sorteo.example.toml lists them all."),
 ];
 
-/// Every variable that is read, with what it sets.
+/// Returns every variable that is read, with what it sets.
 fn environment() -> Vec<(String, String)> {
     let ours = |settings: &'static [Setting], command: &'static str| {
         settings.iter().map(move |setting| (setting.variable(), format!("{} of {command}.", setting.flag())))
@@ -138,7 +138,7 @@ fn environment() -> Vec<(String, String)> {
     let aliases = |aliases: &'static [Alias], command: &'static str| {
         aliases.iter().map(move |alias| {
             let (ours, prefix) = (alias.key.to_uppercase(), VARIABLE_PREFIX);
-            (alias.name.to_owned(), format!("Of {command}, where {prefix}{ours} is not set."))
+            (alias.name.to_owned(), format!("Of {command}, if {prefix}{ours} is not set."))
         })
     };
     let mut all = vec![(CONFIG_VARIABLE.to_owned(), "--config of serve.".to_owned())];
@@ -151,11 +151,11 @@ fn environment() -> Vec<(String, String)> {
     }
     all.extend(aliases(SERVE_ALIASES, "serve"));
     all.extend(aliases(AGENCY_ALIASES, "upload"));
-    all.push(("NO_COLOR".to_owned(), "Anything: no colours, on a terminal either.".to_owned()));
+    all.push(("NO_COLOR".to_owned(), "If set, no colours are used, not even on a terminal.".to_owned()));
     all
 }
 
-/// A section, unless there is nothing in it.
+/// Writes a section, unless it is empty.
 fn section(heading: &str, body: &Roff, page: &mut Vec<u8>) -> std::io::Result<()> {
     if *body == Roff::new() {
         return Ok(());
@@ -183,7 +183,7 @@ fn paragraphs(text: &str) -> Roff {
     roff
 }
 
-/// Lines as they are.
+/// Returns lines that are printed as they are.
 fn verbatim(text: &str) -> Roff {
     let mut roff = Roff::new();
     if text.is_empty() {

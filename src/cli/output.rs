@@ -25,6 +25,16 @@ pub(super) fn say_json(result: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(say!("{}", serde_json::to_string(result).context("the result has no JSON form")?)?)
 }
 
+/// Returns a number with its noun: `1 draw`, `2 draws`. The noun is a regular one.
+pub(super) fn quantity(number: u64, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ if noun.ends_with("ch") => format!("{number} {noun}es"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// Prints what a check found, a line for each finding.
 pub(super) fn say_findings(report: &Report) -> anyhow::Result<()> {
     for finding in &report.findings {
@@ -34,4 +44,17 @@ pub(super) fn say_findings(report: &Report) -> anyhow::Result<()> {
         say!("and {} more", report.more)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!(quantity(1, "draw"), "1 draw");
+        assert_eq!(quantity(0, "draw"), "0 draws");
+        assert_eq!(quantity(2, "batch"), "2 batches");
+        assert_eq!(quantity(3, "agency"), "3 agencies");
+    }
 }

@@ -1,23 +1,23 @@
-//! `sorteo winners` and `sorteo status`: one question to a running server.
+//! `sorteo winners` and `sorteo status`: one request to a running server.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use crate::config::flags::{AgencyQuestion, Question};
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
 use sorteo_agency::{AgencyError, Client, ClientOptions};
 use sorteo_protocol::DrawId;
 use sorteo_protocol::wire::{Reason, Status};
 
-/// How long a question is retried: a person, or a health check, waits.
+/// How long a request is retried: a person, or a health check, is waiting.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Fails with not_ready until the draw is made. The seeds' variables CLI_ID and
+Fails with not_ready before the draw. The original variables CLI_ID and
 CLI_SERVER_ADDRESS work too.
 
 Examples:
@@ -26,7 +26,7 @@ Examples:
 pub(super) struct WinnersArgs {
     #[command(flatten)]
     settings: Flags<AgencyQuestion>,
-    /// An earlier draw; without it, the newest
+    /// Which draw [default: the newest]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
     /// Print one line of JSON
@@ -34,11 +34,11 @@ pub(super) struct WinnersArgs {
     json: bool,
 }
 
-/// An agency's winners, for a program.
+/// An agency's winners as JSON.
 #[derive(Serialize)]
 struct Winners {
     agency: u32,
-    /// The draw that was asked for, if one was.
+    /// The draw that was given, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     draw: Option<i64>,
     documents: Vec<String>,
@@ -56,7 +56,7 @@ struct StatusOutput {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits with 1 where no server answers: it serves as a health check.
+Exits with 1 if no server answers, and so serves as a health check.
 
 Examples:
   sorteo status
@@ -91,7 +91,8 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     if args.json {
         return say_json(&StatusOutput { draw: draw.0, state, done, expected, bets });
     }
-    Ok(say!("draw {draw}: {state}, {done} of {expected} agencies done, {bets} bets")?)
+    let bets = quantity(bets, "bet");
+    Ok(say!("draw {draw}: {state}, {done} of {expected} agencies done, {bets}")?)
 }
 
 fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {

@@ -1,4 +1,4 @@
-//! `sorteo restore`: puts a backup in a database's place.
+//! `sorteo restore`: replaces a database with a backup.
 
 use std::path::PathBuf;
 
@@ -7,23 +7,23 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::say_findings_of_copy;
-use super::output::{say, say_json};
+use super::output::{quantity, say, say_json};
 use super::progress::CopyProgress;
 use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::restore::restore;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-No server may run on the database. FILE is verified as `sorteo check` does
-before anything is changed, and stays as it is. What was there before is kept
-beside the database as NAME.before-restore-TIME, and is never deleted. A restore
-that dies leaves the old database or the new one: the server that starts next
-finishes it if need be.
+No server may be running on the database. FILE is verified as `sorteo check`
+does before anything changes, and is not modified itself. The previous database
+is kept beside the new one as NAME.before-restore-TIME, and is never deleted. A
+restore that is interrupted leaves either the old or the new database; the next
+server to start completes it if necessary.
 
 Examples:
   sorteo restore /backups/monday.db --database lottery.db")]
 pub(super) struct Args {
-    /// What to restore: a backup, or any other database of this program
+    /// Backup to restore, or any other database of this program
     file: PathBuf,
     #[command(flatten)]
     database: DatabaseArg,
@@ -52,15 +52,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }));
     }
     say!(
-        "{}: restored {} draws, {} bets, {} winners from {}",
+        "{}: restored {}, {}, {} from {}",
         database.display(),
-        report.draws,
-        report.bets,
-        report.winners,
+        quantity(report.draws, "draw"),
+        quantity(report.bets, "bet"),
+        quantity(report.winners, "winner"),
         args.file.display()
     )?;
     if let Some(kept) = restored.kept {
-        say!("what was there before is kept as {}", kept.display())?;
+        say!("the previous database is kept as {}", kept.display())?;
     }
     Ok(())
 }

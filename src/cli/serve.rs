@@ -1,4 +1,4 @@
-//! `sorteo serve`: opens the database, listens, serves until told to stop.
+//! `sorteo serve`: opens the database, listens, and serves until it is stopped.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,18 +22,19 @@ use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
 use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
 
-/// Exits of a process that a second signal ended at once: 128 and SIGTERM.
+/// The exit code of a process that a second signal ended at once: 128 and SIGTERM.
 const SECOND_SIGNAL_EXIT: i32 = 143;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every setting is also a variable of the environment (SORTEO_LISTEN, …) and a key
-of the file that --config names (listen = \"…\"). A flag beats a variable, a
-variable beats the file; `sorteo config show` tells what holds. The seeds' names
-SERVER_PORT, LOGGING_LEVEL, CLIENT_AMOUNT and TOTAL_AGENCIES work too.
+Every setting is also an environment variable (SORTEO_LISTEN, …) and a key of
+the file that --config names (listen = \"…\"). A flag overrides a variable, and a
+variable the file; `sorteo config show` prints the result. The variables of the
+original servers work too: SERVER_PORT, LOGGING_LEVEL, CLIENT_AMOUNT and
+TOTAL_AGENCIES.
 
-SIGTERM and SIGINT stop the server in good order, a second one at once; SIGHUP
-reads the log level again from the file.
+SIGTERM and SIGINT stop the server gracefully, a second one at once. SIGHUP
+reads the log level from the file again.
 
 Examples:
   sorteo serve --agencies 5
@@ -58,18 +59,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::init(config.log_level, config.log_format);
     log_panics();
     let files = open_files::raise_limit();
-    // The address first: where it is taken, no database is made.
-    let server =
-        Server::bind(config.listen).with_context(|| format!("{} cannot be listened on", config.listen))?;
-    let address = server.local_address().context("the socket has no address")?;
+    // The addresses first: if one is in use, no database is created.
+    let (server, address) = bind(config.listen)?;
     let ops = config.ops_listen.map(bind_ops).transpose()?;
     log_config(&config, address, files);
     let handle = server.handle();
     handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
-    let (store, recovery) = SqliteStore::open(&config.store, observer::log_and_notify(&handle))?;
-    log_recovery(&recovery);
-    log_settings_not_taken(&recovery);
-    let service = Arc::new(Service::new(store, Arc::clone(&config.store.metrics)));
+    let service = open_store(&config, &handle)?;
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
@@ -85,6 +81,19 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Err(ServeError::StoreFailed(error)) => Err(Failure::Database(error)),
         Err(error @ ServeError::Io(_)) => Err(anyhow::Error::from(error).into()),
     }
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<(Server, SocketAddr)> {
+    let server = Server::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
+    let address = server.local_address().context("the socket has no address")?;
+    Ok((server, address))
+}
+
+fn open_store(config: &ServeConfig, handle: &ServerHandle) -> Result<Arc<Service<SqliteStore>>, Failure> {
+    let (store, recovery) = SqliteStore::open(&config.store, observer::log_and_notify(handle))?;
+    log_recovery(&recovery);
+    log_settings_not_taken(&recovery);
+    Ok(Arc::new(Service::new(store, Arc::clone(&config.store.metrics))))
 }
 
 fn bind_ops(address: SocketAddr) -> anyhow::Result<Ops> {
@@ -120,7 +129,7 @@ fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<()
             service.into_store().close();
             event!(Info, "close_database", Success);
         }
-        // A worker is stuck in a commit; what it did not answer is repeated.
+        // A worker is stuck in a commit. Its agency gets no reply, and sends again.
         Err(_) => event!(Warn, "close_database", Fail, error = "it is still in use"),
     }
     if let Some(error) = handle.take_failure() {
@@ -130,7 +139,7 @@ fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<()
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT stops the server, a second one ends the process;
+/// Makes the first SIGTERM or SIGINT stop the server and a second one end the process;
 /// SIGHUP reads the log level again.
 fn handle_signals(handle: &ServerHandle, sources: Sources, environment: Environment) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -153,17 +162,17 @@ fn handle_signals(handle: &ServerHandle, sources: Sources, environment: Environm
     Ok(())
 }
 
-/// Takes the log level from the file as it is now; flags and variables still win.
-/// A file that a next start would refuse changes nothing.
+/// Reads the log level from the file again; flags and variables still override it. A file
+/// that the next start would refuse changes nothing.
 fn reload_log_level(sources: &Sources, environment: &Environment) {
     let level = || {
         let layers = sources.layers(environment)?;
-        // All settings, not only this one: here is where a mistake is noticed.
+        // Checks all settings, so that a mistake is noticed before the next start.
         layers.problems().into_iter().next().map_or_else(|| layers.get(&LOG_LEVEL), Err)
     };
     match level() {
         Ok(level) => {
-            // The line is seen whether more is logged from now on, or less.
+            // This line appears whether the new level logs more or less.
             logging::set_level(level.max(log::max_level()));
             event!(Info, "config", Success, log_level = level);
             logging::set_level(level);
@@ -172,7 +181,7 @@ fn reload_log_level(sources: &Sources, environment: &Environment) {
     }
 }
 
-/// A panic is a bug of ours: one line in the log, like everything else.
+/// Makes a panic, which is a bug of ours, one line in the log like everything else.
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         event!(Error, "panic", Fail, error = info);

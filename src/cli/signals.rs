@@ -1,4 +1,4 @@
-//! What a signal does to a command that writes a file.
+//! Signals that end a command while it writes a file.
 
 use std::path::Path;
 use std::thread;
@@ -12,8 +12,12 @@ use crate::unfinished::{abandon_all_in, folder_of};
 /// A process that a signal ended exits with this and the signal's number.
 const SIGNALLED: i32 = 128;
 
-/// From here on, a signal that ends the process first removes the unfinished files
-/// that it has in this file's folder.
+/// Makes a signal that ends the process first remove the unfinished files that the
+/// process has in this file's folder.
+///
+/// # Errors
+///
+/// The system does not let signals be handled.
 pub(super) fn remove_unfinished_on_signals(file: &Path) -> anyhow::Result<()> {
     let folder = folder_of(file);
     let mut signals =

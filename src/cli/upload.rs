@@ -1,5 +1,5 @@
-//! `sorteo upload`: one agency from its file to its winners; or one bet from
-//! the seeds' variables where there is no file.
+//! `sorteo upload`: one agency from its file to its winners. Without a file, one bet from
+//! the variables of the original client.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use log::LevelFilter;
 use super::arguments::DialectName;
 use super::failure::Failure;
 use super::observer::log_client_event;
+use super::output::quantity;
 use super::progress::bar;
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
@@ -21,11 +22,11 @@ use sorteo_protocol::{AgencyId, Batch, Bets};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The upload is named after what the file holds: sent twice, it is stored once. It
-goes on by itself where it stopped, whichever side went away. The seeds'
-variables CLI_ID, CLI_SERVER_ADDRESS, CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL work
-too; without a file, NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO are sent
-as one bet.
+An upload is identified by the content of its file: sent twice, it is stored
+once. If client or server is interrupted, it resumes where it stopped. The
+variables of the original client work too: CLI_ID, CLI_SERVER_ADDRESS,
+CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL. Without a file, a single bet is sent:
+NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO.
 
 Exits with 0 only if every bet was acknowledged and the winners were received.
 
@@ -38,15 +39,15 @@ pub(super) struct Args {
     /// Do not wait for the draw
     #[arg(long)]
     no_wait: bool,
-    /// Write the winning documents to this file, one a line
+    /// Write the winning documents to this file, one per line
     #[arg(long, value_name = "FILE", conflicts_with = "no_wait")]
     winners_out: Option<PathBuf>,
-    /// How to speak; the counted dialect cannot resume and always waits
+    /// Dialect to speak; the counted one cannot resume and always waits for the draw
     #[arg(long, value_enum, default_value_t = DialectName::Framed)]
     dialect: DialectName,
 }
 
-/// The seeds' variables of a single bet, in the order of its fields.
+/// The original client's variables of a single bet, in the order of its fields.
 const BET_VARIABLES: [&str; 5] = ["NOMBRE", "APELLIDO", "DOCUMENTO", "NACIMIENTO", "NUMERO"];
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -64,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return send_one_bet(&options, agency, &environment);
     };
     let bar = Bar(bar("bets sent"));
-    // Lines for every batch would tear the bar: there, only what went wrong is told.
+    // A line for every batch would break up the bar: beside one, only failures are logged.
     let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
     logging::init(level, config.log_format);
     let shown = bar.clone();
@@ -87,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// The winners must not be written over the bets.
+/// Refuses to write the winners over the bets.
 fn refuse_own_bets(out: &Path, bets: Option<&Path>) -> Result<(), Failure> {
     match (fs::canonicalize(out), bets.map(fs::canonicalize)) {
         (Ok(out), Some(Ok(bets))) if out == bets => Err(Failure::Failed(anyhow::anyhow!(
@@ -113,7 +114,7 @@ fn send_file(
             upload.send(path, config.batch)?;
             upload.done()?;
             if args.no_wait {
-                bar.finish(&format!("{} bets stored", upload.bets()));
+                bar.finish(&format!("{} stored", quantity(upload.bets(), "bet")));
                 return Ok(());
             }
             bar.wait("waiting for the draw");
@@ -121,7 +122,7 @@ fn send_file(
         }
     };
     event!(Info, "consulta_ganadores", Success, cant_ganadores = documents.len());
-    bar.finish(&format!("{} winners", documents.len()));
+    bar.finish(&quantity(documents.len() as u64, "winner"));
     if let Some(out) = &args.winners_out {
         let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
         unfinished::write(out, lines.as_bytes())?;
@@ -141,7 +142,7 @@ fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environ
     }
     let mut bets = Bets::default();
     bets.push(fields).map_err(|error| {
-        anyhow::anyhow!("the bet given by {} is not one: {error}", BET_VARIABLES.join(", "))
+        anyhow::anyhow!("the bet given by {} is not valid: {error}", BET_VARIABLES.join(", "))
     })?;
     let bet = bets.iter().next().context("a bet was pushed")?;
     let (document, number) = (bet.document.to_owned(), bet.number);

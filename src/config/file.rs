@@ -1,4 +1,4 @@
-//! The configuration file: TOML, a key a setting.
+//! The configuration file: TOML, one key per setting.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::error::ConfigError;
 use super::settings::{SERVE, nearest};
 
-/// A setting as the file writes it.
+/// A setting as it is written in the file.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Which setting.
+    /// The key of the setting.
     pub key: &'static str,
     /// Its value.
     pub text: String,
@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub line: usize,
 }
 
-/// Reads the file: what it sets, and what in it is wrong.
+/// Reads the file. Returns what it sets, and what is wrong with it.
 pub(super) fn read(path: &Path) -> (Vec<Entry>, Vec<ConfigError>) {
     let fail = |problem: String| ConfigError::File { path: path.to_owned(), problem };
     match std::fs::read_to_string(path) {
@@ -39,7 +39,7 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
-            // TOML's own report spans lines; one line with the place says as much.
+            // TOML's own report spans several lines; one with the place is enough.
             let line = error.span().map_or(1, |span| line_of(span.start));
             return (Vec::new(), vec![format!("line {line}: {}", error.message().replace('\n', " "))]);
         }
@@ -52,7 +52,7 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
             Err(problem) => problems.push((line, problem)),
         }
     }
-    // The table is in no order of the file's.
+    // The table does not keep the order of the file.
     problems.sort();
     (entries, problems.into_iter().map(|(line, problem)| format!("line {line}: {problem}")).collect())
 }
@@ -66,7 +66,7 @@ fn entry(key: &str, value: &Spanned<DeValue<'_>>, line: usize) -> Result<Entry, 
     };
     let wanted = || {
         let given = value.get_ref().type_str();
-        format!("`{key}` cannot be of type {given}: write a number, or a text in quotes")
+        format!("`{key}` cannot be of type {given}: write a number, or a string in quotes")
     };
     let text = match value.get_ref() {
         DeValue::String(text) => text.to_string(),
@@ -76,7 +76,7 @@ fn entry(key: &str, value: &Spanned<DeValue<'_>>, line: usize) -> Result<Entry, 
     Ok(Entry { key: setting.key, text, line })
 }
 
-/// TOML has hexadecimal numbers too.
+/// Returns a number in decimal digits: TOML has hexadecimal ones too.
 fn decimal_text(number: &DeInteger<'_>) -> Option<String> {
     i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
 }
@@ -108,7 +108,7 @@ mod tests {
         let (entries, problems) = parse("workers = true\nagences = 5\nqueue = 7\n[xyzzy]\nlevel = 1\n");
         assert_eq!(entries.len(), 1);
         let expected = [
-            "line 1: `workers` cannot be of type boolean: write a number, or a text in quotes",
+            "line 1: `workers` cannot be of type boolean: write a number, or a string in quotes",
             "line 2: `agences` is not a setting: did you mean `agencies`?",
             "line 4: `xyzzy` is not a setting: `sorteo config show` lists them all",
         ];

@@ -1,4 +1,4 @@
-//! Settings as flags: clap's side of the tables.
+//! Settings as flags: the side of the tables that clap sees.
 
 use std::marker::PhantomData;
 
@@ -10,23 +10,23 @@ use super::settings::{AGENCY, AGENCY_ID, DATABASE, SERVE, SERVER};
 
 /// Which settings a command has as flags.
 pub trait Table: Clone + std::fmt::Debug {
-    /// Those.
+    /// The settings.
     const SETTINGS: &'static [Setting];
 }
 
-/// What a server can be told.
+/// The flags of `serve`.
 #[derive(Clone, Copy, Debug)]
 pub enum Serve {}
-/// What an uploading agency can be told.
+/// The flags of `upload`.
 #[derive(Clone, Copy, Debug)]
 pub enum Agency {}
-/// What a command on a database can be told.
+/// The flags of a command on a database.
 #[derive(Clone, Copy, Debug)]
 pub enum Database {}
-/// What a question to a server can be told.
+/// The flags of a request to a server.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {}
-/// What an agency's question to a server can be told.
+/// The flags of an agency's request to a server.
 #[derive(Clone, Copy, Debug)]
 pub enum AgencyQuestion {}
 
@@ -46,7 +46,7 @@ impl Table for AgencyQuestion {
     const SETTINGS: &'static [Setting] = &[SERVER.setting(), AGENCY_ID.setting()];
 }
 
-/// The flags that were typed, as they were typed.
+/// The flags that were typed, with their values as they were typed.
 #[derive(Clone, Debug)]
 pub struct Flags<T>(Vec<(Setting, String)>, PhantomData<T>);
 
@@ -100,25 +100,25 @@ fn argument(setting: &Setting) -> Arg {
     }
 }
 
-/// What `-h` and `--help` say.
+/// Returns the texts for `-h` and `--help`.
 fn help(setting: &Setting) -> (String, String) {
     let mut meaning = setting.meaning.to_owned();
     if let Some(range) = setting.range() {
-        // A list of words is behind a colon, a range of numbers reads on.
+        // A list of words follows a colon; a range of numbers reads on.
         meaning += if setting.words().is_empty() { ", " } else { ": " };
         meaning += &range;
     }
     let default = match setting.default {
         Default::Required => String::new(),
-        _ => format!(" [default: {}]", setting.default_told()),
+        _ => format!(" [default: {}]", setting.default_description()),
     };
     let (short, variable) = (format!("{meaning}{default}"), setting.variable());
     let long = format!("{short} [variable: {variable}]");
     (short, long)
 }
 
-/// Takes any text: whatever is wrong with it is told as in the other layers. Only
-/// completions are told which words there are.
+/// A parser that accepts any text: a wrong value is reported like one of the other layers.
+/// Only completions need to know which words are valid.
 #[derive(Clone, Copy, Debug)]
 struct AsTyped(&'static [&'static str]);
 

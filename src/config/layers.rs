@@ -1,9 +1,9 @@
-//! Where each setting is from: a flag, else a variable of the environment, else
+//! Where the value of each setting comes from: a flag, else an environment variable, else
 //! the configuration file, else the default.
 //!
-//! [`Layers`] lays them over each other and reads each setting once, so that a
-//! wrong value is reported with the place it is from. An unknown key or `SORTEO_`
-//! variable is an error: a typing mistake in a limit must not pass for a limit.
+//! [`Layers`] keeps with each value the place that it comes from, which the error of a
+//! wrong value names. An unknown key or `SORTEO_` variable is an error too: a limit whose
+//! name is misspelt must not be ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,29 +15,32 @@ use super::setting::{Kind, Optional, Setting, Typed, VARIABLE_PREFIX, Value};
 use super::settings::{AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, nearest};
 use crate::failpoint;
 
-/// All layers of one command's settings, the strongest value for each key.
+/// The settings of one command: for each key the value that overrides the others.
 #[derive(Debug)]
 pub struct Layers {
     settings: &'static [Setting],
     given: BTreeMap<&'static str, (String, Source)>,
 }
 
-/// A setting as it holds.
+/// A setting with its value.
 #[derive(Clone, Debug)]
 pub struct ResolvedSetting {
     /// The setting.
     pub setting: &'static Setting,
-    /// Its value; none where it is not set and has no default.
+    /// Its value; none if it is not set and has no default.
     pub value: Option<Value>,
-    /// Where that is from.
+    /// Where the value comes from.
     pub source: Source,
 }
 
-/// The environment's variables, as a test may make them up.
+/// Environment variables: those of the process, or what a test needs.
 pub type Environment = BTreeMap<String, String>;
 
-/// The process's environment. A variable that we read must be UTF-8; others may
-/// be anything.
+/// Returns the process's environment.
+///
+/// # Errors
+///
+/// A variable that we read is not UTF-8. Others may be anything, and are left out.
 pub fn process_environment() -> Result<Environment, ConfigError> {
     let mut environment = Environment::new();
     for (name, value) in std::env::vars_os() {
@@ -59,7 +62,11 @@ fn is_read(name: &str) -> bool {
 }
 
 impl Layers {
-    /// Lays the server's settings over each other.
+    /// Gathers the server's settings.
+    ///
+    /// # Errors
+    ///
+    /// A name is unknown, or the file cannot be read. Values are not looked at yet.
     pub fn of_serve<T>(
         flags: &Flags<T>,
         config: Option<&Path>,
@@ -69,8 +76,8 @@ impl Layers {
         first(problems).map(|()| layers)
     }
 
-    /// Lays the server's settings over each other; answers also what else than a
-    /// value is wrong: names that nobody knows, a file that cannot be read.
+    /// Gathers the server's settings. Returns also everything that is wrong apart from
+    /// values: unknown names, and a file that cannot be read.
     pub fn gather_serve<T>(
         flags: &Flags<T>,
         config: Option<&Path>,
@@ -89,28 +96,32 @@ impl Layers {
                 layers.given.insert(key, (text, Source::File { path: path.clone(), line }));
             }
         }
-        layers.lay_environment(SERVE_ALIASES, environment);
-        layers.lay_flags(flags);
+        layers.add_environment(SERVE_ALIASES, environment);
+        layers.add_flags(flags);
         (layers, problems)
     }
 
-    /// Lays an agency's settings over each other; agencies have no file.
+    /// Gathers an agency's settings. Agencies have no configuration file.
+    ///
+    /// # Errors
+    ///
+    /// A variable's name is unknown. Values are not looked at yet.
     pub fn of_agency<T>(flags: &Flags<T>, environment: &Environment) -> Result<Self, ConfigError> {
         first(unknown_variables(environment))?;
         let mut layers = Self { settings: AGENCY, given: BTreeMap::new() };
-        layers.lay_environment(AGENCY_ALIASES, environment);
-        layers.lay_flags(flags);
+        layers.add_environment(AGENCY_ALIASES, environment);
+        layers.add_flags(flags);
         Ok(layers)
     }
 
-    fn lay_flags<T>(&mut self, flags: &Flags<T>) {
+    fn add_flags<T>(&mut self, flags: &Flags<T>) {
         for (setting, text) in flags.entries() {
             self.given.insert(setting.key, (text.to_owned(), Source::Flag(setting.flag())));
         }
     }
 
-    /// An empty variable is none: compose files hand on what is not set that way.
-    fn lay_environment(&mut self, aliases: &[Alias], environment: &Environment) {
+    /// An empty variable counts as not set: compose files pass unset variables on that way.
+    fn add_environment(&mut self, aliases: &[Alias], environment: &Environment) {
         let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         for Alias { name, key, read } in aliases.iter().rev() {
             if let Some(value) = set(name) {
@@ -186,7 +197,8 @@ fn first(problems: Vec<ConfigError>) -> Result<(), ConfigError> {
     problems.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// A variable that begins like ours and is none is a mistake, whichever command runs.
+/// Returns an error for each variable that begins like ours and is not one, whichever
+/// command runs.
 fn unknown_variables(environment: &Environment) -> Vec<ConfigError> {
     let mut known: Vec<String> = SERVE.iter().chain(AGENCY).map(Setting::variable).collect();
     known.push(CONFIG_VARIABLE.to_owned());
@@ -206,12 +218,13 @@ fn unknown_variables(environment: &Environment) -> Vec<ConfigError> {
     problems
 }
 
-/// The variable that was probably meant, or all there are. The prefix says nothing.
+/// Returns the variable that was probably meant, or all of them. The common prefix is not
+/// compared.
 fn hint(name: &str, known: &[String]) -> String {
     let own = |name: &str| name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default().to_owned();
     let names: Vec<String> = known.iter().map(|name| own(name)).collect();
     match nearest(&own(name), names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {VARIABLE_PREFIX}{near}?"),
-        None => format!("known are {}", known.join(", ")),
+        None => format!("known variables are {}", known.join(", ")),
     }
 }

@@ -302,10 +302,10 @@ impl Setting {
     }
 
     /// Returns what holds where it is not set, for a person to read.
-    pub fn default_told(&self) -> String {
+    pub fn default_description(&self) -> String {
         match self.default {
             Default::Unset(what) => what.to_owned(),
-            Default::Required => "none, it must be given".to_owned(),
+            Default::Required => "none; required".to_owned(),
             _ => self.default_text().unwrap_or_default(),
         }
     }
@@ -393,7 +393,7 @@ fn read_number(text: &str, min: u64, max: u64) -> Result<u64, String> {
 /// Returns which of the words it is.
 fn read_word(text: &str, words: &[&str]) -> Result<usize, String> {
     let at = words.iter().position(|word| *word == text);
-    at.ok_or_else(|| format!("`{text}` is none of its values: use {}", listed(words)))
+    at.ok_or_else(|| format!("`{text}` is not a valid value: use {}", listed(words)))
 }
 
 fn read_level(text: &str) -> Result<LevelFilter, String> {
@@ -415,10 +415,9 @@ fn read_address(text: &str) -> Result<&str, String> {
 }
 
 fn look_up(text: &str) -> Result<SocketAddr, String> {
-    let nowhere =
-        |error: &str| format!("`{text}` is no address of this network ({error}): give another HOST");
+    let nowhere = |error: &str| format!("`{text}` cannot be resolved ({error}): give another HOST");
     let mut addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
-    addresses.next().ok_or_else(|| nowhere("the name has none"))
+    addresses.next().ok_or_else(|| nowhere("the name has no address"))
 }
 
 /// Returns the path in a path, or in `sqlite:` and a path. Any other URL is refused,
@@ -433,9 +432,9 @@ fn read_database(text: &str) -> Result<&str, String> {
         return Err(format!("`{path}` is not a path: give a file, or sqlite:FILE"));
     }
     match path.split_once("://") {
-        Some((scheme, _)) => {
-            Err(format!("`{scheme}://` is not a database this program knows: give a file, or sqlite:FILE"))
-        }
+        Some((scheme, _)) => Err(format!(
+            "`{scheme}://` is not a kind of database that sorteo supports: give a file, or sqlite:FILE"
+        )),
         None => Ok(path),
     }
 }

@@ -92,7 +92,7 @@ pub const CONFIG_VARIABLE: &str = "SORTEO_CONFIG";
 const DEFAULT_DATABASE: &str = "sorteo.db";
 /// Free disk that a server should have: twice what the WAL may grow to.
 const DISK_FREE_BYTES: u64 = 128 << 20;
-const WINNING_NUMBER_UNSET: &str = "what an open draw was told, or 7574";
+const WINNING_NUMBER_UNSET: &str = "that of the open draw, or 7574";
 const _: () = assert!(DEFAULT_WINNING_NUMBER == 7574);
 /// Bets in a batch of the original clients.
 const AGENCY_BATCH: u64 = 99;
@@ -104,7 +104,7 @@ const AGENCY_PATIENCE_SECONDS: u64 = 600;
 pub(super) const LISTEN: Typed<SocketAddr> = Typed {
     key: "listen",
     group: Group::Network,
-    meaning: "Address to listen on; port 0 takes a free one",
+    meaning: "Address to listen on; port 0 picks a free port",
     kind: address(),
     default: Default::Text(DEFAULT_ADDRESS),
 };
@@ -112,7 +112,7 @@ pub(super) const LISTEN: Typed<SocketAddr> = Typed {
 pub(super) const MAX_CONNECTIONS: Typed<usize> = Typed {
     key: "max_connections",
     group: Group::Network,
-    meaning: "Most connections at once",
+    meaning: "Maximum number of connections at a time",
     kind: count(1, 1_000_000),
     default: Default::Number(|| Limits::default().connections_max as u64),
 };
@@ -120,7 +120,7 @@ pub(super) const MAX_CONNECTIONS: Typed<usize> = Typed {
 pub(super) const REQUEST_TIMEOUT: Typed<Duration> = Typed {
     key: "request_timeout",
     group: Group::Network,
-    meaning: "Seconds for a request to arrive whole",
+    meaning: "Seconds within which a request must arrive completely",
     kind: seconds(1, 3600),
     default: Default::Number(|| Limits::default().request_timeout.as_secs()),
 };
@@ -128,7 +128,7 @@ pub(super) const REQUEST_TIMEOUT: Typed<Duration> = Typed {
 pub(super) const IDLE_TIMEOUT: Typed<Duration> = Typed {
     key: "idle_timeout",
     group: Group::Network,
-    meaning: "Seconds a connection may be idle",
+    meaning: "Seconds that a connection may be idle",
     kind: seconds(1, 86_400),
     default: Default::Number(|| Limits::default().idle_timeout.as_secs()),
 };
@@ -136,7 +136,7 @@ pub(super) const IDLE_TIMEOUT: Typed<Duration> = Typed {
 pub(super) const DRAIN_TIMEOUT: Typed<Duration> = Typed {
     key: "drain_timeout",
     group: Group::Network,
-    meaning: "Seconds to finish what is in flight when stopping",
+    meaning: "Seconds that requests in progress may take when the server stops",
     kind: seconds(1, 3600),
     default: Default::Number(|| Limits::default().drain_timeout.as_secs()),
 };
@@ -146,13 +146,13 @@ pub(super) const AGENCIES: Optional<u32> = Optional(Typed {
     group: Group::Draw,
     meaning: "Agencies that must be done before the draw",
     kind: count_u32(1, u32::MAX),
-    default: Default::Unset("what an open draw was told, or all of 1 to the highest seen"),
+    default: Default::Unset("those of the open draw, or all from 1 to the highest seen"),
 });
 
 pub(super) const WINNING_NUMBER: Optional<u32> = Optional(Typed {
     key: "winning_number",
     group: Group::Draw,
-    meaning: "Number that wins",
+    meaning: "The winning number",
     kind: count_u32(0, u32::MAX),
     // Not a default that is laid over what the open draw has.
     default: Default::Unset(WINNING_NUMBER_UNSET),
@@ -161,7 +161,7 @@ pub(super) const WINNING_NUMBER: Optional<u32> = Optional(Typed {
 pub(super) const WORKERS: Typed<usize> = Typed {
     key: "workers",
     group: Group::Limits,
-    meaning: "Threads that carry out requests",
+    meaning: "Threads that handle requests",
     kind: count(1, 1024),
     default: Default::Number(|| Limits::default().workers as u64),
 };
@@ -169,7 +169,7 @@ pub(super) const WORKERS: Typed<usize> = Typed {
 pub(super) const QUEUE: Typed<usize> = Typed {
     key: "queue",
     group: Group::Limits,
-    meaning: "Writes that may wait before more are answered busy",
+    meaning: "Maximum number of waiting writes; further ones are refused as busy",
     kind: count(1, 65_536),
     default: Default::Number(|| sqlite::WRITE_QUEUE_MAX as u64),
 };
@@ -177,7 +177,7 @@ pub(super) const QUEUE: Typed<usize> = Typed {
 pub(super) const BATCH_BETS_MAX: Typed<u64> = Typed {
     key: "batch_bets_max",
     group: Group::Limits,
-    meaning: "Most bets in one framed batch",
+    meaning: "Maximum number of bets in a batch of the framed dialect",
     kind: number(Unit::Count, 1, 100_000),
     default: Default::Number(|| Limits::default().wire.batch_bets_max),
 };
@@ -185,7 +185,7 @@ pub(super) const BATCH_BETS_MAX: Typed<u64> = Typed {
 pub(super) const PAYLOAD_BYTES_MAX: Typed<u64> = Typed {
     key: "payload_bytes_max",
     group: Group::Limits,
-    meaning: "Largest counted payload in bytes",
+    meaning: "Maximum size of a payload of the counted dialect",
     kind: number(Unit::Bytes, 64, 64 << 20),
     default: Default::Number(|| Limits::default().wire.payload_bytes_max),
 };
@@ -193,7 +193,7 @@ pub(super) const PAYLOAD_BYTES_MAX: Typed<u64> = Typed {
 pub(super) const BUFFER_BYTES_MAX: Typed<usize> = Typed {
     key: "buffer_bytes_max",
     group: Group::Limits,
-    meaning: "Bytes that half-received large requests may hold together",
+    meaning: "Memory for incomplete large requests, all connections together",
     kind: bytes(0, 16 << 30),
     default: Default::Number(|| Limits::default().buffer_bytes_max as u64),
 };
@@ -201,7 +201,7 @@ pub(super) const BUFFER_BYTES_MAX: Typed<usize> = Typed {
 pub(super) const OUTPUT_BYTES_MAX: Typed<usize> = Typed {
     key: "output_bytes_max",
     group: Group::Limits,
-    meaning: "Bytes of answers that may wait for one peer",
+    meaning: "Maximum size of the unsent replies to one peer",
     kind: bytes(8200, 64 << 20),
     default: Default::Number(|| Limits::default().output_bytes_max as u64),
 };
@@ -209,7 +209,7 @@ pub(super) const OUTPUT_BYTES_MAX: Typed<usize> = Typed {
 pub(super) const SERVE_DATABASE: Typed<PathBuf> = Typed {
     key: "database",
     group: Group::Database,
-    meaning: "Database file, made if it is missing",
+    meaning: "Database file, created if missing",
     kind: database(),
     default: Default::Text(DEFAULT_DATABASE),
 };
@@ -217,7 +217,7 @@ pub(super) const SERVE_DATABASE: Typed<PathBuf> = Typed {
 pub(super) const READERS: Typed<u32> = Typed {
     key: "readers",
     group: Group::Database,
-    meaning: "Connections that read the database",
+    meaning: "Database connections for reading",
     kind: count_u32(1, 64),
     default: Default::Number(|| u64::from(sqlite::READERS)),
 };
@@ -225,7 +225,7 @@ pub(super) const READERS: Typed<u32> = Typed {
 pub(super) const CHECKPOINTS: Typed<Checkpoints> = Typed {
     key: "checkpoints",
     group: Group::Database,
-    meaning: "Who copies the write-ahead log into the database; external is a replicator",
+    meaning: "Who checkpoints the WAL; external means that a replicator does",
     kind: Kind::Word("WHO", &["server", "external"], &[Checkpoints::Server, Checkpoints::External]),
     default: Default::Text("server"),
 };
@@ -233,7 +233,7 @@ pub(super) const CHECKPOINTS: Typed<Checkpoints> = Typed {
 pub(super) const OPS_LISTEN: Optional<SocketAddr> = Optional(Typed {
     key: "ops_listen",
     group: Group::Operators,
-    meaning: "Address of the operators' HTTP; who reaches it reads everything",
+    meaning: "Address of the operators' HTTP; whoever reaches it can read everything",
     kind: address(),
     default: Default::Unset("no HTTP"),
 });
@@ -241,16 +241,16 @@ pub(super) const OPS_LISTEN: Optional<SocketAddr> = Optional(Typed {
 pub(super) const DISK_FREE_BYTES_MIN: Typed<u64> = Typed {
     key: "disk_free_bytes_min",
     group: Group::Operators,
-    meaning: "Free bytes of disk below which the server says it is not ready",
+    meaning: "Free disk space below which the server reports that it is not ready",
     kind: number(Unit::Bytes, 0, 1 << 40),
     default: Default::Number(|| DISK_FREE_BYTES),
 };
 
-/// The least important level that is logged.
+/// The minimum level of what is logged.
 pub const LOG_LEVEL: Typed<LevelFilter> = Typed {
     key: "log_level",
     group: Group::Log,
-    meaning: "Least important log level",
+    meaning: "Minimum log level",
     kind: level(),
     default: Default::Text("info"),
 };
@@ -258,7 +258,7 @@ pub const LOG_LEVEL: Typed<LevelFilter> = Typed {
 pub(super) const LOG_FORMAT: Typed<Format> = Typed {
     key: "log_format",
     group: Group::Log,
-    meaning: "Form of the log's lines",
+    meaning: "Format of the log lines",
     kind: Kind::Word("FORMAT", &["text", "json"], &[Format::Text, Format::Json]),
     default: Default::Text("text"),
 };
@@ -302,7 +302,7 @@ pub const FILE: Optional<PathBuf> = Optional(Typed {
 pub(super) const BATCH: Typed<usize> = Typed {
     key: "batch",
     group: Group::Commands,
-    meaning: "Most bets in one batch; a batch is never over 8 KiB",
+    meaning: "Maximum number of bets in a batch, which never exceeds 8 KiB",
     kind: count(1, 10_000),
     default: Default::Number(|| AGENCY_BATCH),
 };
@@ -310,19 +310,19 @@ pub(super) const BATCH: Typed<usize> = Typed {
 pub(super) const GIVE_UP_AFTER: Typed<Duration> = Typed {
     key: "give_up_after",
     group: Group::Commands,
-    meaning: "Seconds to go on trying while the server cannot be reached",
+    meaning: "Seconds to keep trying while the server cannot be reached",
     kind: seconds(1, 86_400),
     default: Default::Number(|| AGENCY_PATIENCE_SECONDS),
 };
 
-/// How alike two names must be to be taken for each other: what clap asks of flags.
-const ALIKE: f64 = 0.7;
+/// How similar two names must be for one to be suggested for the other: as in clap.
+const SIMILAR: f64 = 0.7;
 
-/// The name that was probably meant, if one is near.
+/// Returns the name that was probably meant, if one is similar.
 pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let alike = names.into_iter().map(|known| (strsim::jaro(name, known), known));
     alike
-        .filter(|(alike, _)| *alike > ALIKE)
+        .filter(|(alike, _)| *alike > SIMILAR)
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .map(|(_, name)| name)
 }

@@ -45,7 +45,7 @@ fn drawn_database() -> TempDir {
 #[test]
 fn a_database_that_is_fine_passes_the_check_also_beside_a_server() {
     let folder = drawn_database();
-    let fine = "sorteo.db: fine: 1 draws, 5 batches, 9 bets, 3 winners\n";
+    let fine = "sorteo.db: OK: 1 draw, 5 batches, 9 bets, 3 winners\n";
     assert_eq!(run_check(folder.path()).succeeded(), fine);
     let server = Server::start(folder.path(), &[]);
     assert_eq!(run_check(folder.path()).succeeded(), fine);
@@ -218,7 +218,7 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         let folder = copy_of(&original);
         tamper(&folder.path().join("sorteo.db"), sql);
         let finished = run_check(folder.path());
-        assert_names(finished.failed(1), &["sorteo.db: ", " findings, the first: "]);
+        assert_names(finished.failed(1), &["sorteo.db: ", ", the first: "]);
         let found = finished.stdout.lines().any(|line| line.starts_with(finding));
         assert!(found, "{sql}: no `{finding}` in\n{}", finished.stdout);
         assert!(!finished.stdout.contains("schema: "), "{sql}: {}", finished.stdout);

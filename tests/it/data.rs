@@ -125,7 +125,7 @@ fn a_backup_under_load_is_whole_and_has_what_was_acknowledged_before() {
             assert!(bets <= so_far() + 2 * ROWS, "no more than was sent");
             assert!(so_far() > before, "the load went on meanwhile");
             assert_eq!(saved["bytes"], fs::metadata(target.path().join(&file)).unwrap().len());
-            let fine = format!("{file}: fine: 1 draws, {} batches, {bets} bets, 0 winners\n", bets / ROWS);
+            let fine = format!("{file}: OK: 1 draw, {} batches, {bets} bets, 0 winners\n", bets / ROWS);
             assert_eq!(check(target.path(), &file), fine);
         }
         stop.store(true, Ordering::Relaxed);
@@ -138,7 +138,7 @@ fn a_backup_is_one_file_that_a_server_starts_on() {
     let folder = drawn_database(100, 10);
     let saved = run(&mut sorteo(folder.path(), BACKUP));
     let bytes = fs::metadata(folder.path().join("b.db")).unwrap().len();
-    let said = format!("b.db: saved 1 draws, 100 bets, 10 winners in {bytes} bytes\n");
+    let said = format!("b.db: saved 1 draw, 100 bets, 10 winners in {bytes} bytes\n");
     assert_eq!(saved.succeeded(), said);
     assert!(!names(folder.path()).iter().any(|name| name.starts_with("b.db-") || name.starts_with('.')));
     let server = Server::start(folder.path(), &["--database", "b.db"]);
@@ -286,7 +286,7 @@ fn restored_elsewhere_the_same_winners_are_served() {
     let to = folder();
     fs::copy(from.path().join("b.db"), to.path().join("b.db")).unwrap();
     let restored = run(&mut sorteo(to.path(), RESTORE));
-    assert_eq!(restored.succeeded(), "sorteo.db: restored 1 draws, 1000 bets, 100 winners from b.db\n");
+    assert_eq!(restored.succeeded(), "sorteo.db: restored 1 draw, 1000 bets, 100 winners from b.db\n");
     assert_eq!(names(to.path()), ["b.db", "sorteo.db", "sorteo.db.lock"].map(String::from).into());
     let server = Server::start(to.path(), &[]);
     assert_eq!(winners(&server), told);
@@ -314,11 +314,11 @@ fn what_was_there_is_kept_with_its_log_and_can_be_opened() {
     let found = fs::read(path.join("sorteo.db-wal")).unwrap();
     let restored = run(&mut sorteo(path, RESTORE));
     let kept = restored.succeeded().lines().nth(1).unwrap();
-    let kept = kept.strip_prefix("what was there before is kept as ").unwrap();
+    let kept = kept.strip_prefix("the previous database is kept as ").unwrap();
     assert!(kept.starts_with("sorteo.db.before-restore-20"), "{kept}");
     assert!(!path.join("sorteo.db-wal").exists() && !path.join("sorteo.db-shm").exists());
     assert_eq!(fs::read(path.join(format!("{kept}-wal"))).unwrap(), found);
-    assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winners"));
+    assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner"));
     assert!(check(path, kept).contains(" 3 bets, 0 winners"));
     let audit =
         "SELECT count(*) FROM audit WHERE action = 'restore' AND detail LIKE '%what was there is kept as ";
@@ -543,7 +543,7 @@ fn a_file_that_is_no_database_of_ours_takes_the_place_of_none() {
         let refused = run(&mut sorteo(path, ["serve", "--listen", "127.0.0.1:0"]));
         assert_names(refused.failed(74), &[".sorteo.db.sorteo-restore is not a SQLite database"]);
         fs::remove_file(&intruder).unwrap();
-        assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winners"), "the database is where it was");
+        assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner"), "the database is where it was");
     }
 }
 
@@ -569,7 +569,7 @@ fn an_export_to_a_file_is_there_whole_or_not_at_all() {
     let out = |args: &[&'static str]| {
         run(sorteo(path, ["export", "results", "--database", "sorteo.db", "--out"]).args(args))
     };
-    assert_eq!(out(&["results.csv"]).succeeded(), "results.csv: 1 bets of draw 1\n");
+    assert_eq!(out(&["results.csv"]).succeeded(), "results.csv: 1 bet of draw 1\n");
     let written = fs::read_to_string(path.join("results.csv")).unwrap();
     assert_eq!(written, export(path, ["results"]).succeeded());
     fs::write(path.join("results.csv"), "precious").unwrap();
@@ -700,10 +700,10 @@ fn an_import_is_refused_where_bets_are_no_longer_taken() {
     let server = Server::start(path, &[]);
     assert_eq!(ask(&server, "DONE|1"), "ACK_DONE|OK");
     server.stop();
-    assert_names(import(path, "3,Ana,Paz,7,1999-03-17,1\n").failed(1), &["draw 1 is made"]);
+    assert_names(import(path, "3,Ana,Paz,7,1999-03-17,1\n").failed(1), &["draw 1 is drawn"]);
     // All of it is stored: there is nothing that the draw would have to take.
     let again = import(path, "1,Ana,Paz,7,1999-03-17,1\n");
-    assert_eq!(again.succeeded(), "bets.csv: 0 bets of 1 agencies stored in draw 1; 1 were stored before\n");
+    assert_eq!(again.succeeded(), "bets.csv: 0 bets of 1 agency stored in draw 1; 1 was stored before\n");
 }
 
 // ---- A replicator -------------------------------------------------------------

@@ -115,7 +115,7 @@ fn a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so() {
     assert_eq!(server.process.count("setting: winning_number | error: draw 2"), 1);
     upload(&server, path, "1", "bets.csv").succeeded();
     let status = run(&mut server.command(path, &["status"]));
-    assert_eq!(status.succeeded(), "draw 2: open, 1 of 3 agencies done, 1 bets\n");
+    assert_eq!(status.succeeded(), "draw 2: open, 1 of 3 agencies done, 1 bet\n");
     server.stop();
     run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
 }
@@ -147,7 +147,7 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     let closed = close(&["2", "--reason", "line down; agreed by telephone"]);
     assert_eq!(
         closed.succeeded(),
-        "agency 2 is closed in draw 1, with 1 bets\ndraw 1 is made: 5 bets, 3 winners\n"
+        "agency 2 is closed in draw 1, with 1 bet\ndraw 1 is drawn: 5 bets, 3 winners\n"
     );
     assert!(
         closed.stderr.ends_with("action: sorteo | result: success | draw: 1 | bets: 5 | winners: 3\n"),

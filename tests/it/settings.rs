@@ -35,7 +35,7 @@ fn table(settings: &[Setting], aliases: &[Alias]) -> String {
         let range = setting.range().unwrap_or_else(|| setting.placeholder().to_owned());
         let default = match setting.default_text() {
             Some(default) => format!("`{default}`"),
-            None => setting.default_told(),
+            None => setting.default_description(),
         };
         let unit = match setting.values {
             Values::Number(Unit::Bytes, ..) => "bytes",
@@ -89,9 +89,9 @@ fn example(key: &str) -> &'static str {
 
 fn example_file() -> String {
     let mut file = String::from(
-        "# Settings of `sorteo serve --config FILE`, each at its default: take the # away\n\
-         # from what you change. A flag or a variable beats this file. `sorteo config\n\
-         # check --config FILE` says whether all is well; docs/configuration.md tells more.\n",
+        "# Settings of `sorteo serve --config FILE`, each at its default: remove the # from\n\
+         # those that you change. Flags and variables override this file. `sorteo config\n\
+         # check --config FILE` verifies it; docs/configuration.md says more.\n",
     );
     let mut group: Option<Group> = None;
     for setting in SERVE {
@@ -174,8 +174,8 @@ fn config_show_tells_every_value_and_where_it_is_from() {
         request_timeout      30            default
         idle_timeout         900           default
         drain_timeout        8             default
-        agencies             -             default: what an open draw was told, or all of 1 to the highest seen
-        winning_number       -             default: what an open draw was told, or 7574
+        agencies             -             default: those of the open draw, or all from 1 to the highest seen
+        winning_number       -             default: that of the open draw, or 7574
         workers              8             file s.toml, line 2
         queue                9             flag --queue
         batch_bets_max       10000         default
@@ -216,7 +216,7 @@ fn config_check_tells_all_that_is_wrong_and_exits_as_serve_would() {
     };
     fs::write(folder.path().join("good.toml"), "workers = 8\nmax_connections = 10\n").unwrap();
     let fine = check(&["--config", "good.toml"], &[]);
-    assert_eq!((fine.succeeded(), fine.stderr.as_str()), ("fine\n", ""));
+    assert_eq!((fine.succeeded(), fine.stderr.as_str()), ("OK\n", ""));
     fs::write(folder.path().join("bad.toml"), "workers = 0\nagences = 5\nqueue = []\nlisten = \"x:70000\"\n")
         .unwrap();
     let wrong = check(
@@ -227,12 +227,12 @@ fn config_check_tells_all_that_is_wrong_and_exits_as_serve_would() {
     expect![[r#"
         sorteo: SORTEO_LOG_LEVL is not a variable of sorteo: did you mean SORTEO_LOG_LEVEL?
         sorteo: bad.toml: line 2: `agences` is not a setting: did you mean `agencies`?
-        sorteo: bad.toml: line 3: `queue` cannot be of type array: write a number, or a text in quotes
+        sorteo: bad.toml: line 3: `queue` cannot be of type array: write a number, or a string in quotes
         sorteo: bad.toml: line 4: listen: `x:70000` is not an address: a port is a number from 0 to 65535, not 70000
         sorteo: SORTEO_AGENCIES: `five` is not a whole number from 1 to 4294967295
         sorteo: bad.toml: line 1: workers: `0` is not a whole number from 1 to 1024
         sorteo: --readers: `65` is not a whole number from 1 to 64
-        sorteo: --log-format: `yaml` is none of its values: use text or json
+        sorteo: --log-format: `yaml` is not a valid value: use text or json
     "#]]
     .assert_eq(&wrong.stderr);
     // Whatever serve would stop at decides.
@@ -254,7 +254,7 @@ fn config_check_warns_of_few_open_files_as_serve_does() {
         return;
     }
     let checked = run(&mut limited);
-    assert_eq!(checked.succeeded(), "fine\n");
+    assert_eq!(checked.succeeded(), "OK\n");
     assert_eq!(checked.stderr, "warning: the system allows 100 open files, max_connections needs 564\n");
 }
 

@@ -130,11 +130,11 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         [2]
 
         $ sorteo serve --log-format yaml
-        sorteo: --log-format: `yaml` is none of its values: use text or json
+        sorteo: --log-format: `yaml` is not a valid value: use text or json
         [2]
 
         $ sorteo serve --database postgres://user@host/db
-        sorteo: --database: `postgres://` is not a database this program knows: give a file, or sqlite:FILE
+        sorteo: --database: `postgres://` is not a kind of database that sorteo supports: give a file, or sqlite:FILE
         [2]
 
         $ sorteo serve --listen 127.0.0.1:0 --database folder
@@ -142,7 +142,7 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         [74]
 
         $ sorteo serve --ready-file nowhere/ready
-        sorteo: nowhere/ready cannot be written: there is no folder nowhere: make it first
+        sorteo: nowhere/ready cannot be written: there is no folder nowhere: create it first
         [1]
 
         $ sorteo serve --config missing.toml

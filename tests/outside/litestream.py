@@ -69,7 +69,7 @@ def run(binary, litestream, folder):
             done = subprocess.run([litestream, "restore", "-config", config, "-o", restored, database],
                                   capture_output=True, text=True, check=False)
             report = command(binary, "check", "--database", restored, good=False) if done.returncode == 0 else done.stderr
-            if f", {bets} bets, " in report and ": fine: " in report:
+            if f", {bets} bets, " in report and ": OK: " in report:
                 return restored
             if time.monotonic() > deadline:
                 sys.exit(f"the replica never had {bets} bets: {report}\n" + (folder / "litestream.log").read_text())
@@ -103,7 +103,7 @@ def run(binary, litestream, folder):
     check("SIGTERM again: exit 0", server.wait(DEADLINE_S) == 0, server.returncode)
     replicator.send_signal(signal.SIGTERM)
     check("the replicator exits with 0", replicator.wait(DEADLINE_S) == 0, replicator.returncode)
-    check("sorteo check finds nothing wrong", ": fine: " in command(binary, "check", "--database", database))
+    check("sorteo check finds nothing wrong", ": OK: " in command(binary, "check", "--database", database))
     command(binary, "restore", restored, "--database", folder / "elsewhere.db")
     database = folder / "elsewhere.db"
     server, address = serve()

@@ -91,7 +91,7 @@ fn a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing() {
         "{log}"
     );
     let checked = run(&mut sorteo(folder.path(), ["check", "--database", "sorteo.db"]));
-    assert_names(checked.succeeded(), &["fine: 1 draws", "3004 bets"]);
+    assert_names(checked.succeeded(), &["OK: 1 draw", "3004 bets"]);
 }
 
 /// A server that listens on `SERVER_PORT` with these variables.
@@ -154,7 +154,7 @@ fn the_seeds_variables_configure_a_server_and_its_agencies() {
     let missing = run(&mut agency(&["upload"], &bet[..5]));
     assert_names(missing.failed(1), &["NUMERO is missing", "NOMBRE"]);
     let wrong = run(&mut agency(&["upload"], &[&bet[..5], &[("NUMERO", "seven")]].concat()));
-    assert_names(wrong.failed(1), &["NUMERO", "is not one"]);
+    assert_names(wrong.failed(1), &["NUMERO", "is not valid"]);
 
     // Ours win over the seeds'; less is logged where less is asked for.
     let finished = run(&mut agency(

@@ -78,11 +78,11 @@ fn a_command_on_a_database_takes_the_one_that_serve_would_take() {
     let check = |variables: &[(&str, &str)], args: &[&str]| {
         run(sorteo(path, ["check"]).args(args).envs(variables.iter().copied()))
     };
-    assert_names(check(&[], &["--database", "a.db"]).succeeded(), &["a.db: fine"]);
-    assert_names(check(&[("SORTEO_DATABASE", "a.db")], &[]).succeeded(), &["a.db: fine"]);
-    assert_names(check(&[("SORTEO_CONFIG", "sorteo.toml")], &[]).succeeded(), &["a.db: fine"]);
+    assert_names(check(&[], &["--database", "a.db"]).succeeded(), &["a.db: OK"]);
+    assert_names(check(&[("SORTEO_DATABASE", "a.db")], &[]).succeeded(), &["a.db: OK"]);
+    assert_names(check(&[("SORTEO_CONFIG", "sorteo.toml")], &[]).succeeded(), &["a.db: OK"]);
     let flag_wins = check(&[("SORTEO_DATABASE", "b.db")], &["--database", "a.db"]);
-    assert_names(flag_wins.succeeded(), &["a.db: fine"]);
+    assert_names(flag_wins.succeeded(), &["a.db: OK"]);
     let nothing_set = check(&[("SORTEO_DATABASE", "")], &[]);
     assert_names(nothing_set.failed(74), &["there is no database sorteo.db"]);
 }
