@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::unfinished::{Access, Options, Unfinished};
+use crate::atomic_file::{Access, AtomicFile, Options};
 
 /// Number of bets of the five agencies of the original exercise, and of `sorteo demo`.
 pub const BETS: u64 = 78_697;
@@ -144,7 +144,7 @@ fn write_file(
         write_bets(&mut existing, bets, random, progress)?;
         return existing.require_end();
     }
-    let file = Unfinished::begin(path, FILES).map_err(io::Error::other)?;
+    let file = AtomicFile::with_options(path, FILES).map_err(io::Error::other)?;
     write_bets(file.file(), bets, random, progress)?;
     file.finish().map_err(io::Error::other)
 }

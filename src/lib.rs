@@ -18,13 +18,14 @@
 //! | [`logging`] | the log's format and its events |
 //! | [`metrics`], [`ops`] | what a server counts, and the HTTP for its operators |
 //! | [`config`] | the settings, where each value comes from, and what a command runs with |
-//! | [`unfinished`] | files that appear complete or not at all |
+//! | [`atomic_file`] | files that appear complete or not at all |
 //! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
 //! Which of them may import which is in ARCHITECTURE.md, and a test holds it.
 #![forbid(unsafe_code)]
 
+pub mod atomic_file;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -37,4 +38,3 @@ pub mod ops;
 pub mod server;
 pub mod service;
 pub mod store;
-pub mod unfinished;

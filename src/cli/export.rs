@@ -11,9 +11,9 @@ use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::output::{quantity, say};
 use super::signals::remove_unfinished_on_signals;
+use crate::atomic_file::AtomicFile;
 use crate::store::sqlite::export::{Export, ExportedBet, Subject};
 use crate::store::sqlite::refuse_own_files;
-use crate::unfinished::Unfinished;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// The columns of the CSV, in the order of [`record`].
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Result<(), Failure> {
     remove_unfinished_on_signals(path)?;
     let draw = export.draw();
-    let file = Unfinished::beside(path, replace)?;
+    let file = AtomicFile::create(path, replace)?;
     let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
     file.finish()?;
     say!("{}: {} of draw {draw}", path.display(), quantity(rows, "bet"))?;

@@ -1,11 +1,11 @@
 //! Why a command fails, and the exit code that each reason has.
 
+use crate::atomic_file::AtomicFileError;
 use crate::config::ConfigError;
 use crate::import::ImportError;
 use crate::store::sqlite::export::ExportError;
 use crate::store::sqlite::operator::OperatorError;
 use crate::store::sqlite::{CopyError, OpenError};
-use crate::unfinished::UnfinishedError;
 use sorteo_agency::AgencyError;
 
 /// The exit codes and what they mean, for the help and the manual. A shell adds
@@ -47,7 +47,7 @@ pub(super) enum Failure {
     Import(#[from] ImportError),
     /// A file was not written.
     #[error(transparent)]
-    File(#[from] UnfinishedError),
+    File(#[from] AtomicFileError),
     /// An agency's call failed.
     #[error(transparent)]
     Agency(#[from] AgencyError),
@@ -66,7 +66,7 @@ impl Failure {
                 CopyError::SameFile(..)
                 | CopyError::OwnFile { .. }
                 | CopyError::StrayWal { .. }
-                | CopyError::File(UnfinishedError::Exists(_) | UnfinishedError::NotAFile(_)),
+                | CopyError::File(AtomicFileError::Exists(_) | AtomicFileError::NotAFile(_)),
             ) => 1,
             Self::Open(_) | Self::Database(_) | Self::Copy(_) | Self::Import(ImportError::Store(_)) => 74,
             Self::Import(_) => 1,

@@ -10,10 +10,10 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::failure::{EXIT_CODES, Failure};
 use super::output::say;
+use crate::atomic_file;
 use crate::config::settings::{
     AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX,
 };
-use crate::unfinished;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -49,7 +49,7 @@ type Page = (String, Vec<u8>);
 
 fn write(folder: &Path, pages: &[Page]) -> Result<(), Failure> {
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be written to", folder.display()))?;
-    Ok(pages.iter().try_for_each(|(name, text)| unfinished::write(&folder.join(name), text))?)
+    Ok(pages.iter().try_for_each(|(name, text)| atomic_file::write(&folder.join(name), text))?)
 }
 
 /// Returns the page of a command, then those of all its subcommands.

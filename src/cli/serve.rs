@@ -13,13 +13,13 @@ use signal_hook::iterator::Signals;
 use super::arguments::Sources;
 use super::failure::Failure;
 use super::{observer, open_files};
+use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::LOG_LEVEL;
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::{ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
-use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
 
 /// The exit code of a process that a second signal ended at once: 128 and SIGTERM.
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
-        unfinished::write(path, format!("{address}\n").as_bytes())?;
+        atomic_file::write(path, format!("{address}\n").as_bytes())?;
     }
     let served = listening.run(Arc::clone(&service), config.limits);
     if let Some(ops) = ops {

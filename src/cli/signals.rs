@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 
-use crate::unfinished::{abandon_all_in, folder_of};
+use crate::atomic_file::{folder_of, remove_unfinished_in};
 
 /// A process that a signal ended exits with this and the signal's number.
 const SIGNALLED: i32 = 128;
@@ -24,7 +24,7 @@ pub(super) fn remove_unfinished_on_signals(file: &Path) -> anyhow::Result<()> {
         Signals::new(TERM_SIGNALS.iter().chain(&[SIGHUP])).context("signals cannot be handled")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            abandon_all_in(&folder);
+            remove_unfinished_in(&folder);
             std::process::exit(SIGNALLED + signal);
         }
     });

@@ -13,9 +13,9 @@ use super::failure::Failure;
 use super::observer::log_client_event;
 use super::output::quantity;
 use super::progress::bar;
+use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
-use crate::unfinished::{self, require_folder_of};
 use crate::{event, logging};
 use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, Batch, Bets};
@@ -125,7 +125,7 @@ fn send_file(
     bar.finish(&quantity(documents.len() as u64, "winner"));
     if let Some(out) = &args.winners_out {
         let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
-        unfinished::write(out, lines.as_bytes())?;
+        atomic_file::write(out, lines.as_bytes())?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::copy::{CopyError, Progress, copy_verified, refuse_own};
 use super::files::DatabaseFiles;
 use super::lock::LockFile;
 use super::open;
-use crate::unfinished::{Unfinished, UnfinishedError};
+use crate::atomic_file::{AtomicFile, AtomicFileError};
 
 /// A backup that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +38,12 @@ pub fn backup(
     let target = DatabaseFiles::at(destination.to_owned());
     let source = open::open_reader(&files)?;
     refuse_own(&files, destination)?;
-    let file = Unfinished::beside(destination, replace)?;
+    let file = AtomicFile::create(destination, replace)?;
     refuse_stray_wal(&target)?;
     // What is replaced may be the database of another server.
     let _lock = LockFile::take_if_there(&target)?;
     let report = copy_verified(source, database, &file, destination, progress)?;
-    let io = |source| UnfinishedError::Io { path: destination.to_owned(), source };
+    let io = |error| AtomicFileError::io(destination, error);
     let permissions = fs::metadata(database).map_err(io)?.permissions();
     file.file().set_permissions(permissions).map_err(io)?;
     let bytes = file.file().metadata().map_err(io)?.len();

@@ -15,7 +15,7 @@ use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::text::counted;
-use crate::unfinished::{Unfinished, UnfinishedError};
+use crate::atomic_file::{AtomicFile, AtomicFileError};
 
 /// All pages, for `sqlite3_backup_step`.
 const ALL_PAGES: i32 = -1;
@@ -36,7 +36,7 @@ pub enum CopyError {
     },
     /// The copy could not be written, or must not be written there.
     #[error(transparent)]
-    File(#[from] UnfinishedError),
+    File(#[from] AtomicFileError),
     /// Source and target are the same file.
     #[error("{} and {} are the same file: give another", .0.display(), .1.display())]
     SameFile(PathBuf, PathBuf),
@@ -104,7 +104,7 @@ pub type Progress<'a> = dyn FnMut(Step) + 'a;
 pub(super) fn copy_verified(
     source: Connection,
     from: &Path,
-    file: &Unfinished,
+    file: &AtomicFile,
     to: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<Report, CopyError> {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::unfinished::folder_of;
+use crate::atomic_file::folder_of;
 
 /// Symbolic links that are followed from the database's name; Linux follows as many.
 const LINKS_MAX: usize = 40;

@@ -13,7 +13,7 @@ use super::error::{OpenError, open_error};
 use super::files::DatabaseFiles;
 use super::header::refuse_foreign_file;
 use super::{filesystem, pending_restore, schema, verify};
-use crate::unfinished::sync_folder_of;
+use crate::atomic_file::sync_folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
 const SAFE_SQLITE: i32 = 3_051_003;

@@ -28,7 +28,7 @@ use super::error::OpenError;
 use super::files::DatabaseFiles;
 use super::header::refuse_foreign_file;
 use super::lock::LockFile;
-use crate::unfinished::sync_folder_of;
+use crate::atomic_file::sync_folder_of;
 
 /// Returns whether a restore was decided on and has not ended.
 pub(super) fn is_pending(files: &DatabaseFiles) -> bool {

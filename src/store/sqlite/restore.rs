@@ -16,7 +16,7 @@ use super::files::DatabaseFiles;
 use super::lock::LockFile;
 use super::text::{counted, one_line};
 use super::{audit, filesystem, open, pending_restore};
-use crate::unfinished::{Unfinished, UnfinishedError};
+use crate::atomic_file::{AtomicFile, AtomicFileError};
 use sorteo_protocol::DrawId;
 
 /// A restore that was carried out.
@@ -47,7 +47,7 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
         false => LockFile::take_if_there(files)?,
     };
     pending_restore::finish(files)?;
-    let copy = Unfinished::beside(&files.pending_restore(), false)?;
+    let copy = AtomicFile::create(&files.pending_restore(), false)?;
     let report = copy_verified(source, file, &copy, files.database(), progress)?;
     let _lock = found_lock.map_or_else(|| LockFile::take(files), Ok)?;
     inherit_access(&copy, file, files.database())?;
@@ -71,8 +71,8 @@ fn refuse_target(files: &DatabaseFiles) -> Result<(), OpenError> {
 
 /// Gives the copy the owner and the permissions of the old database, so that the same
 /// server can use it; if there was none, the permissions of the copy's source.
-fn inherit_access(copy: &Unfinished, file: &Path, database: &Path) -> Result<(), CopyError> {
-    let io = |source| UnfinishedError::Io { path: database.to_owned(), source };
+fn inherit_access(copy: &AtomicFile, file: &Path, database: &Path) -> Result<(), CopyError> {
+    let io = |error| AtomicFileError::io(database, error);
     let before = fs::metadata(database).ok();
     let own = copy.file().metadata().map_err(io)?;
     if let Some(before) = before.as_ref().filter(|before| before.uid() != own.uid()) {
@@ -86,12 +86,12 @@ fn inherit_access(copy: &Unfinished, file: &Path, database: &Path) -> Result<(),
 /// Dates the copy, after which the old database is named, and records the restore in
 /// the copy's audit. Returns the path under which the old database will be kept.
 fn date_and_record(
-    copy: &Unfinished,
+    copy: &AtomicFile,
     file: &Path,
     files: &DatabaseFiles,
     report: &Report,
 ) -> Result<Option<PathBuf>, CopyError> {
-    let io = |source| UnfinishedError::Io { path: files.database().to_owned(), source };
+    let io = |error| AtomicFileError::io(files.database(), error);
     let now = SystemTime::now();
     let kept = files.database().exists().then(|| files.kept(now).database().to_owned());
     let before = match &kept {

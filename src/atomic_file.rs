@@ -21,7 +21,7 @@ const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
 
 /// Why a file was not written. Nothing is left at its name or beside it.
 #[derive(Debug, thiserror::Error)]
-pub enum UnfinishedError {
+pub enum AtomicFileError {
     /// The name is taken, and nothing may be replaced.
     #[error("{} exists already: give another name, or --force to replace it", .0.display())]
     Exists(PathBuf),
@@ -37,13 +37,20 @@ pub enum UnfinishedError {
         folder: PathBuf,
     },
     /// The system refused.
-    #[error("{} cannot be written: {source}", path.display())]
+    #[error("{} cannot be written: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
+        /// The error of the system. The message has it, so it is not a source too.
+        error: io::Error,
     },
+}
+
+impl AtomicFileError {
+    /// Returns the error of the system on this file.
+    pub fn io(path: &Path, error: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error }
+    }
 }
 
 /// How a file is written.
@@ -78,21 +85,21 @@ impl Access {
 
 /// A file that is being written. Dropped, it is removed, with what SQLite left beside it.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct AtomicFile {
     /// `None` once it has its name.
     file: Option<NamedTempFile>,
     target: PathBuf,
     options: Options,
 }
 
-impl Unfinished {
+impl AtomicFile {
     /// Begins a file that only its owner may read and that survives a power failure.
     ///
     /// # Errors
     ///
     /// It could not be finished: the folder is missing, or the name is taken.
-    pub fn beside(target: &Path, replace: bool) -> Result<Self, UnfinishedError> {
-        Self::begin(target, Options { replace, access: Access::Owner, durable: true })
+    pub fn create(target: &Path, replace: bool) -> Result<Self, AtomicFileError> {
+        Self::with_options(target, Options { replace, access: Access::Owner, durable: true })
     }
 
     /// Begins a file.
@@ -100,10 +107,10 @@ impl Unfinished {
     /// # Errors
     ///
     /// It could not be finished: the folder is missing, or the name is taken.
-    pub fn begin(target: &Path, options: Options) -> Result<Self, UnfinishedError> {
+    pub fn with_options(target: &Path, options: Options) -> Result<Self, AtomicFileError> {
         match fs::symlink_metadata(target) {
-            Ok(_) if !options.replace => return Err(UnfinishedError::Exists(target.to_owned())),
-            Ok(found) if !found.is_file() => return Err(UnfinishedError::NotAFile(target.to_owned())),
+            Ok(_) if !options.replace => return Err(AtomicFileError::Exists(target.to_owned())),
+            Ok(found) if !found.is_file() => return Err(AtomicFileError::NotAFile(target.to_owned())),
             _ => {}
         }
         require_folder_of(target)?;
@@ -112,7 +119,7 @@ impl Unfinished {
             .suffix(SUFFIX)
             .permissions(fs::Permissions::from_mode(options.access.mode()))
             .tempfile_in(folder_of(target))
-            .map_err(|source| UnfinishedError::Io { path: target.to_owned(), source })?;
+            .map_err(|error| AtomicFileError::io(target, error))?;
         Ok(Self { file: Some(file), target: target.to_owned(), options })
     }
 
@@ -131,9 +138,9 @@ impl Unfinished {
     /// # Errors
     ///
     /// The system refused, or the name was taken meanwhile. The file is removed.
-    pub fn finish(mut self) -> Result<(), UnfinishedError> {
+    pub fn finish(mut self) -> Result<(), AtomicFileError> {
         let target = self.target.clone();
-        let fail = |source| UnfinishedError::Io { path: target.clone(), source };
+        let fail = |error| AtomicFileError::io(&target, error);
         if self.options.durable {
             self.file().sync_all().map_err(fail)?;
         }
@@ -143,7 +150,7 @@ impl Unfinished {
             false => file.persist_noclobber(&target),
         };
         named.map_err(|error| match error.error.kind() {
-            io::ErrorKind::AlreadyExists => UnfinishedError::Exists(target.clone()),
+            io::ErrorKind::AlreadyExists => AtomicFileError::Exists(target.clone()),
             _ => fail(error.error),
         })?;
         if self.options.durable {
@@ -157,7 +164,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         let Some(file) = &self.file else { return };
         for suffix in COMPANIONS {
@@ -179,21 +186,22 @@ impl Drop for Unfinished {
 /// # Errors
 ///
 /// The folder is missing, or the system refused.
-pub fn write(target: &Path, content: &[u8]) -> Result<(), UnfinishedError> {
-    let fail = |source| UnfinishedError::Io { path: target.to_owned(), source };
+pub fn write(target: &Path, content: &[u8]) -> Result<(), AtomicFileError> {
+    let fail = |error| AtomicFileError::io(target, error);
     let file = match fs::metadata(target) {
         Ok(found) if !found.is_file() => return fs::write(target, content).map_err(fail),
         Ok(_) => fs::canonicalize(target).map_err(fail)?,
         Err(_) => target.to_owned(),
     };
-    let file = Unfinished::begin(&file, Options { replace: true, access: Access::Umask, durable: false })?;
+    let file =
+        AtomicFile::with_options(&file, Options { replace: true, access: Access::Umask, durable: false })?;
     file.file().write_all(content).map_err(fail)?;
     file.finish()
 }
 
 /// Removes the unfinished files that this process has in a folder: for a process that is
 /// about to end.
-pub fn abandon_all_in(folder: &Path) {
+pub fn remove_unfinished_in(folder: &Path) {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     for name in names.filter(|name| name.to_string_lossy().starts_with(&prefix())) {
         // The process ends: there is nothing else to do about a failure.
@@ -207,11 +215,11 @@ pub fn abandon_all_in(folder: &Path) {
 /// # Errors
 ///
 /// It does not exist.
-pub fn require_folder_of(path: &Path) -> Result<(), UnfinishedError> {
+pub fn require_folder_of(path: &Path) -> Result<(), AtomicFileError> {
     let folder = folder_of(path);
     match folder.is_dir() {
         true => Ok(()),
-        false => Err(UnfinishedError::NoFolder { path: path.to_owned(), folder }),
+        false => Err(AtomicFileError::NoFolder { path: path.to_owned(), folder }),
     }
 }
 
@@ -247,7 +255,7 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         let nowhere = write(&folder.path().join("nowhere/file"), b"").unwrap_err();
-        assert!(matches!(nowhere, UnfinishedError::NoFolder { .. }), "{nowhere}");
+        assert!(matches!(nowhere, AtomicFileError::NoFolder { .. }), "{nowhere}");
     }
 
     #[test]
@@ -262,11 +270,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let private = folder.path().join("private");
-        let file = Unfinished::beside(&private, false).unwrap();
+        let file = AtomicFile::create(&private, false).unwrap();
         assert_eq!(mode(file.path()), 0o600);
         fs::write(&private, "of another").unwrap();
-        assert!(matches!(file.finish(), Err(UnfinishedError::Exists(_))));
-        assert!(matches!(Unfinished::beside(&private, false), Err(UnfinishedError::Exists(_))));
+        assert!(matches!(file.finish(), Err(AtomicFileError::Exists(_))));
+        assert!(matches!(AtomicFile::create(&private, false), Err(AtomicFileError::Exists(_))));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         // Whatever the umask of this test is.
         let (by_us, by_std) = (folder.path().join("by_us"), folder.path().join("by_std"));
