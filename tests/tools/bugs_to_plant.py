@@ -306,7 +306,7 @@ _ => {
         "if rows + row == 0 { return Err(refused(error.into())); }\n            break;",
         it("server::dialects::every_counted_request_gets_its_answer_however_it_arrives")),
     Bug("an upload that goes on sends its first rows again", "I1", "crates/agency/src/upload.rs",
-        "        batches.skip(first_row)?;\n",
+        "        batches.skip(stored)?;\n",
         "",
         it("cli::whole_draws::a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing")),
     Bug("an agency goes on with a broken connection", "I7", "crates/agency/src/client.rs",
@@ -314,16 +314,22 @@ _ => {
         "",
         it("cli::server_ends::a_server_killed_in_the_middle_of_an_upload_comes_back_and_each_bet_is_stored_once")),
     Bug("a counted agency sends again what may be stored", "I1", "crates/agency/src/counted.rs",
-        "        match ask(connection, patience, request)?.as_str() {",
         """\
-        let answer = match ask(connection, patience, request) {
+        let reply = ask(connection, options, &request)?;
+        match reply.refusal() {
+            None => return Ok(()),
+            Some(Reason::Busy)""",
+        """\
+        let reply = match ask(connection, options, &request) {
             Err(AgencyError::Unknown { .. }) => {
-                *connection = connect(patience)?;
-                ask(connection, patience, request)?
+                *connection = connect(options, Dialect::Counted)?;
+                ask(connection, options, &request)?
             }
-            answer => answer?,
+            reply => reply?,
         };
-        match answer.as_str() {""",
+        match reply.refusal() {
+            None => return Ok(()),
+            Some(Reason::Busy)""",
         it("cli::whole_draws::a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again")),
 
     # ---- Draws that repeat ------------------------------------------------------
