@@ -218,7 +218,7 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         let folder = copy_of(&original);
         tamper(&folder.path().join("sorteo.db"), sql);
         let finished = run_check(folder.path());
-        assert_names(finished.failed(1), &["sorteo.db: ", ", the first: "]);
+        assert_names(finished.failed(1), &["sorteo.db: ", " finding", ", the first: "]);
         let found = finished.stdout.lines().any(|line| line.starts_with(finding));
         assert!(found, "{sql}: no `{finding}` in\n{}", finished.stdout);
         assert!(!finished.stdout.contains("schema: "), "{sql}: {}", finished.stdout);

@@ -318,7 +318,7 @@ fn what_was_there_is_kept_with_its_log_and_can_be_opened() {
     assert!(kept.starts_with("sorteo.db.before-restore-20"), "{kept}");
     assert!(!path.join("sorteo.db-wal").exists() && !path.join("sorteo.db-shm").exists());
     assert_eq!(fs::read(path.join(format!("{kept}-wal"))).unwrap(), found);
-    assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner"));
+    assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner\n"));
     assert!(check(path, kept).contains(" 3 bets, 0 winners"));
     let audit =
         "SELECT count(*) FROM audit WHERE action = 'restore' AND detail LIKE '%what was there is kept as ";
@@ -543,7 +543,7 @@ fn a_file_that_is_no_database_of_ours_takes_the_place_of_none() {
         let refused = run(&mut sorteo(path, ["serve", "--listen", "127.0.0.1:0"]));
         assert_names(refused.failed(74), &[".sorteo.db.sorteo-restore is not a SQLite database"]);
         fs::remove_file(&intruder).unwrap();
-        assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner"), "the database is where it was");
+        assert!(check(path, "sorteo.db").contains(" 10 bets, 1 winner\n"), "the database is where it was");
     }
 }
 

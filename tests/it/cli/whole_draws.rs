@@ -91,7 +91,7 @@ fn a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing() {
         "{log}"
     );
     let checked = run(&mut sorteo(folder.path(), ["check", "--database", "sorteo.db"]));
-    assert_names(checked.succeeded(), &["OK: 1 draw", "3004 bets"]);
+    assert_names(checked.succeeded(), &["OK: 1 draw,", "3004 bets"]);
 }
 
 /// A server that listens on `SERVER_PORT` with these variables.
