@@ -95,6 +95,10 @@ pub fn check(path: &Path) -> Result<Checked, ImportError> {
     if counts.is_empty() {
         return Err(FileError::Empty(path.to_owned()).into());
     }
+    if !rows.0.is_terminated() {
+        // The original servers end every row; one without its end was being written.
+        return Err(FileError::CutOff(path.to_owned()).into());
+    }
     Ok(Checked { path: path.to_owned(), version, upload: rows.upload(), rows: counts })
 }
 

@@ -676,8 +676,16 @@ fn a_file_with_a_wrong_row_is_named_with_its_line_and_stores_nothing() {
         let mut command = sorteo(folder.path(), ["import", "bets.csv", "--database", "sorteo.db"]);
         assert_names(run_changing_nothing(folder.path(), &mut command).failed(1), words);
     }
-    let header = "agency,first_name,last_name,document,birthdate,number\n";
+    // A blank line and either line end count as an editor counts them.
+    for before in ["1,Ana,Paz,7,1999-03-17,1\r\n", "1,Ana,Paz,7,1999-03-17,1\r", "\n"] {
+        let folder = folder();
+        let text = format!("{before}{before}1,Ana,Paz,7,1999-03-17,x{good}");
+        assert_names(import(folder.path(), &text).failed(1), &["bets.csv:3: column 6 (number)"]);
+    }
     let folder = folder();
+    let cut_off = import(folder.path(), &format!("{good}1,Ana,Paz,7,1999-03-17,22"));
+    assert_names(cut_off.failed(1), &["bets.csv: the last row has no line end"]);
+    let header = "agency,first_name,last_name,document,birthdate,number\n";
     assert_names(
         import(folder.path(), &format!("{header}{good}")).failed(1),
         &["bets.csv:1:", "looks like a header"],

@@ -36,6 +36,7 @@ mod connection;
 pub mod counted;
 mod error;
 pub mod file;
+mod lines;
 mod options;
 pub mod rows;
 mod upload;

@@ -3,15 +3,18 @@
 //!
 //! Every row is checked as it is read, and an error names the line, the column and the
 //! rule. A file is usually read twice, once to check all of it and once to use it: so
-//! that nothing of a malformed file is used.
+//! that nothing of a malformed file is used. A field that a bet may have contains no line
+//! end, so a row is always one line.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use csv::ByteRecord;
+use memchr::memchr;
 use sorteo_protocol::{BetError, Bets};
+
+use crate::lines::{LINE_BYTES_MAX, LineError, Lines};
 
 /// The columns in their order, as an error names them.
 const COLUMNS: [&str; 5] = ["first name", "last name", "document", "birthdate", "number"];
@@ -43,6 +46,11 @@ pub enum FileError {
         /// Which column is wrong, and how.
         problem: String,
     },
+    /// Its last row has no line end, where every row has one: a number may be cut off.
+    #[error(
+        "{}: the last row has no line end: its end may be missing. If the row is complete, end its line", .0.display()
+    )]
+    CutOff(PathBuf),
     /// It was changed between the check and the sending. What was sent stays stored, so
     /// only the file as it was can be finished.
     #[error("{}: the file changed while it was being sent: bring back the file as it was, and send that", .0.display())]
@@ -73,46 +81,51 @@ impl Version {
 /// Where it cannot be opened, or is not a regular file.
 pub fn open_regular(path: &Path) -> Result<File, FileError> {
     let io = |source| FileError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    match file.metadata().map_err(io)?.is_file() {
-        true => Ok(file),
+    // Looked up first: to open a pipe waits until somebody writes to it.
+    match std::fs::metadata(path).map_err(io)?.is_file() {
+        true => File::open(path).map_err(io),
         false => Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))),
     }
 }
 
-/// The rows of a file, one by one.
+/// The rows of a file, one by one. Empty lines are passed over.
 #[derive(Debug)]
 pub struct Rows<R> {
     path: PathBuf,
-    reader: csv::Reader<R>,
-    /// The row that was read last.
-    record: ByteRecord,
+    lines: Lines<R>,
+    /// The fields of the row that was read last.
+    fields: Fields,
     /// Whether that row was only looked at.
     peeked: bool,
     count: u64,
 }
 
 impl<R: io::Read> Rows<R> {
-    /// The rows of an open file, which errors call `path`.
+    /// Returns the rows of an open file, which errors call `path`.
     pub fn new(path: &Path, file: R) -> Self {
-        // How many columns a row has is looked at afterwards, for a better error.
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
-        Self { path: path.to_owned(), reader, record: ByteRecord::new(), peeked: false, count: 0 }
+        let lines = Lines::new(file);
+        Self { path: path.to_owned(), lines, fields: Fields::default(), peeked: false, count: 0 }
     }
 
-    /// The file's path, as errors show it.
+    /// Returns the file's path, as errors show it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many rows were taken.
+    /// Returns how many rows were taken.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What the rows are read from.
+    /// Returns what the rows are read from.
     pub fn get_ref(&self) -> &R {
-        self.reader.get_ref()
+        self.lines.get_ref()
+    }
+
+    /// Returns whether the line that was read last has its line end. A last line without
+    /// one may have been cut off.
+    pub fn is_terminated(&self) -> bool {
+        self.lines.is_terminated()
     }
 
     /// Returns the bytes of the next row's text, one separator between two fields
@@ -120,14 +133,25 @@ impl<R: io::Read> Rows<R> {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read.
+    /// Where the file cannot be read, or the line is too long or has an unbalanced quote.
     pub fn peek_bytes(&mut self) -> Result<Option<usize>, FileError> {
-        if !self.peeked {
-            self.peeked =
-                self.reader.read_byte_record(&mut self.record).map_err(|error| self.read_error(error))?;
+        while !self.peeked {
+            match self.lines.next_line() {
+                Ok(None) => return Ok(None),
+                Ok(Some([])) => {}
+                Ok(Some(line)) => {
+                    let split = self.fields.split(line);
+                    split.map_err(|problem| self.row_error(problem))?;
+                    self.peeked = true;
+                }
+                Err(LineError::TooLong) => {
+                    let problem = format!("the line has more than {LINE_BYTES_MAX} bytes");
+                    return Err(self.row_error(problem));
+                }
+                Err(LineError::Io(source)) => return Err(FileError::Io { path: self.path.clone(), source }),
+            }
         }
-        let separators = self.record.len().saturating_sub(1);
-        Ok(self.peeked.then(|| self.record.as_slice().len() + separators))
+        Ok(Some(self.fields.text.len() + self.fields.len() - 1))
     }
 
     /// Takes the next row, moves its bet into `bets`, and returns the fields before the
@@ -135,7 +159,7 @@ impl<R: io::Read> Rows<R> {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read or the row is wrong; then nothing is moved.
+    /// As [`Rows::peek_bytes`], and where a column is wrong; then nothing is moved.
     pub fn next_into<const N: usize>(
         &mut self,
         before: [&'static str; N],
@@ -147,47 +171,108 @@ impl<R: io::Read> Rows<R> {
         self.peeked = false;
         let first = self.count == 0;
         self.count += 1;
-        match push_row(&self.record, before, first, bets) {
+        match push_row(&self.fields, before, first, bets) {
             Ok(ahead) => Ok(Some(ahead)),
             Err(problem) => Err(self.row_error(problem)),
         }
     }
 
-    /// The error of a column of the row that was taken last; `index` counts from 0.
+    /// Returns the error of a column of the row that was taken last; `index` counts from 0.
     pub fn column_error(&self, index: usize, name: &str, value: &str, rule: &str) -> FileError {
         self.row_error(column_problem(index, name, value, rule))
     }
 
     fn row_error(&self, problem: String) -> FileError {
-        let line = self.record.position().map_or(0, csv::Position::line);
-        FileError::Row { path: self.path.clone(), line, problem }
+        FileError::Row { path: self.path.clone(), line: self.lines.number(), problem }
+    }
+}
+
+/// The fields of one row.
+#[derive(Debug, Default)]
+struct Fields {
+    /// All of them, one behind the other, without quotes.
+    text: Vec<u8>,
+    /// Where each ends in the text.
+    ends: Vec<usize>,
+}
+
+impl Fields {
+    fn len(&self) -> usize {
+        self.ends.len()
     }
 
-    fn read_error(&self, error: csv::Error) -> FileError {
-        let message = error.to_string();
-        let source = match error.into_kind() {
-            csv::ErrorKind::Io(source) => source,
-            _ => io::Error::other(message),
-        };
-        FileError::Io { path: self.path.clone(), source }
+    fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[index]]
+    }
+
+    /// Splits a line at its commas. A field that begins with a quote ends with one, and
+    /// two within it stand for one (RFC 4180); an error names the column.
+    ///
+    /// Libraries that read CSV accept what this refuses: a quote that is never closed
+    /// swallows the rest of the file, and `"75"74` becomes 7574.
+    fn split(&mut self, line: &[u8]) -> Result<(), String> {
+        self.text.clear();
+        self.ends.clear();
+        let mut rest = line;
+        loop {
+            rest = match rest.strip_prefix(b"\"") {
+                Some(quoted) => self.take_quoted(quoted)?,
+                None => {
+                    let end = memchr(b',', rest).unwrap_or(rest.len());
+                    self.text.extend_from_slice(&rest[..end]);
+                    &rest[end..]
+                }
+            };
+            self.ends.push(self.text.len());
+            match rest.split_first() {
+                None => return Ok(()),
+                Some((b',', behind)) => rest = behind,
+                Some(_) => return Err(format!("column {}: text after the closing quote", self.len())),
+            }
+        }
+    }
+
+    /// Takes a field whose opening quote was taken, and returns what stands behind it.
+    fn take_quoted<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], String> {
+        loop {
+            let Some(quote) = memchr(b'"', rest) else {
+                return Err(format!("column {}: a quote is opened and not closed", self.len() + 1));
+            };
+            self.text.extend_from_slice(&rest[..quote]);
+            rest = &rest[quote + 1..];
+            match rest.strip_prefix(b"\"") {
+                Some(behind) => {
+                    self.text.push(b'"');
+                    rest = behind;
+                }
+                None => return Ok(rest),
+            }
+        }
     }
 }
 
 /// Moves a row's bet into `bets` and returns the fields before it; an error says which
 /// column is wrong, and how.
 fn push_row<'a, const N: usize>(
-    record: &'a ByteRecord,
+    row: &'a Fields,
     before: [&'static str; N],
     first: bool,
     bets: &mut Bets,
 ) -> Result<[&'a str; N], String> {
     let columns: Vec<&str> = before.into_iter().chain(COLUMNS).collect();
-    if record.len() != columns.len() {
-        let found = record.len();
-        return Err(format!("{found} columns where there are {}: {}", columns.len(), columns.join(", ")));
+    if row.len() != columns.len() {
+        let hint = if row.len() == 1 && row.text.contains(&b';') {
+            "; this file is separated by `;`: save it separated by commas"
+        } else {
+            ""
+        };
+        let (found, expected) = (row.len(), columns.len());
+        let columns = columns.join(", ");
+        return Err(format!("{found} columns where there are {expected}: {columns}{hint}"));
     }
     let field = |index: usize| {
-        std::str::from_utf8(&record[index])
+        std::str::from_utf8(row.get(index))
             .map_err(|_| format!("column {} ({}): not UTF-8", index + 1, columns[index]))
     };
     let mut ahead = [""; N];
@@ -220,4 +305,50 @@ fn bet_problem(error: BetError, fields: [&str; 5], before: usize, first: bool) -
 fn column_problem(index: usize, name: &str, value: &str, rule: &str) -> String {
     let value: String = value.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
     format!("column {} ({name}): `{value}` is not {rule}", index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads all rows of a text, and returns the bets or the first error.
+    fn read(text: &str) -> Result<Bets, String> {
+        let mut rows = Rows::new(Path::new("f"), text.as_bytes());
+        let mut bets = Bets::default();
+        while rows.next_into([], &mut bets).map_err(|error| error.to_string())?.is_some() {}
+        Ok(bets)
+    }
+
+    #[test]
+    fn quotes_are_those_of_rfc_4180() {
+        let bets = read("\"Ana, María\",\"O\"\"Higgins\",\"007\",2000-01-01,\"75\"\n").unwrap();
+        let bet = bets.iter().next().unwrap();
+        assert_eq!(
+            (bet.first_name, bet.last_name, bet.document, bet.number),
+            ("Ana, María", "O\"Higgins", "007", 75)
+        );
+        assert_eq!(read("A,B \"C\",1,2000-01-01,1").unwrap().iter().next().unwrap().last_name, "B \"C\"");
+    }
+
+    #[test]
+    fn a_row_that_was_cut_or_glued_is_an_error_with_its_line() {
+        let good = "A,B,1,2000-01-01,1";
+        for (bad, problem) in [
+            ("A,B,1,2000-01-01,\"75", "column 5: a quote is opened and not closed"),
+            ("A,B,1,2000-01-01,\"75\"74", "column 5: text after the closing quote"),
+            ("\"A\" ,B,1,2000-01-01,1", "column 1: text after the closing quote"),
+            ("A,\"B\nC\",1,2000-01-01,1", "column 2: a quote is opened and not closed"),
+            ("A,B,1,2000-01-01", "4 columns where there are 5"),
+            ("A;B;1;2000-01-01;1", "separated by `;`: save it separated by commas"),
+            ("A,B,1,2000-01-01,x", "column 5 (number): `x` is not a whole number"),
+        ] {
+            for end in ["\n", "\r\n", "\r"] {
+                let text = [good, "", good, bad].join(end);
+                let error = read(&text).unwrap_err();
+                assert!(error.starts_with("f:4: ") && error.contains(problem), "{text:?}: {error}");
+            }
+        }
+        let long = format!("{good}\n{}", "x".repeat(LINE_BYTES_MAX + 1));
+        assert_eq!(read(&long).unwrap_err(), "f:2: the line has more than 4096 bytes");
+    }
 }
