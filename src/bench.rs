@@ -88,6 +88,8 @@ pub type Progress<'a> = dyn FnMut(u64) + 'a;
 
 /// Time between two calls of the progress function.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How long a connection may take to be accepted before the run fails.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reply may take before the run fails.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest latency in the histogram, in microseconds.
@@ -190,7 +192,11 @@ fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> 
     let plan = &shared.plan;
     let mut latencies = new_histogram();
     let message = message(plan, index);
-    let opened = if plan.fresh { Ok(None) } else { Connection::open(&plan.server, plan.dialect).map(Some) };
+    let opened = if plan.fresh {
+        Ok(None)
+    } else {
+        Connection::open(&plan.server, plan.dialect, CONNECT_TIMEOUT).map(Some)
+    };
     // Even after an error: all senders wait here for each other.
     shared.start.wait();
     let mut connection = opened?;
@@ -233,7 +239,7 @@ fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> i
     let connection = match kept {
         Some(connection) => connection,
         None => {
-            fresh = Connection::open(&shared.plan.server, shared.plan.dialect)?;
+            fresh = Connection::open(&shared.plan.server, shared.plan.dialect, CONNECT_TIMEOUT)?;
             &mut fresh
         }
     };

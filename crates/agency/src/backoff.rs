@@ -12,6 +12,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a retry.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// Shortest time that a try is given.
+const TRY_MIN: Duration = Duration::from_millis(100);
+
 /// Pauses that grow, with jitter, until the time is up.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -23,6 +26,12 @@ impl Backoff {
     /// Starts the time that the options allow.
     pub(crate) fn new(options: &ClientOptions) -> Self {
         Self { give_up_at: Instant::now() + options.give_up_after, pause: PAUSE_MIN }
+    }
+
+    /// Returns how long the next try may take: at most `longest`, and no longer than the
+    /// time that is left, but for a moment in which a try can succeed.
+    pub(crate) fn timeout(&self, longest: Duration) -> Duration {
+        self.give_up_at.saturating_duration_since(Instant::now()).clamp(TRY_MIN.min(longest), longest)
     }
 
     /// Reports the failure and pauses before the next try. Returns false, at once, where

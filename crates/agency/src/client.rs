@@ -8,8 +8,12 @@ use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, Status, WAIT_MAX, W
 use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
 use crate::backoff::Backoff;
-use crate::{AgencyError, ClientOptions, Connection, ExchangeError};
+use crate::connection::CONNECT_TIMEOUT;
+use crate::{AgencyError, ClientOptions, Connection, ExchangeError, REPLY_TIMEOUT};
 
+/// Most winners of one agency that are read: more than the bets of any lottery that one
+/// server can hold, and few enough to be kept in memory.
+const WINNERS_MAX: usize = 10_000_000;
 /// How long one `WAIT_WINNERS` waits: well below what a middlebox takes for dead.
 const WAIT_EACH: Duration = Duration::from_secs(30);
 const _: () = assert!(WAIT_EACH.as_millis() <= WAIT_MAX.as_millis());
@@ -86,8 +90,12 @@ impl Client {
         loop {
             match self.call(&Request::WinnersPage { agency, after, draw: Some(draw) })? {
                 Reply::Winners(Ok(Winners::Page { documents, next })) => {
+                    let is_endless = next.is_some_and(|next| next <= after || documents.is_empty());
                     all.extend(documents);
                     match next {
+                        _ if is_endless || all.len() > WINNERS_MAX => {
+                            return Err(self.protocol_error("pages of winners without end".to_owned()));
+                        }
                         Some(next) => after = next,
                         None => return Ok(Some(all)),
                     }
@@ -140,7 +148,7 @@ impl Client {
                 self.require_newest(draw)?;
                 self.draw = Some(draw);
             }
-            let failure = match self.exchange(request) {
+            let failure = match self.exchange(request, &backoff) {
                 Ok(reply) => match reply.refusal() {
                     Some(reason)
                         if reason.is_temporary()
@@ -180,11 +188,14 @@ impl Client {
         AgencyError::Protocol { server: self.options.server.clone(), answer }
     }
 
-    fn exchange(&mut self, request: &Request) -> Result<Reply, ExchangeError> {
+    fn exchange(&mut self, request: &Request, backoff: &Backoff) -> Result<Reply, ExchangeError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(Connection::open(&self.options.server, Dialect::Framed)?),
+            none => {
+                let timeout = backoff.timeout(CONNECT_TIMEOUT);
+                none.insert(Connection::open(&self.options.server, Dialect::Framed, timeout)?)
+            }
         };
-        connection.exchange(request)
+        connection.exchange(request, backoff.timeout(REPLY_TIMEOUT))
     }
 }

@@ -2,16 +2,18 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sorteo_protocol::wire::{Dialect, NotAReply, Reply, Request, decode_reply, encode_request};
 
-/// How long one address may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one address may take to accept a connection, at most.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to reply, beyond what the request asks it to wait.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes read at once.
 const READ_BYTES: usize = 8 << 10;
+/// Largest reply: a million winners in the counted dialect. What is larger is no reply.
+const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// A connection, and what was received on it and not read yet.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ pub struct Connection {
     dialect: Dialect,
     stream: TcpStream,
     input: Vec<u8>,
-    /// The time-out that the socket has, so that it is set only where it changes.
-    reply_timeout: Option<Duration>,
+    /// The time-outs that the socket has, so that they are set only where they change.
+    timeout: Option<Duration>,
 }
 
 /// Why there is no reply.
@@ -45,19 +47,19 @@ impl From<NotAReply> for ExchangeError {
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT`, trying each address of the host in turn.
+    /// Connects to `HOST:PORT`, trying each address of the host in turn for at most
+    /// `timeout`.
     ///
     /// # Errors
     ///
-    /// Where no address accepts within 5 seconds: the last one's failure.
-    pub fn open(server: &str, dialect: Dialect) -> io::Result<Self> {
+    /// Where no address accepts in time: the last one's failure.
+    pub fn open(server: &str, dialect: Dialect, timeout: Duration) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in server.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
-                    return Ok(Self { dialect, stream, input: Vec::new(), reply_timeout: None });
+                    return Ok(Self { dialect, stream, input: Vec::new(), timeout: None });
                 }
                 Err(error) => last = error,
             }
@@ -65,36 +67,46 @@ impl Connection {
         Err(last)
     }
 
-    /// Sends a request and waits for its reply.
+    /// Sends a request and waits for its reply for at most `timeout`, and as long as the
+    /// request asks the server to wait.
     ///
     /// # Errors
     ///
     /// Where there is none in time: see [`ExchangeError`]. The connection is of no use then.
-    pub fn exchange(&mut self, request: &Request) -> Result<Reply, ExchangeError> {
+    pub fn exchange(&mut self, request: &Request, timeout: Duration) -> Result<Reply, ExchangeError> {
         let mut bytes = Vec::new();
         encode_request(self.dialect, request, &mut bytes);
         let wait = match request {
             Request::WaitWinners { wait, .. } => *wait,
             _ => Duration::ZERO,
         };
-        self.exchange_bytes(&bytes, REPLY_TIMEOUT + wait)
+        self.exchange_bytes(&bytes, timeout + wait)
     }
 
-    /// Sends the bytes of one request and waits for its reply, at most so long.
+    /// Sends the bytes of one request and waits for its reply for at most `timeout`.
     ///
     /// # Errors
     ///
     /// As [`Connection::exchange`].
     pub fn exchange_bytes(&mut self, request: &[u8], timeout: Duration) -> Result<Reply, ExchangeError> {
-        self.stream.write_all(request)?;
-        if self.reply_timeout != Some(timeout) {
+        if self.timeout != Some(timeout) {
+            self.stream.set_write_timeout(Some(timeout))?;
             self.stream.set_read_timeout(Some(timeout))?;
-            self.reply_timeout = Some(timeout);
+            self.timeout = Some(timeout);
         }
-        self.receive()
+        let started = Instant::now();
+        let result = self.stream.write_all(request).map_err(ExchangeError::from);
+        let result = result.and_then(|()| self.receive(started, timeout));
+        match result {
+            // What the system calls it where a time-out of the socket is over.
+            Err(ExchangeError::Lost(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(timed_out(timeout))
+            }
+            other => other,
+        }
     }
 
-    fn receive(&mut self) -> Result<Reply, ExchangeError> {
+    fn receive(&mut self, started: Instant, timeout: Duration) -> Result<Reply, ExchangeError> {
         loop {
             let mut rest = &self.input[..];
             let decoded = decode_reply(self.dialect, &mut rest)?;
@@ -102,6 +114,12 @@ impl Connection {
             self.input.drain(..used);
             if let Some(reply) = decoded {
                 return Ok(reply);
+            }
+            if started.elapsed() > timeout {
+                return Err(timed_out(timeout));
+            }
+            if self.input.len() > REPLY_BYTES_MAX {
+                return Err(ExchangeError::Unexpected(format!("more than {REPLY_BYTES_MAX} bytes")));
             }
             let mut bytes = [0; READ_BYTES];
             match self.stream.read(&mut bytes) {
@@ -112,4 +130,9 @@ impl Connection {
             }
         }
     }
+}
+
+fn timed_out(timeout: Duration) -> ExchangeError {
+    let message = format!("no reply within {} s", timeout.as_secs_f64());
+    ExchangeError::Lost(io::Error::new(io::ErrorKind::TimedOut, message))
 }

@@ -10,8 +10,9 @@ use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, Winners};
 use sorteo_protocol::{AgencyId, Batch};
 
 use crate::backoff::Backoff;
+use crate::connection::CONNECT_TIMEOUT;
 use crate::file::{Batches, Scan};
-use crate::{AgencyError, ClientOptions, Connection, Event, ExchangeError};
+use crate::{AgencyError, ClientOptions, Connection, Event, ExchangeError, REPLY_TIMEOUT};
 
 /// How often the winners are asked for: this dialect has no way to wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -90,16 +91,20 @@ fn winners(
     options: &ClientOptions,
     agency: AgencyId,
 ) -> Result<Vec<String>, AgencyError> {
+    let mut backoff = Backoff::new(options);
     loop {
         let reply = match ask(connection, options, &Request::DoneAndWinners { agency }) {
             Ok(reply) => reply,
-            Err(AgencyError::Unknown { source, .. }) => {
-                options.observer.report(&Event::Retrying { error: &source });
+            Err(AgencyError::Unknown { server, source }) => {
+                if !backoff.pause(options, &source) {
+                    return Err(AgencyError::Unreachable { server, source });
+                }
                 *connection = connect(options, Dialect::Counted)?;
                 continue;
             }
             Err(error) => return Err(error),
         };
+        backoff = Backoff::new(options);
         match reply {
             Reply::Winners(Ok(Winners::All(documents))) => return Ok(documents),
             other => match other.refusal() {
@@ -116,7 +121,7 @@ fn winners(
 fn connect(options: &ClientOptions, dialect: Dialect) -> Result<Connection, AgencyError> {
     let mut backoff = Backoff::new(options);
     loop {
-        match Connection::open(&options.server, dialect) {
+        match Connection::open(&options.server, dialect, backoff.timeout(CONNECT_TIMEOUT)) {
             Ok(connection) => return Ok(connection),
             Err(error) if !backoff.pause(options, &error) => {
                 return Err(AgencyError::Unreachable { server: options.server.clone(), source: error });
@@ -131,7 +136,7 @@ fn ask(
     options: &ClientOptions,
     request: &Request,
 ) -> Result<Reply, AgencyError> {
-    connection.exchange(request).map_err(|error| match error {
+    connection.exchange(request, REPLY_TIMEOUT.min(options.give_up_after)).map_err(|error| match error {
         ExchangeError::Lost(source) => AgencyError::Unknown { server: options.server.clone(), source },
         ExchangeError::Unexpected(answer) => unexpected(options, answer),
     })

@@ -240,13 +240,18 @@ fn validate([first_name, last_name, document, birthdate, number]: [&str; 5]) -> 
     if !is_plain(last_name, NAME_BYTES_MAX) {
         return Err(BetError::LastName);
     }
-    if !is_plain(document, DOCUMENT_BYTES_MAX) || document.contains(',') {
+    if !is_document(document) {
         return Err(BetError::Document);
     }
     if !is_date(birthdate) {
         return Err(BetError::Birthdate);
     }
     decimal(number).ok_or(BetError::Number)
+}
+
+/// Returns whether a text is a valid document of a bet.
+pub fn is_document(text: &str) -> bool {
+    is_plain(text, DOCUMENT_BYTES_MAX) && !text.contains(',')
 }
 
 /// Whether a field is 1 to `bytes_max` bytes without a character that could

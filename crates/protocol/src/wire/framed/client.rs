@@ -3,6 +3,7 @@
 use std::str;
 
 use super::{BadFrame, append_frame, next_frame};
+use crate::bets::is_document;
 use crate::text::{decimal, split_exactly};
 use crate::wire::{NotAReply, Reason, Reply, Request, Status, Winners};
 use crate::{Batch, Bet, DrawId, UploadPosition};
@@ -102,14 +103,14 @@ fn read_reply(line: &str) -> Option<Reply> {
 
 fn read_winners(text: &str) -> Option<Winners> {
     let documents = |list: &str| match list {
-        "" => Vec::new(),
-        list => list.split(',').map(str::to_owned).collect(),
+        "" => Some(Vec::new()),
+        list => list.split(',').map(|document| is_document(document).then(|| document.to_owned())).collect(),
     };
     let Some((list, next)) = text.split_once('|') else {
-        return Some(Winners::All(documents(text)));
+        return Some(Winners::All(documents(text)?));
     };
     let next = if next.is_empty() { None } else { Some(decimal(next)?) };
-    Some(Winners::Page { documents: documents(list), next })
+    Some(Winners::Page { documents: documents(list)?, next })
 }
 
 fn read_status(text: &str) -> Option<Status> {
