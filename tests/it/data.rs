@@ -679,7 +679,7 @@ fn a_file_with_a_wrong_row_is_named_with_its_line_and_stores_nothing() {
     // A blank line and either line end count as an editor counts them.
     for before in ["1,Ana,Paz,7,1999-03-17,1\r\n", "1,Ana,Paz,7,1999-03-17,1\r", "\n"] {
         let folder = folder();
-        let text = format!("{before}{before}1,Ana,Paz,7,1999-03-17,x{good}");
+        let text = format!("{before}{before}1,Ana,Paz,7,1999-03-17,x\n{good}");
         assert_names(import(folder.path(), &text).failed(1), &["bets.csv:3: column 6 (number)"]);
     }
     let folder = folder();
