@@ -2,28 +2,28 @@
 //!
 //! `cargo run --example upload -- 127.0.0.1:12345 1 agency-1.csv`
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{error::Error, path::Path, time::Duration};
 
 use sorteo_agency::{ClientOptions, Event, Observer, Upload};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [server, agency, file] = &arguments[..] else {
-        return Err("usage: upload HOST:PORT AGENCY FILE".into());
-    };
-    let file = PathBuf::from(file);
+fn main() {
+    if let Err(error) = run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [server, agency, file] = arguments else { return Err("usage: upload HOST:PORT AGENCY FILE".into()) };
     let mut options = ClientOptions::new(server.as_str(), Duration::from_secs(60));
     options.observer = Observer::new(|event| {
         if let Event::Retrying { error } = event {
             eprintln!("{error}: trying again");
         }
     });
-    let mut upload = Upload::start(options, agency.parse()?, &file)?;
-    upload.send(&file, 99)?;
+    let mut upload = Upload::start(options, agency.parse()?, Path::new(file))?;
+    upload.send(Path::new(file), 99)?;
     upload.done()?;
-    for document in upload.wait_winners()? {
-        println!("{document}");
-    }
+    upload.wait_winners()?.iter().for_each(|document| println!("{document}"));
     Ok(())
 }
