@@ -69,7 +69,7 @@ pub struct Options {
 pub enum Access {
     /// Its owner alone.
     Owner,
-    /// Whoever the process's umask lets.
+    /// Everyone whom the process's umask allows.
     Umask,
 }
 
@@ -180,8 +180,8 @@ impl Drop for AtomicFile {
 /// all of the new one. Links are followed. A pipe or a device has no content to replace: it
 /// is written to.
 ///
-/// Nothing is synced: whoever waits for the file may remove it with its folder as soon as it
-/// is there, which must not fail the writer.
+/// Nothing is synced: a program that waits for the file may remove it with its folder as soon
+/// as it exists, which must not fail the writer.
 ///
 /// # Errors
 ///

@@ -13,8 +13,8 @@
 //! 3. **Exactly once.** A batch with an [`UploadPosition`](sorteo_protocol::UploadPosition)
 //!    is stored once however often it is sent; other rows at its position are refused.
 //! 4. **One draw.** A draw is drawn by one conditional UPDATE of its row, in the
-//!    transaction that records the last agency and the winners. Whoever changes that row
-//!    has drawn; nobody else does, in this process or another. The draw's row is locked
+//!    transaction that records the last agency and the winners. The transaction that
+//!    changes that row draws; no other does, in this process or another. The draw's row is locked
 //!    before the agencies are counted.
 //! 5. **Closed means closed.** No bet enters a draw that is drawn, or comes from an agency
 //!    that is done.

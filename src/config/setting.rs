@@ -2,8 +2,8 @@
 //! that its value is read as.
 //!
 //! A setting is declared once, as a [`Typed`] or an [`Optional`] constant in
-//! [`settings`](super::settings). Whoever needs its value asks for it with that
-//! constant, so that neither its key nor its type can be mistaken. Help, file,
+//! [`settings`](super::settings). Its value is read through that constant, so
+//! that neither its key nor its type can be mistaken. Help, file,
 //! variables and documents know only its [`Setting`].
 
 use std::fmt;

@@ -161,7 +161,7 @@ impl ResultsQuery {
             return Err(bad(&format!("search is longer than {SEARCH_BYTES_MAX} bytes")));
         }
         let after = given(self.after)
-            .map(|text| read_place(&text).ok_or_else(|| bad("after is not what a page before told as next")));
+            .map(|text| read_place(&text).ok_or_else(|| bad("after is not the next of an earlier page")));
         Ok(overview::Query {
             agency: agency.transpose()?,
             search,

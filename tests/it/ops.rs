@@ -155,7 +155,7 @@ fn what_cannot_be_answered_is_named() {
         ("/api/draws/x", 400, "the draw is not a number"),
         ("/api/draws/99999999999999999999", 400, "the draw is not a number"),
         ("/api/draws/1/results?agency=-1", 400, "agency is not a number from 0 to 4294967295"),
-        ("/api/draws/1/results?after=1", 400, "after is not what a page before told"),
+        ("/api/draws/1/results?after=1", 400, "after is not the next of an earlier page"),
         ("/api/draws/1/results?serch=a", 400, "unknown field `serch`"),
         ("/nothing", 404, "there is nothing at this path"),
     ] {

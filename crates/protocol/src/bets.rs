@@ -232,7 +232,7 @@ impl DigestBuilder {
     }
 }
 
-/// Checks the five fields in their order; answers the number.
+/// Checks the five fields in their order, and returns the number.
 fn validate([first_name, last_name, document, birthdate, number]: [&str; 5]) -> Result<u32, BetError> {
     if !is_plain(first_name, NAME_BYTES_MAX) {
         return Err(BetError::FirstName);
@@ -254,7 +254,7 @@ pub fn is_document(text: &str) -> bool {
     is_plain(text, DOCUMENT_BYTES_MAX) && !text.contains(',')
 }
 
-/// Whether a field is 1 to `bytes_max` bytes without a character that could
+/// Returns whether a field is 1 to `bytes_max` bytes without a character that could
 /// end the field, the line, or the reader's trust in what is displayed.
 fn is_plain(field: &str, bytes_max: usize) -> bool {
     let bytes = field.as_bytes();
@@ -270,7 +270,7 @@ fn is_plain(field: &str, bytes_max: usize) -> bool {
     !(forbidden || not_ascii && field.chars().any(is_bidirectional_control))
 }
 
-/// Whether the text is `YYYY-MM-DD` and that day exists.
+/// Returns whether the text is `YYYY-MM-DD` and that day exists.
 fn is_date(text: &str) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else {
         return false;
@@ -284,7 +284,7 @@ fn is_date(text: &str) -> bool {
     jiff::civil::Date::new(year, m1 * 10 + m2, d1 * 10 + d2).is_ok()
 }
 
-/// A number's shortest decimal form.
+/// Returns a number's shortest decimal form.
 fn without_leading_zeros(digits: &str) -> &str {
     let significant = digits.trim_start_matches('0');
     if significant.is_empty() { "0" } else { significant }

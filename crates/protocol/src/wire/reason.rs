@@ -60,14 +60,14 @@ pub enum Reason {
     Conflict,
     /// The agency said that it is done.
     AgencyDone,
-    /// The draw is made.
+    /// The draw has taken place.
     DrawClosed,
     /// The agency's count differs from what is stored; it is not done.
     CountMismatch {
         /// How many bets are stored.
         stored: u64,
     },
-    /// The draw is not made yet.
+    /// The draw has not taken place yet.
     NotReady,
     /// The winners do not fit one frame: ask for pages.
     UsePages,

@@ -64,7 +64,7 @@ const RULES: &[Rule] = &[
         sql: "SELECT 'draw ' || draw || ' was drawn before all expected agencies were done' FROM standings
                WHERE state = 'drawn' AND NOT complete",
     },
-    // Whoever records the last agency draws in the same transaction.
+    // The transaction that records the last agency also draws.
     Rule {
         about: "draws",
         sql: "SELECT 'draw ' || draw || ' was not drawn, but all expected agencies are done' FROM standings
