@@ -23,7 +23,7 @@ pub enum Reason {
     },
     /// Not a request of this protocol.
     Unknown,
-    /// A frame of length 0 or over [`FRAME_BYTES_MAX`]; the connection is closed.
+    /// A frame of length 0 or over [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX); the connection is closed.
     BadFrame,
     /// A counted length that is none, or over the limit; the connection is closed.
     BadLength,
@@ -41,7 +41,7 @@ pub enum Reason {
     BadAfter,
     /// The draw is not a decimal number, or there is no such draw.
     BadDraw,
-    /// The wait is not a decimal number of milliseconds up to [`WAIT_MAX`].
+    /// The wait is not a decimal number of milliseconds up to [`WAIT_MAX`](super::WAIT_MAX).
     BadWait,
     /// A bet behind a batch whose header could not be read: it may be a row of
     /// that batch, which was refused, so it is refused too.
