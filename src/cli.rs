@@ -34,6 +34,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
+use rustix::fs::Mode;
 
 use self::failure::EXIT_CODES;
 
@@ -70,6 +71,8 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Upload an agency's bets, and wait for its winners
     Upload(upload::Args),
+    /// Mark an agency as done, whose bets were sent before
+    Done(queries::DoneArgs),
     /// Print an agency's winning documents, one per line
     Winners(queries::WinnersArgs),
     /// Print the state of the newest draw
@@ -114,9 +117,14 @@ pub fn main() -> ExitCode {
     // A usage error prints what is wrong and exits with 2; `--help` with 0.
     let matches = grammar().get_matches();
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if !matches!(command, Command::Man(_) | Command::Completions(_)) {
+        // What the others write holds bets, and is for the user who runs them.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+    }
     let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Upload(args) => upload::run(&args),
+        Command::Done(args) => queries::done(&args),
         Command::Winners(args) => queries::winners(&args),
         Command::Status(args) => queries::status(&args),
         Command::Draw(command) => draw::run(&command),

@@ -262,6 +262,8 @@ pub fn parse_level(name: &str) -> Option<LevelFilter> {
     match name.to_ascii_lowercase().as_str() {
         "critical" | "fatal" => Some(LevelFilter::Error),
         "warning" => Some(LevelFilter::Warn),
+        "notice" => Some(LevelFilter::Info),
+        "notset" => Some(LevelFilter::Trace),
         other => other.parse().ok(),
     }
 }
@@ -356,6 +358,8 @@ mod tests {
     fn levels_are_known_by_both_languages_names() {
         assert_eq!(parse_level("WARNING"), Some(LevelFilter::Warn));
         assert_eq!(parse_level("critical"), Some(LevelFilter::Error));
+        assert_eq!(parse_level("NOTICE"), Some(LevelFilter::Info));
+        assert_eq!(parse_level("NOTSET"), Some(LevelFilter::Trace));
         assert_eq!(parse_level("info"), Some(LevelFilter::Info));
         assert_eq!(parse_level("loud"), None);
     }

@@ -7,7 +7,7 @@ use clap::builder::styling::Style;
 /// Headings with their subcommands. Any other subcommand is listed at the end.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Running", &["serve", "status", "demo"]),
-    ("Agencies", &["upload", "winners"]),
+    ("Agencies", &["upload", "done", "winners"]),
     ("Draws", &["draw"]),
     ("Data", &["check", "backup", "restore", "export", "import", "generate"]),
     ("Operators and tools", &["config", "bench", "man", "completions", "help"]),

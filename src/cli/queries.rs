@@ -1,4 +1,4 @@
-//! `sorteo winners` and `sorteo status`: one request to a running server.
+//! `sorteo winners`, `sorteo done` and `sorteo status`: a request to a running server.
 
 use std::time::Duration;
 
@@ -44,6 +44,23 @@ struct Winners {
     documents: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+An upload marks its agency as done by itself. This command is for an agency
+whose bets were sent in several uploads, with --not-done, or by other programs.
+It cannot be taken back: the agency's betting is closed.
+
+Examples:
+  sorteo done --agency 7 --bets 1500
+  sorteo done --agency 7")]
+pub(super) struct DoneArgs {
+    #[command(flatten)]
+    settings: Flags<AgencyQuestion>,
+    /// Refuse if the server does not hold exactly so many bets of the agency in this draw
+    #[arg(long, value_name = "N")]
+    bets: Option<u64>,
+}
+
 /// How the newest draw stands, for a program.
 #[derive(Serialize)]
 struct StatusOutput {
@@ -82,6 +99,13 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
         }
         None => Err(AgencyError::Refused { what: "GET_WINNERS", reason: Reason::NotReady }.into()),
     }
+}
+
+pub(super) fn done(args: &DoneArgs) -> Result<(), Failure> {
+    let config = read(&args.settings)?;
+    let agency = config.require_agency()?;
+    client(&config).done(agency, args.bets)?;
+    Ok(say!("agency {agency} is done")?)
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {

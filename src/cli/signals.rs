@@ -1,4 +1,4 @@
-//! Signals that end a command while it writes a file.
+//! Signals that end a command.
 
 use std::path::Path;
 use std::thread;
@@ -12,6 +12,16 @@ use crate::atomic_file::{folder_of, remove_unfinished_in};
 /// A process that a signal ended exits with this and the signal's number.
 const SIGNALLED: i32 = 128;
 
+/// Makes SIGTERM, SIGINT and SIGHUP end the process, with 128 and the signal's number. The
+/// system does so by itself, but not for the first process of a container.
+///
+/// # Errors
+///
+/// The system does not let signals be handled.
+pub(super) fn exit_on_signals() -> anyhow::Result<()> {
+    on_first_signal(|| {})
+}
+
 /// Makes a signal that ends the process first remove the unfinished files that the
 /// process has in this file's folder.
 ///
@@ -20,11 +30,15 @@ const SIGNALLED: i32 = 128;
 /// The system does not let signals be handled.
 pub(super) fn remove_unfinished_on_signals(file: &Path) -> anyhow::Result<()> {
     let folder = folder_of(file);
+    on_first_signal(move || remove_unfinished_in(&folder))
+}
+
+fn on_first_signal(tidy: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let mut signals =
         Signals::new(TERM_SIGNALS.iter().chain(&[SIGHUP])).context("signals cannot be handled")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            remove_unfinished_in(&folder);
+            tidy();
             std::process::exit(SIGNALLED + signal);
         }
     });

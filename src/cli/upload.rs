@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::observer::log_client_event;
 use super::output::quantity;
 use super::progress::bar;
+use super::signals::exit_on_signals;
 use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
@@ -30,6 +31,9 @@ NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO.
 
 Exits with 0 only if every bet was acknowledged and the winners were received.
 
+An agency with several files uploads each of them with --not-done, and then runs
+`sorteo done`.
+
 Examples:
   sorteo upload --agency 1 --file agency-1.csv --winners-out winners-1.txt
   sorteo upload --server lottery:12345 --agency 1 --file agency-1.csv --no-wait")]
@@ -39,8 +43,11 @@ pub(super) struct Args {
     /// Do not wait for the draw
     #[arg(long)]
     no_wait: bool,
+    /// Do not mark the agency as done, since more bets follow; do not wait for the draw
+    #[arg(long)]
+    not_done: bool,
     /// Write the winning documents to this file, one per line
-    #[arg(long, value_name = "FILE", conflicts_with = "no_wait")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_wait", "not_done"])]
     winners_out: Option<PathBuf>,
     /// Dialect to speak; the counted one cannot resume and always waits for the draw
     #[arg(long, value_enum, default_value_t = DialectName::Framed)]
@@ -54,6 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let environment = process_environment()?;
     let config = AgencyConfig::lower(&Layers::of_agency(&args.settings, &environment)?)?;
     let agency = config.require_agency()?;
+    exit_on_signals()?;
     if let Some(path) = &args.winners_out {
         require_folder_of(path)?;
         refuse_own_bets(path, config.file.as_deref())?;
@@ -108,12 +116,19 @@ fn send_file(
     bar: &Bar,
 ) -> Result<(), Failure> {
     let documents = match args.dialect {
+        DialectName::Counted if args.not_done => {
+            return Err(Failure::Failed(anyhow::anyhow!(
+                "the counted dialect marks its agency as done: leave out --not-done or --dialect counted"
+            )));
+        }
         DialectName::Counted => counted::upload(options, agency, path, config.batch)?,
         DialectName::Framed => {
             let mut upload = Upload::start(options.clone(), agency, path)?;
             upload.send(path, config.batch)?;
-            upload.done()?;
-            if args.no_wait {
+            if !args.not_done {
+                upload.done()?;
+            }
+            if args.no_wait || args.not_done {
                 bar.finish(&format!("{} stored", quantity(upload.bets(), "bet")));
                 return Ok(());
             }

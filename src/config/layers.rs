@@ -84,6 +84,7 @@ impl Layers {
         environment: &Environment,
     ) -> (Self, Vec<ConfigError>) {
         let mut problems = unknown_variables(environment);
+        problems.extend(contradiction(SERVE_ALIASES, environment));
         let config = config.map(Path::to_owned).or_else(|| {
             let named = environment.get(CONFIG_VARIABLE).filter(|value| !value.is_empty());
             named.map(PathBuf::from)
@@ -124,8 +125,8 @@ impl Layers {
     fn add_environment(&mut self, aliases: &[Alias], environment: &Environment) {
         let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         for Alias { name, key, read } in aliases.iter().rev() {
-            if let Some(value) = set(name) {
-                self.given.insert(key, (read(value), Source::Variable((*name).to_owned())));
+            if let Some(value) = set(name).and_then(|value| read(value)) {
+                self.given.insert(key, (value, Source::Variable((*name).to_owned())));
             }
         }
         for setting in self.settings {
@@ -210,12 +211,54 @@ fn unknown_variables(environment: &Environment) -> Vec<ConfigError> {
         let place = failpoint::VARIABLE.to_owned();
         problems.extend(failpoint::parse(value).err().map(|problem| ConfigError::Value { place, problem }));
     }
-    let ours = environment.keys().filter(|name| name.starts_with(VARIABLE_PREFIX));
-    let unknown = ours.filter(|name| !known.contains(name));
+    let ours = environment.iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX));
+    let unknown = ours.filter(|(name, value)| !known.contains(name) && !is_service_variable(name, value));
     problems.extend(
-        unknown.map(|name| ConfigError::UnknownVariable { name: name.clone(), hint: hint(name, &known) }),
+        unknown
+            .map(|(name, _)| ConfigError::UnknownVariable { name: name.clone(), hint: hint(name, &known) }),
     );
     problems
+}
+
+/// Returns whether a variable is one that Kubernetes or a Docker link sets for a service
+/// whose name begins with `sorteo`: where it is, and not what we should do.
+fn is_service_variable(name: &str, value: &str) -> bool {
+    let protocols = ["TCP", "UDP", "SCTP"];
+    let is_address = protocols.iter().any(|protocol| {
+        value.strip_prefix(&protocol.to_ascii_lowercase()).is_some_and(|rest| rest.starts_with("://"))
+    });
+    // `_PORT_12345_TCP`, alone or with a part of the address.
+    let is_port_part = name.split_once("_PORT_").is_some_and(|(_, rest)| {
+        let (port, rest) = rest.split_once('_').unwrap_or((rest, ""));
+        let (protocol, part) = rest.split_once('_').unwrap_or((rest, ""));
+        port.bytes().all(|b| b.is_ascii_digit())
+            && protocols.contains(&protocol)
+            && ["", "PROTO", "PORT", "ADDR"].contains(&part)
+    });
+    is_port_part
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.ends_with("_PORT") && is_address
+        || name.ends_with("_NAME") && value.starts_with('/')
+}
+
+/// Returns an error where two aliases of one setting have different values: each original
+/// server has a name of its own for it.
+fn contradiction(aliases: &[Alias], environment: &Environment) -> Option<ConfigError> {
+    let value = |alias: &Alias| {
+        environment.get(alias.name).filter(|value| !value.is_empty()).and_then(|value| (alias.read)(value))
+    };
+    aliases.iter().enumerate().find_map(|(at, one)| {
+        let other = aliases[at + 1..].iter().find(|other| other.key == one.key)?;
+        let (first, second) = (value(one)?, value(other)?);
+        (first != second).then(|| ConfigError::Value {
+            place: format!("{} and {}", one.name, other.name),
+            problem: format!(
+                "`{first}` and `{second}` are different values for one setting: set one of them"
+            ),
+        })
+    })
 }
 
 /// Returns the variable that was probably meant, or all of them. The common prefix is not

@@ -64,25 +64,35 @@ pub struct Alias {
     pub name: &'static str,
     /// The key of the setting.
     pub key: &'static str,
-    /// What the setting becomes.
-    pub read: fn(&str) -> String,
+    /// Returns what the setting becomes; `None` for a value that means "not set".
+    pub read: fn(&str) -> Option<String>,
+}
+
+/// Any value is one.
+fn as_it_is(value: &str) -> Option<String> {
+    Some(value.to_owned())
+}
+
+/// The generators of the original deployments write 0 where no number of agencies is set.
+fn agencies_unless_0(count: &str) -> Option<String> {
+    (count != "0").then(|| count.to_owned())
 }
 
 /// The original names for the server. Our own take precedence; of two aliases for one
 /// setting, the first one here.
 pub const SERVE_ALIASES: &[Alias] = &[
-    Alias { name: "SERVER_PORT", key: LISTEN.key, read: |port| format!("0.0.0.0:{port}") },
-    Alias { name: "CLIENT_AMOUNT", key: AGENCIES.0.key, read: str::to_owned },
-    Alias { name: "TOTAL_AGENCIES", key: AGENCIES.0.key, read: str::to_owned },
-    Alias { name: "LOGGING_LEVEL", key: LOG_LEVEL.key, read: str::to_owned },
+    Alias { name: "SERVER_PORT", key: LISTEN.key, read: |port| Some(format!("0.0.0.0:{port}")) },
+    Alias { name: "CLIENT_AMOUNT", key: AGENCIES.0.key, read: agencies_unless_0 },
+    Alias { name: "TOTAL_AGENCIES", key: AGENCIES.0.key, read: agencies_unless_0 },
+    Alias { name: "LOGGING_LEVEL", key: LOG_LEVEL.key, read: as_it_is },
 ];
 
 /// The original names for an agency.
 pub const AGENCY_ALIASES: &[Alias] = &[
-    Alias { name: "CLI_ID", key: AGENCY_ID.0.key, read: str::to_owned },
-    Alias { name: "CLI_SERVER_ADDRESS", key: SERVER.key, read: str::to_owned },
-    Alias { name: "CLI_BATCH_MAXAMOUNT", key: BATCH.key, read: str::to_owned },
-    Alias { name: "CLI_LOG_LEVEL", key: LOG_LEVEL.key, read: str::to_owned },
+    Alias { name: "CLI_ID", key: AGENCY_ID.0.key, read: as_it_is },
+    Alias { name: "CLI_SERVER_ADDRESS", key: SERVER.key, read: as_it_is },
+    Alias { name: "CLI_BATCH_MAXAMOUNT", key: BATCH.key, read: as_it_is },
+    Alias { name: "CLI_LOG_LEVEL", key: LOG_LEVEL.key, read: as_it_is },
 ];
 
 /// The variable that names the configuration file.

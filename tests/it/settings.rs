@@ -150,6 +150,59 @@ fn uncommented(line: &str, mark: &str) -> Option<String> {
 // `config show` and `config check`.
 
 #[test]
+fn what_an_orchestrator_sets_for_a_service_called_sorteo_is_no_setting() {
+    let folder = folder();
+    let mut command = sorteo(folder.path(), ["config", "check"]);
+    command.envs([
+        // Kubernetes, for the services `sorteo` and `sorteo-ops`.
+        ("SORTEO_SERVICE_HOST", "10.0.0.11"),
+        ("SORTEO_SERVICE_PORT", "12345"),
+        ("SORTEO_SERVICE_PORT_AGENCIES", "12345"),
+        ("SORTEO_PORT", "tcp://10.0.0.11:12345"),
+        ("SORTEO_PORT_12345_TCP", "tcp://10.0.0.11:12345"),
+        ("SORTEO_PORT_12345_TCP_PROTO", "tcp"),
+        ("SORTEO_PORT_12345_TCP_PORT", "12345"),
+        ("SORTEO_PORT_12345_TCP_ADDR", "10.0.0.11"),
+        ("SORTEO_OPS_SERVICE_HOST", "10.0.0.12"),
+        ("SORTEO_OPS_PORT", "udp://10.0.0.12:9090"),
+        // A Docker link called `sorteo`.
+        ("SORTEO_NAME", "/agency/sorteo"),
+    ]);
+    assert_eq!(run_changing_nothing(folder.path(), &mut command).succeeded(), "OK\n");
+    for (name, value) in [
+        ("SORTEO_PORT", "12345"),
+        ("SORTEO_PORTS", "tcp://10.0.0.11:12345"),
+        ("SORTEO_PORT_X_TCP", "tcp://10.0.0.11:12345"),
+        ("SORTEO_PORT_12345_TCP_LIMIT", "7"),
+        ("SORTEO_NAME", "lottery"),
+    ] {
+        let mut command = sorteo(folder.path(), ["config", "check"]);
+        let refused = run_changing_nothing(folder.path(), command.env(name, value));
+        assert_names(refused.failed(78), &[&format!("{name} is not a variable of sorteo")]);
+    }
+}
+
+#[test]
+fn a_count_of_0_agencies_in_the_original_variables_means_that_none_is_set() {
+    let folder = folder();
+    for variables in
+        [[("CLIENT_AMOUNT", "0"), ("TOTAL_AGENCIES", "3")], [("CLIENT_AMOUNT", "3"), ("TOTAL_AGENCIES", "0")]]
+    {
+        let mut command = sorteo(folder.path(), ["config", "show", "--json"]);
+        let shown = run(command.envs(variables));
+        let json: serde_json::Value = serde_json::from_str(shown.succeeded()).unwrap();
+        assert_eq!(json["agencies"]["value"], 3, "{variables:?}");
+    }
+    let mut command = sorteo(folder.path(), ["config", "show"]);
+    let shown = run(command.envs([("CLIENT_AMOUNT", "0"), ("TOTAL_AGENCIES", "0")]));
+    let agencies = shown.succeeded().lines().find(|line| line.starts_with("agencies "));
+    assert_names(agencies.unwrap_or_default(), &[" - ", "default: those of the open draw"]);
+    // In a flag and in our own variable, 0 stays a mistake.
+    let mut command = sorteo(folder.path(), ["config", "show"]);
+    assert_names(run(command.env("SORTEO_AGENCIES", "0")).failed(78), &["SORTEO_AGENCIES", "`0`"]);
+}
+
+#[test]
 fn config_show_tells_every_value_and_where_it_is_from() {
     let folder = folder();
     fs::write(

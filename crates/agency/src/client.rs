@@ -126,6 +126,20 @@ impl Client {
         }
     }
 
+    /// Says that an agency is done; with `bets`, the server records it only if it holds so
+    /// many of the agency's bets. Repeating it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the server cannot be reached or refuses, with `count_mismatch` where it holds
+    /// another number of bets.
+    pub fn done(&mut self, agency: AgencyId, bets: Option<u64>) -> Result<(), AgencyError> {
+        match self.call(&Request::Done { agency, bets })? {
+            Reply::Done(Ok(())) => Ok(()),
+            other => Err(self.refused("DONE", &other)),
+        }
+    }
+
     /// Returns the next row to send of an upload: 0 where none of it is stored.
     pub(crate) fn next_row(&mut self, agency: AgencyId, upload: UploadId) -> Result<u64, AgencyError> {
         match self.call(&Request::Resume { agency, upload })? {

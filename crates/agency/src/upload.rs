@@ -112,10 +112,7 @@ impl Upload {
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it
     /// holds another number of bets.
     pub fn done(&mut self) -> Result<(), AgencyError> {
-        match self.client.call(&Request::Done { agency: self.agency, bets: Some(self.scan.rows) })? {
-            Reply::Done(Ok(())) => Ok(()),
-            other => Err(self.client.refused("DONE", &other)),
-        }
+        self.client.done(self.agency, Some(self.scan.rows))
     }
 
     /// Waits for the draw, then returns the winning documents in stored order.

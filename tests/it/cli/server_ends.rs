@@ -134,3 +134,19 @@ fn a_server_killed_in_the_middle_of_an_upload_comes_back_and_each_bet_is_stored_
     let sent = fs::read_to_string(agency.path().join("a.csv")).unwrap();
     assert!(stored == sent, "{} rows are stored", stored.lines().count());
 }
+
+#[test]
+fn an_agency_that_waits_ends_with_128_and_the_signal() {
+    let folder = folder();
+    bets_file(folder.path(), "a.csv", &[1]);
+    let server = Server::start(folder.path(), &["--agencies", "4"]);
+    // The system itself would not end the first process of a container.
+    for (agency, signal, code) in [("1", "TERM", 143), ("2", "INT", 130), ("3", "HUP", 129)] {
+        let upload = ["upload", "--agency", agency, "--file", "a.csv"];
+        let upload = Process::start(&mut server.command(folder.path(), &upload));
+        let done = format!("action: agencia_terminada | result: success | agencia: {agency}");
+        server.process.wait_log(&done, 1);
+        upload.send(signal);
+        assert_eq!(upload.wait().code, Some(code), "SIG{signal}");
+    }
+}

@@ -94,6 +94,67 @@ fn a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing() {
     assert_names(checked.succeeded(), &["OK: 1 draw,", "3004 bets"]);
 }
 
+#[test]
+fn an_agency_with_two_files_is_done_by_a_command_of_its_own() {
+    let folder = folder();
+    bets_file(folder.path(), "a.csv", &[1, 7574]);
+    bets_file(folder.path(), "b.csv", &[7574, 2, 3]);
+    let server = Server::start(folder.path(), &["--agencies", "1"]);
+    let run_here = |args: &[&str]| run(&mut server.command(folder.path(), args));
+    for file in ["a.csv", "b.csv"] {
+        run_here(&["upload", "--agency", "1", "--file", file, "--not-done"]).succeeded();
+    }
+    assert_eq!(status(&server, folder.path())["bets"], 5);
+    assert_eq!(status(&server, folder.path())["done"], 0);
+    let wrong = run_here(&["done", "--agency", "1", "--bets", "3"]);
+    assert_names(wrong.failed(1), &["refused DONE: count_mismatch|5"]);
+    let counted = ["upload", "--agency", "1", "--file", "a.csv", "--not-done", "--dialect", "counted"];
+    assert_names(run_here(&counted).failed(1), &["--not-done"]);
+    assert_eq!(status(&server, folder.path())["state"], "open");
+    for _ in 0..2 {
+        assert_eq!(run_here(&["done", "--agency", "1", "--bets", "5"]).succeeded(), "agency 1 is done\n");
+    }
+    assert_eq!(status(&server, folder.path())["state"], "drawn");
+    assert_eq!(run_here(&["winners", "--agency", "1"]).succeeded().lines().count(), 2);
+}
+
+#[test]
+fn what_the_program_writes_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = folder();
+    bets_file(folder.path(), "bets.csv", &[7574]);
+    let server = Server::start(folder.path(), &["--agencies", "1"]);
+    let run_here = |args: &[&str]| run(&mut server.command(folder.path(), args)).succeeded().to_owned();
+    run_here(&["upload", "--agency", "1", "--file", "bets.csv", "--winners-out", "winners"]);
+    for args in [
+        &["backup", "saved.db"][..],
+        &["export", "results", "--out", "results.csv"],
+        &["export", "bets", "--draw", "1", "--out", "bets-1.csv"],
+    ] {
+        run(sorteo(folder.path(), args).args(["--database", "sorteo.db"])).succeeded();
+    }
+    run(&mut sorteo(folder.path(), ["generate", "--dir", "made-up", "--agencies", "1", "--bets", "9"]))
+        .succeeded();
+    let made_up = "made-up/agency-1.csv";
+    for name in [
+        "sorteo.db",
+        "sorteo.db-wal",
+        "sorteo.db.lock",
+        "winners",
+        "saved.db",
+        "results.csv",
+        "bets-1.csv",
+        made_up,
+    ] {
+        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    run(&mut sorteo(folder.path(), ["man", "--dir", "man"])).succeeded();
+    let page = fs::metadata(folder.path().join("man/sorteo.1")).unwrap().permissions().mode();
+    assert_eq!(page & 0o044, 0o044, "manual pages are for everybody");
+}
+
 /// A server that listens on `SERVER_PORT` with these variables.
 fn serve_by_variables(folder: &Path, variables: &[(&str, &str)]) -> Server {
     wait_for("a port", || {

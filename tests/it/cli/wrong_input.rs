@@ -197,6 +197,12 @@ fn a_wrong_environment_or_file_exits_with_78_and_is_named() {
         (&[("SORTEO_AGENCIES", "0")], None, &["SORTEO_AGENCIES", "`0`"]),
         (&[("CLIENT_AMOUNT", "five")], None, &["CLIENT_AMOUNT", "`five`"]),
         (&[("TOTAL_AGENCIES", "-5")], None, &["TOTAL_AGENCIES", "`-5`"]),
+        (
+            &[("CLIENT_AMOUNT", "3"), ("TOTAL_AGENCIES", "5")],
+            None,
+            &["CLIENT_AMOUNT and TOTAL_AGENCIES", "`3`", "`5`", "set one of them"],
+        ),
+        (&[("SORTEO_PORT", "12345")], None, &["SORTEO_PORT is not a variable"]),
         (&[("SERVER_PORT", "99999")], None, &["SERVER_PORT", "99999"]),
         (&[("LOGGING_LEVEL", "loud")], None, &["LOGGING_LEVEL", "`loud`"]),
         (&[("SORTEO_AGENCES", "5")], None, &["SORTEO_AGENCES is not a variable", "SORTEO_AGENCIES"]),
