@@ -192,7 +192,9 @@ mod tests {
         assert_eq!(agencies(None, None, &[]), None);
         assert_eq!(agencies(None, file, &[]), Some(4));
         assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6")]), Some(6));
-        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6"), ("CLIENT_AMOUNT", "5")]), Some(5));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6"), ("CLIENT_AMOUNT", "6")]), Some(6));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0"), ("CLIENT_AMOUNT", "5")]), Some(5));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0")]), Some(4));
         assert_eq!(agencies(None, file, &[("CLIENT_AMOUNT", "5"), ("SORTEO_AGENCIES", "3")]), Some(3));
         assert_eq!(agencies(Some("2"), file, &[("SORTEO_AGENCIES", "3")]), Some(2));
         assert_eq!(serve(&flags(None), file, &[]).unwrap().limits.workers, 2);
