@@ -16,7 +16,7 @@ use std::io::Write as _;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
-use sorteo_protocol::text::breaks_line;
+use sorteo_protocol::text::is_invisible;
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// The result of an event: the only three words in `result`.
@@ -213,7 +213,7 @@ fn escape_into(line: &mut String, value: &str) {
         match c {
             '|' => line.push_str("\\u{7c}"),
             '\\' => line.push_str("\\\\"),
-            c if breaks_line(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
+            c if is_invisible(c) => {
                 let _ = write!(line, "{}", c.escape_unicode());
             }
             c => line.push(c),

@@ -164,7 +164,12 @@ fn record(row: &ExportedBet) -> [Cow<'_, str>; 8] {
 /// Returns the text, so that no spreadsheet takes it for a formula: bettors choose their
 /// names, and a formula would run for whoever opens the file.
 fn no_formula(text: &str) -> Cow<'_, str> {
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    // Some split a field at `;` too, and some take the wide forms of these characters.
+    let is_formula = text.split(';').any(|part| {
+        part.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
+            || part.starts_with(['\t', '\r'])
+    });
+    match is_formula {
         true => Cow::Owned(format!("'{text}")),
         false => Cow::Borrowed(text),
     }
@@ -176,10 +181,13 @@ mod tests {
 
     #[test]
     fn what_a_spreadsheet_takes_for_a_formula_gets_an_apostrophe() {
-        for formula in ["=1+1", "+54", "-1", "@SUM(A1)", "\t=1", "\r=1", "="] {
+        for formula in [
+            "=1+1", "+54", "-1", "@SUM(A1)", "\t=1", "\r=1", "=", " =1+1", "\u{a0}=1", "＝1+1", "＠A",
+            "Ana;=1+1", "a; -1",
+        ] {
             assert_eq!(no_formula(formula), format!("'{formula}"));
         }
-        for harmless in ["", "Ana", "O'Hara", "1-2", " =1", "'=1", "ñ"] {
+        for harmless in ["", "Ana", "O'Hara", "1-2", "a=1", "'=1", "ñ", "a;b", "; a"] {
             assert_eq!(no_formula(harmless), harmless);
         }
     }

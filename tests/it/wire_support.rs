@@ -202,15 +202,48 @@ pub(crate) fn row_with(field: usize, value: &str) -> String {
 const NAMES: [(usize, &str); 2] = [(0, "bad_first_name"), (1, "bad_last_name")];
 const TEXTS: [(usize, &str); 3] = [NAMES[0], NAMES[1], (2, "bad_document")];
 
-/// All bidirectional controls of Unicode.
-const BIDIRECTIONAL_CONTROLS: [char; 12] = [
-    '\u{061c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
-    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+/// The first and last of each range of characters that no field may hold, but for those
+/// below U+0020.
+const INVISIBLE: [char; 34] = [
+    '\u{7f}',
+    '\u{9f}',
+    '\u{ad}',
+    '\u{34f}',
+    '\u{61c}',
+    '\u{115f}',
+    '\u{1160}',
+    '\u{17b4}',
+    '\u{17b5}',
+    '\u{180b}',
+    '\u{180f}',
+    '\u{200b}',
+    '\u{200f}',
+    '\u{2028}',
+    '\u{2029}',
+    '\u{202a}',
+    '\u{202e}',
+    '\u{2060}',
+    '\u{2066}',
+    '\u{206f}',
+    '\u{2800}',
+    '\u{3164}',
+    '\u{fe00}',
+    '\u{fe0f}',
+    '\u{feff}',
+    '\u{ffa0}',
+    '\u{fff0}',
+    '\u{fffb}',
+    '\u{1bca0}',
+    '\u{1bca3}',
+    '\u{1d173}',
+    '\u{1d17a}',
+    '\u{e0000}',
+    '\u{e0fff}',
 ];
 
-/// Whether a field may hold the character.
+/// Whether a name may hold the character.
 pub(crate) fn is_allowed(c: char) -> bool {
-    c >= ' ' && c != '\x7f' && c != '|' && !BIDIRECTIONAL_CONTROLS.contains(&c)
+    c != '|' && !sorteo_protocol::text::is_invisible(c)
 }
 
 /// Fields of [`ROW`] with values that are fine there.
@@ -220,14 +253,25 @@ pub(crate) fn good_values() -> Vec<(usize, String)> {
         values.extend([(field, "x".repeat(120)), (field, "ñ".repeat(60))]);
         values.push((field, "O'Higgins, José".to_owned()));
     }
-    values.extend([(2, "x".repeat(32)), (2, "ñ".repeat(16))]);
-    for (field, _) in TEXTS {
-        values.extend([(field, "x".to_owned()), (field, " ~\u{80}\u{85}".to_owned())]);
-        // The neighbours of the bidirectional controls.
-        values.push((field, "\u{61b}\u{61d}\u{200d}\u{2010}\u{2029}".to_owned()));
-        values.push((field, "\u{202f}\u{2065}\u{206a}".to_owned()));
+    values.push((2, "x".repeat(32)));
+    for (field, _) in NAMES {
+        values.extend([(field, "x".to_owned()), (field, " ~\u{a0}".to_owned())]);
+        // The neighbours of what is invisible.
+        values.push((
+            field,
+            "\u{ac}\u{ae}\u{34e}\u{350}\u{61b}\u{61d}\u{115e}\u{1161}\u{17b3}\u{17b6}".to_owned(),
+        ));
+        values.push((
+            field,
+            "\u{180a}\u{1810}\u{200a}\u{2010}\u{2027}\u{202f}\u{205f}\u{2070}\u{27ff}\u{2801}".to_owned(),
+        ));
+        values.push((
+            field,
+            "\u{3163}\u{3165}\u{fdff}\u{fe10}\u{fefe}\u{ff00}\u{ff9f}\u{ffa1}\u{ffef}\u{fffc}".to_owned(),
+        ));
+        values.push((field, "\u{1bc9f}\u{1bca4}\u{1d172}\u{1d17b}\u{dffff}\u{e1000}".to_owned()));
     }
-    let documents = ["007", "7", "AB-1.x y"].map(|text| (2, text.to_owned()));
+    let documents = ["007", "7", "AB-1.x y", "A/1", "-", " "].map(|text| (2, text.to_owned()));
     let dates = ["2000-02-29", "2024-02-29", "1999-12-31", "0001-01-01", "9999-12-31"];
     let numbers = ["0", "4294967295", "007", "00000000000000000000000000000000000005"];
     values.extend(documents);
@@ -239,8 +283,7 @@ pub(crate) fn good_values() -> Vec<(usize, String)> {
 /// Fields of [`ROW`] with values that are refused there, and the reason.
 pub(crate) fn bad_values() -> Vec<(usize, String, &'static str)> {
     let mut values = Vec::new();
-    let controls = ('\0'..' ').chain(['\x7f']);
-    for c in controls.chain(BIDIRECTIONAL_CONTROLS) {
+    for c in ('\0'..' ').chain(INVISIBLE) {
         values.extend(TEXTS.map(|(field, code)| (field, format!("a{c}b"), code)));
     }
     for (field, code) in TEXTS {
@@ -250,8 +293,8 @@ pub(crate) fn bad_values() -> Vec<(usize, String, &'static str)> {
         values.extend([(field, "x".repeat(121), code), (field, "ñ".repeat(61), code)]);
         values.push((field, "€".repeat(41), code));
     }
-    for document in ["x".repeat(33), "ñ".repeat(17), "1,2".to_owned()] {
-        values.push((2, document, "bad_document"));
+    for document in [&*"x".repeat(33), "ñ", "1,2", "１", "1_2", "1+2", "O'1", "\u{a0}1"] {
+        values.push((2, document.to_owned(), "bad_document"));
     }
     for date in [
         "",

@@ -283,6 +283,10 @@ fn push_row<'a, const N: usize>(
     for (index, slot) in fields.iter_mut().enumerate() {
         *slot = field(N + index)?;
     }
+    // The protocol takes them, but in a file they are a mistake that makes two of one name.
+    if let Some(index) = (0..3).find(|index| fields[*index].trim() != fields[*index]) {
+        return Err(column_problem(N + index, COLUMNS[index], fields[index], "without spaces around it"));
+    }
     bets.push(fields).map_err(|error| bet_problem(error, fields, N, first))?;
     Ok(ahead)
 }
@@ -290,9 +294,9 @@ fn push_row<'a, const N: usize>(
 /// Says what is wrong with a bet that comes behind `before` columns.
 fn bet_problem(error: BetError, fields: [&str; 5], before: usize, first: bool) -> String {
     let (column, rule) = match error {
-        BetError::FirstName => (0, "1 to 120 bytes without `|` or control characters"),
-        BetError::LastName => (1, "1 to 120 bytes without `|` or control characters"),
-        BetError::Document => (2, "1 to 32 bytes without `|`, `,` or control characters"),
+        BetError::FirstName => (0, "1 to 120 bytes without `|` or invisible characters"),
+        BetError::LastName => (1, "1 to 120 bytes without `|` or invisible characters"),
+        BetError::Document => (2, "1 to 32 letters (ASCII), digits and `.-/ `"),
         BetError::Birthdate => (3, "a date as YYYY-MM-DD"),
         _ => (4, "a whole number from 0 to 4294967295"),
     };
@@ -341,6 +345,8 @@ mod tests {
             ("A,B,1,2000-01-01", "4 columns where there are 5"),
             ("A;B;1;2000-01-01;1", "separated by `;`: save it separated by commas"),
             ("A,B,1,2000-01-01,x", "column 5 (number): `x` is not a whole number"),
+            (" A,B,1,2000-01-01,1", "column 1 (first name): ` A` is not without spaces around it"),
+            ("A,B,1 ,2000-01-01,1", "column 3 (document): `1 ` is not without spaces around it"),
         ] {
             for end in ["\n", "\r\n", "\r"] {
                 let text = [good, "", good, bad].join(end);

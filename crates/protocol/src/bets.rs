@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::text::{decimal, is_bidirectional_control, split_exactly};
+use crate::text::{decimal, is_invisible, split_exactly};
 
 /// Longest `first_name` or `last_name`, in bytes of UTF-8 (docs/protocol.md, "A bet").
 pub const NAME_BYTES_MAX: usize = 120;
@@ -28,15 +28,14 @@ pub enum BetError {
     #[error("the row is of another agency than its batch")]
     AgencyMismatch,
     /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
-    #[error("the first name is not 1 to {NAME_BYTES_MAX} bytes without `|` or control characters")]
+    #[error("the first name is not 1 to {NAME_BYTES_MAX} bytes without `|` or invisible characters")]
     FirstName,
     /// Empty, longer than [`NAME_BYTES_MAX`], or with a forbidden character.
-    #[error("the last name is not 1 to {NAME_BYTES_MAX} bytes without `|` or control characters")]
+    #[error("the last name is not 1 to {NAME_BYTES_MAX} bytes without `|` or invisible characters")]
     LastName,
-    /// Empty, longer than [`DOCUMENT_BYTES_MAX`], with a forbidden character, or with
-    /// a comma: the framed dialect sends winners as a comma-separated list of
-    /// documents, in which such a document would read as two.
-    #[error("the document is not 1 to {DOCUMENT_BYTES_MAX} bytes without `|`, `,` or control characters")]
+    /// Empty, longer than [`DOCUMENT_BYTES_MAX`], or with another character than ASCII
+    /// letters, digits and `.-/ `.
+    #[error("the document is not 1 to {DOCUMENT_BYTES_MAX} letters (ASCII), digits and `.-/ `")]
     Document,
     /// Not `YYYY-MM-DD`, or not a date of the calendar.
     #[error("the birthdate is not a date as YYYY-MM-DD")]
@@ -249,25 +248,56 @@ fn validate([first_name, last_name, document, birthdate, number]: [&str; 5]) -> 
     decimal(number).ok_or(BetError::Number)
 }
 
-/// Returns whether a text is a valid document of a bet.
-pub fn is_document(text: &str) -> bool {
+/// Returns whether a text is a valid document of a bet: ASCII letters, digits and `.-/ `, so
+/// that two documents that look the same are the same.
+fn is_document(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-/ ".contains(&byte);
+    (1..=DOCUMENT_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+/// Returns whether a text can be shown as a winner's document: also one that was accepted
+/// under older rules, but nothing that a reader does not see.
+pub(crate) fn is_shown_document(text: &str) -> bool {
     is_plain(text, DOCUMENT_BYTES_MAX) && !text.contains(',')
 }
 
-/// Returns whether a field is 1 to `bytes_max` bytes without a character that could
-/// end the field, the line, or the reader's trust in what is displayed.
+/// Returns whether a field is 1 to `bytes_max` bytes without a character that could end the
+/// field or the line, or that a reader does not see.
 fn is_plain(field: &str, bytes_max: usize) -> bool {
+    let (is_separable, is_ascii) = scan(field, bytes_max);
+    is_separable && (is_ascii || !field.chars().any(is_invisible))
+}
+
+/// Returns whether a field is 1 to `bytes_max` bytes without `|` and ASCII controls, and
+/// whether it is ASCII.
+fn scan(field: &str, bytes_max: usize) -> (bool, bool) {
     let bytes = field.as_bytes();
-    if !(1..=bytes_max).contains(&bytes.len()) {
-        return false;
-    }
     // One pass without a branch for each byte: this is run for every field.
     let (mut forbidden, mut not_ascii) = (false, false);
     for &byte in bytes {
         forbidden |= byte < 0x20 || byte == 0x7f || byte == b'|';
         not_ascii |= byte >= 0x80;
     }
-    !(forbidden || not_ascii && field.chars().any(is_bidirectional_control))
+    (!forbidden && (1..=bytes_max).contains(&bytes.len()), !not_ascii)
+}
+
+/// Checks a bet as it is stored: only what every version of the program has required, since
+/// bets that were accepted stay valid when the rules for new ones become stricter.
+///
+/// # Errors
+///
+/// Where a field is wrong: the first one that is.
+pub fn check_stored([first_name, last_name, document, birthdate, _]: [&str; 5]) -> Result<(), BetError> {
+    if !scan(first_name, NAME_BYTES_MAX).0 {
+        return Err(BetError::FirstName);
+    }
+    if !scan(last_name, NAME_BYTES_MAX).0 {
+        return Err(BetError::LastName);
+    }
+    if !scan(document, DOCUMENT_BYTES_MAX).0 || document.contains(',') {
+        return Err(BetError::Document);
+    }
+    if is_date(birthdate) { Ok(()) } else { Err(BetError::Birthdate) }
 }
 
 /// Returns whether the text is `YYYY-MM-DD` and that day exists.
@@ -333,24 +363,66 @@ mod tests {
             assert_eq!(with(index, ""), Err(error));
             assert_eq!(with(index, &"x".repeat(max)), Ok(()));
             assert_eq!(with(index, &"x".repeat(max + 1)), Err(error));
-            // Bytes are counted, not characters.
-            assert_eq!(with(index, &"ñ".repeat(max / 2)), Ok(()));
-            assert_eq!(with(index, &"ñ".repeat(max / 2 + 1)), Err(error));
+            if error != BetError::Document {
+                // Bytes are counted, not characters.
+                assert_eq!(with(index, &"ñ".repeat(max / 2)), Ok(()));
+                assert_eq!(with(index, &"ñ".repeat(max / 2 + 1)), Err(error));
+            }
         }
     }
 
     #[test]
     fn characters_that_end_a_field_or_mislead_a_reader_are_refused() {
-        for bad in
-            ['|', '\n', '\r', '\t', '\0', '\x1f', '\x7f', '\u{202e}', '\u{2066}', '\u{200f}', '\u{061c}']
-        {
+        for bad in [
+            '|',
+            '\n',
+            '\r',
+            '\t',
+            '\0',
+            '\x1f',
+            '\x7f',
+            '\u{80}',
+            '\u{9f}',
+            '\u{ad}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{061c}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
             let value = format!("a{bad}b");
             assert_eq!(with(0, &value), Err(BetError::FirstName), "{bad:?}");
             assert_eq!(with(1, &value), Err(BetError::LastName), "{bad:?}");
             assert_eq!(with(2, &value), Err(BetError::Document), "{bad:?}");
         }
-        assert_eq!(with(2, "1,2"), Err(BetError::Document));
+        for document in ["1,2", "ñ1", "１２", "1_2", "1'2"] {
+            assert_eq!(with(2, document), Err(BetError::Document), "{document}");
+        }
+        assert_eq!(with(2, "AB 12.345.678-K/2"), Ok(()));
         assert_eq!(with(0, "O'Higgins, José"), Ok(()), "a comma is fine in a name");
+    }
+
+    #[test]
+    fn a_bet_that_was_accepted_under_older_rules_stays_valid() {
+        let older = ["Zero\u{200d}Width", "C1\u{85}", "ñ_1", "1999-03-17", "1"];
+        assert_eq!(Bets::default().push(older), Err(BetError::FirstName));
+        assert_eq!(check_stored(older), Ok(()));
+        for (index, value, error) in [
+            (0, "", BetError::FirstName),
+            (1, "a|b", BetError::LastName),
+            (2, "1,2", BetError::Document),
+            (3, "1999-02-29", BetError::Birthdate),
+        ] {
+            let mut fields = older;
+            fields[index] = value;
+            assert_eq!(check_stored(fields), Err(error));
+        }
     }
 
     #[test]

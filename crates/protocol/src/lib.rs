@@ -32,7 +32,9 @@ pub mod text;
 pub mod wire;
 
 pub use batch::{Batch, UploadPosition};
-pub use bets::{Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX};
+pub use bets::{
+    Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX, check_stored,
+};
 pub use ids::{AgencyId, DrawId, UPLOAD_ID_CHARS_MAX, UploadId};
 
 /// The winning number of a draw for which the operator gives none: the original servers' constant.

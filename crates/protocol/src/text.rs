@@ -28,16 +28,24 @@ pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
     (found + 1 == N).then_some(split)
 }
 
-/// Returns whether a character is one of the bidirectional controls of Unicode (UAX #9):
-/// they reorder what a person sees, so a name with one can be shown as another name.
-pub fn is_bidirectional_control(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Returns whether a character shows nothing by itself, so that two texts that differ in it
+/// look the same, or look like other texts: controls (Cc), line and paragraph separators (Zl,
+/// Zp), what Unicode lists as Default_Ignorable_Code_Point (UAX #44; the bidirectional
+/// controls, zero-width characters and tags among them), interlinear annotation, and the
+/// Braille pattern without a dot.
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Returns whether a text is one line that shows what it is: nothing in it ends the
-/// line or reorders what a person sees.
+/// Returns whether a text is one line that shows what it is: nothing in it is invisible.
 pub fn is_one_line(text: &str) -> bool {
-    !text.chars().any(breaks_line)
+    !text.chars().any(is_invisible)
 }
 
 /// Returns a text as one line that shows what it is, with everything escaped that
@@ -45,18 +53,12 @@ pub fn is_one_line(text: &str) -> bool {
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        match breaks_line(c) {
+        match is_invisible(c) {
             true => line.extend(c.escape_unicode()),
             false => line.push(c),
         }
     }
     line
-}
-
-/// Returns whether a character ends the line that it is in, moves the cursor, or
-/// reorders what a person sees.
-pub fn breaks_line(c: char) -> bool {
-    c.is_control() || is_bidirectional_control(c)
 }
 
 /// Returns a message without its line end, which is not part of it.

@@ -1,6 +1,6 @@
 //! Lines of the program's log, read as strictly as `docs/protocol.md` defines them.
 
-use sorteo_protocol::text::is_bidirectional_control;
+use sorteo_protocol::text::is_invisible;
 
 /// One line of the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,6 +79,6 @@ fn is_word(text: &str) -> bool {
 }
 
 fn is_value(text: &str) -> bool {
-    let bad = |c: char| c == '|' || c.is_control() || is_bidirectional_control(c);
+    let bad = |c: char| c == '|' || is_invisible(c);
     !text.is_empty() && !text.contains(bad)
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row};
 
 use super::report::{Progress, Report, Step};
 use crate::store::sqlite::error::is_damage;
-use sorteo_protocol::{Bet, Bets, Digest, DigestBuilder};
+use sorteo_protocol::{Bet, Digest, DigestBuilder, check_stored};
 
 /// Bets between two steps of progress.
 const PROGRESS_EVERY: u64 = 10_000;
@@ -94,7 +94,7 @@ fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Res
     };
     let number = bet.number.to_string();
     let fields = [bet.first_name, bet.last_name, bet.document, bet.birthdate, &number];
-    if let Err(error) = Bets::default().push(fields) {
+    if let Err(error) = check_stored(fields) {
         report.add(format_args!("bets: bet {id} is invalid: {}", error.code()));
     }
     Ok(Some(bet))

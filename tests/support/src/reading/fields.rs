@@ -31,14 +31,38 @@ pub(super) fn upload(text: &[u8]) -> Result<String, &'static str> {
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
-fn is_plain_text(field: &str, bytes_max: usize) -> bool {
-    let is_fine = |c: char| {
-        let is_bidirectional = ['\u{061c}', '\u{200e}', '\u{200f}'].contains(&c)
-            || ('\u{202a}'..='\u{202e}').contains(&c)
-            || ('\u{2066}'..='\u{2069}').contains(&c);
-        c >= '\u{20}' && c != '\u{7f}' && c != '|' && !is_bidirectional
-    };
-    !field.is_empty() && field.len() <= bytes_max && field.chars().all(is_fine)
+/// Characters that no reader sees, from the table of docs/protocol.md.
+const INVISIBLE: &[(u32, u32)] = &[
+    (0x0000, 0x001f),
+    (0x007f, 0x009f),
+    (0x00ad, 0x00ad),
+    (0x034f, 0x034f),
+    (0x061c, 0x061c),
+    (0x115f, 0x1160),
+    (0x17b4, 0x17b5),
+    (0x180b, 0x180f),
+    (0x200b, 0x200f),
+    (0x2028, 0x202e),
+    (0x2060, 0x206f),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xfe00, 0xfe0f),
+    (0xfeff, 0xfeff),
+    (0xffa0, 0xffa0),
+    (0xfff0, 0xfffb),
+    (0x1bca0, 0x1bca3),
+    (0x1d173, 0x1d17a),
+    (0xe0000, 0xe0fff),
+];
+
+fn is_plain_text(field: &str) -> bool {
+    let is_invisible = |c: u32| INVISIBLE.iter().any(|(first, last)| *first <= c && c <= *last);
+    !field.is_empty() && field.len() <= 120 && !field.chars().any(|c| c == '|' || is_invisible(c as u32))
+}
+
+fn is_document(field: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || ['.', '-', '/', ' '].contains(&c);
+    !field.is_empty() && field.len() <= 32 && field.chars().all(is_allowed)
 }
 
 fn is_a_day(text: &str) -> bool {
@@ -64,11 +88,11 @@ fn is_a_day(text: &str) -> bool {
 /// A bet's five fields; the first that is wrong is told.
 pub(super) fn bet(fields: &[&str]) -> Result<Bet, &'static str> {
     let &[first_name, last_name, document, birthdate, number] = fields else { return Err("bad_fields") };
-    let wrong = if !is_plain_text(first_name, 120) {
+    let wrong = if !is_plain_text(first_name) {
         "bad_first_name"
-    } else if !is_plain_text(last_name, 120) {
+    } else if !is_plain_text(last_name) {
         "bad_last_name"
-    } else if !is_plain_text(document, 32) || document.contains(',') {
+    } else if !is_document(document) {
         "bad_document"
     } else if !is_a_day(birthdate) {
         "bad_birthdate"

@@ -3,7 +3,7 @@
 use std::str;
 
 use super::{BadLength, append_payload, read_length, winner_line};
-use crate::bets::is_document;
+use crate::bets::is_shown_document;
 use crate::text::split_exactly;
 use crate::wire::{NotAReply, Reason, Reply, Request, Winners};
 
@@ -61,5 +61,5 @@ fn read_reply(payload: &str) -> Option<Reply> {
 /// Reads the document of a winning bet's line.
 fn read_document(line: &str) -> Option<String> {
     let [_, _, document, ..]: [&str; 6] = split_exactly(line)?;
-    is_document(document).then(|| document.to_owned())
+    is_shown_document(document).then(|| document.to_owned())
 }

@@ -3,7 +3,7 @@
 use std::str;
 
 use super::{BadFrame, append_frame, next_frame};
-use crate::bets::is_document;
+use crate::bets::is_shown_document;
 use crate::text::{decimal, split_exactly};
 use crate::wire::{NotAReply, Reason, Reply, Request, Status, Winners};
 use crate::{Batch, Bet, DrawId, UploadPosition};
@@ -104,7 +104,9 @@ fn read_reply(line: &str) -> Option<Reply> {
 fn read_winners(text: &str) -> Option<Winners> {
     let documents = |list: &str| match list {
         "" => Some(Vec::new()),
-        list => list.split(',').map(|document| is_document(document).then(|| document.to_owned())).collect(),
+        list => {
+            list.split(',').map(|document| is_shown_document(document).then(|| document.to_owned())).collect()
+        }
     };
     let Some((list, next)) = text.split_once('|') else {
         return Some(Winners::All(documents(text)?));
