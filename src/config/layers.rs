@@ -85,10 +85,8 @@ impl Layers {
     ) -> (Self, Vec<ConfigError>) {
         let mut problems = unknown_variables(environment);
         problems.extend(contradiction(SERVE_ALIASES, environment));
-        let config = config.map(Path::to_owned).or_else(|| {
-            let named = environment.get(CONFIG_VARIABLE).filter(|value| !value.is_empty());
-            named.map(PathBuf::from)
-        });
+        let config =
+            config.map(Path::to_owned).or_else(|| variable(CONFIG_VARIABLE, environment).map(PathBuf::from));
         let mut layers = Self { settings: SERVE, given: BTreeMap::new() };
         if let Some(path) = config {
             let (entries, wrong) = file::read(&path);
@@ -121,17 +119,15 @@ impl Layers {
         }
     }
 
-    /// An empty variable counts as not set: compose files pass unset variables on that way.
     fn add_environment(&mut self, aliases: &[Alias], environment: &Environment) {
-        let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        for Alias { name, key, read } in aliases.iter().rev() {
-            if let Some(value) = set(name).and_then(|value| read(value)) {
-                self.given.insert(key, (value, Source::Variable((*name).to_owned())));
+        for alias in aliases.iter().rev() {
+            if let Some(value) = value_of_alias(alias, environment) {
+                self.given.insert(alias.key, (value, Source::Variable(alias.name.to_owned())));
             }
         }
         for setting in self.settings {
             let name = setting.variable();
-            if let Some(value) = set(&name) {
+            if let Some(value) = variable(&name, environment) {
                 self.given.insert(setting.key, (value.clone(), Source::Variable(name)));
             }
         }
@@ -243,15 +239,23 @@ fn is_service_variable(name: &str, value: &str) -> bool {
         || name.ends_with("_NAME") && value.starts_with('/')
 }
 
+/// Returns the value of a variable. An empty one counts as not set: compose files pass unset
+/// variables on that way.
+fn variable<'a>(name: &str, environment: &'a Environment) -> Option<&'a String> {
+    environment.get(name).filter(|value| !value.is_empty())
+}
+
+/// Returns what an alias sets its setting to, if it is set.
+fn value_of_alias(alias: &Alias, environment: &Environment) -> Option<String> {
+    variable(alias.name, environment).and_then(|value| (alias.read)(value))
+}
+
 /// Returns an error where two aliases of one setting have different values: each original
 /// server has a name of its own for it.
 fn contradiction(aliases: &[Alias], environment: &Environment) -> Option<ConfigError> {
-    let value = |alias: &Alias| {
-        environment.get(alias.name).filter(|value| !value.is_empty()).and_then(|value| (alias.read)(value))
-    };
     aliases.iter().enumerate().find_map(|(at, one)| {
         let other = aliases[at + 1..].iter().find(|other| other.key == one.key)?;
-        let (first, second) = (value(one)?, value(other)?);
+        let (first, second) = (value_of_alias(one, environment)?, value_of_alias(other, environment)?);
         (first != second).then(|| ConfigError::Value {
             place: format!("{} and {}", one.name, other.name),
             problem: format!(

@@ -71,7 +71,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Reads a bet, and adds a finding if it would not be accepted today. Returns `None` if
+/// Reads a bet, and adds a finding if no version of the program would have accepted it. Returns `None` if
 /// it cannot be read, which is a finding too.
 fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Result<Option<Bet<'a>>> {
     let text = |column| -> rusqlite::Result<&'a str> { Ok(row.get_ref(column)?.as_str()?) };
@@ -92,9 +92,7 @@ fn read_bet<'a>(row: &'a Row<'_>, id: i64, report: &mut Report) -> rusqlite::Res
         }
         Err(error) => return Err(error),
     };
-    let number = bet.number.to_string();
-    let fields = [bet.first_name, bet.last_name, bet.document, bet.birthdate, &number];
-    if let Err(error) = check_stored(fields) {
+    if let Err(error) = check_stored([bet.first_name, bet.last_name, bet.document, bet.birthdate]) {
         report.add(format_args!("bets: bet {id} is invalid: {}", error.code()));
     }
     Ok(Some(bet))
