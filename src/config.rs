@@ -88,6 +88,7 @@ fn store_options(layers: &Layers) -> Result<sqlite::Options, ConfigError> {
     Ok(sqlite::Options {
         database: layers.get(&settings::SERVE_DATABASE)?,
         agencies: layers.get_optional(&settings::AGENCIES)?,
+        agencies_max: layers.get(&settings::AGENCIES_MAX)?,
         winning_number: layers.get_optional(&settings::WINNING_NUMBER)?,
         readers: layers.get(&settings::READERS)?,
         queue_max: layers.get(&settings::QUEUE)?,
@@ -190,13 +191,13 @@ mod tests {
         };
         let file = Some("agencies = 4\nworkers = 2");
         assert_eq!(agencies(None, None, &[]), None);
-        assert_eq!(agencies(None, file, &[]), Some(4));
-        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6")]), Some(6));
-        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6"), ("CLIENT_AMOUNT", "6")]), Some(6));
-        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0"), ("CLIENT_AMOUNT", "5")]), Some(5));
-        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0")]), Some(4));
-        assert_eq!(agencies(None, file, &[("CLIENT_AMOUNT", "5"), ("SORTEO_AGENCIES", "3")]), Some(3));
-        assert_eq!(agencies(Some("2"), file, &[("SORTEO_AGENCIES", "3")]), Some(2));
+        assert_eq!(agencies(None, file, &[]), Some(4.into()));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6")]), Some(6.into()));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "6"), ("CLIENT_AMOUNT", "6")]), Some(6.into()));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0"), ("CLIENT_AMOUNT", "5")]), Some(5.into()));
+        assert_eq!(agencies(None, file, &[("TOTAL_AGENCIES", "0")]), Some(4.into()));
+        assert_eq!(agencies(None, file, &[("CLIENT_AMOUNT", "5"), ("SORTEO_AGENCIES", "3")]), Some(3.into()));
+        assert_eq!(agencies(Some("2"), file, &[("SORTEO_AGENCIES", "3")]), Some(2.into()));
         assert_eq!(serve(&flags(None), file, &[]).unwrap().limits.workers, 2);
     }
 
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(error(Some("0"), None, &[]), "--agencies: `0` is not a whole number from 1 to 4294967295");
         assert_eq!(
             error(None, None, &[("CLIENT_AMOUNT", "five")]),
-            "CLIENT_AMOUNT: `five` is not a whole number from 1 to 4294967295"
+            "CLIENT_AMOUNT: `five` is no number of agencies, such as 5, and no set of agencies, such as 1-5,7"
         );
         assert_eq!(
             error(None, Some("agencies = 5\nworkers = -1"), &[]),
@@ -284,6 +285,7 @@ mod tests {
                 Values::Number(_, _, max) => max.to_string(),
                 Values::Text(Form::Address) => "127.0.0.1:1".to_owned(),
                 Values::Text(Form::Database | Form::File) => "other".to_owned(),
+                Values::Text(Form::Agencies) => "1-5,7".to_owned(),
                 Values::Text(Form::Level) | Values::Word(..) => {
                     let other = |word: &&&str| Some(**word) != setting.default_text().as_deref();
                     (*setting.words().iter().find(other).unwrap()).to_owned()

@@ -37,6 +37,8 @@ macro_rules! failpoints {
 }
 
 failpoints! {
+    /// A migration of a database with an older schema is going on, and not committed.
+    InsideMigration = "inside_migration",
     /// A database is being opened; what that changes, such as a draw that is due, is
     /// written and not committed.
     BeforePrepared = "before_prepared",

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{AppendRefusal, Store, StoreError};
+use crate::store::{AppendRefusal, NotAdmitted, Store, StoreError};
 use sorteo_agency::rows::{self, FileError, Version};
 use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
@@ -38,6 +38,19 @@ pub enum ImportError {
         agency: AgencyId,
         /// The draw.
         draw: DrawId,
+    },
+    /// An agency of the file may not take part in the draw.
+    #[error("draw {draw} does not admit agency {agency}: {}", match reason {
+        NotAdmitted::Unknown => "it expects other agencies",
+        NotAdmitted::TooMany => "as many agencies as may take part do already",
+    })]
+    NotAdmitted {
+        /// The agency.
+        agency: AgencyId,
+        /// The draw.
+        draw: DrawId,
+        /// Why not.
+        reason: NotAdmitted,
     },
     /// The store refused rows that continue those it has.
     #[error(
@@ -190,6 +203,7 @@ fn refused(refusal: AppendRefusal, draw: DrawId, agency: AgencyId) -> ImportErro
     match refusal {
         AppendRefusal::DrawClosed => ImportError::DrawClosed(draw),
         AppendRefusal::AgencyDone => ImportError::AgencyDone { agency, draw },
+        AppendRefusal::NotAdmitted(reason) => ImportError::NotAdmitted { agency, draw, reason },
         AppendRefusal::Gap { .. } | AppendRefusal::Conflict => ImportError::OutOfPlace { agency },
     }
 }

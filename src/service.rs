@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::event;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
-    WinningBet as StoredBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, NotAdmitted, Store, StoreError,
+    Ticket, WinningBet as StoredBet,
 };
 use sorteo_protocol::wire::framed::Documents;
 use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners, WinnersSize, WinningBet, WinningBets};
@@ -260,6 +260,11 @@ impl<S: Store> Service<S> {
                     Err(error) => winners_outcome(Err(reason(error))),
                 }
             }
+            Ok(Err(CloseRefusal::NotAdmitted(refusal))) => {
+                let reason = not_admitted(refusal);
+                event!(Info, "agencia_terminada", Fail, agencia = agency, error = logged(&reason));
+                winners_outcome(Err(reason))
+            }
             // The request has no count, so no count can be wrong.
             Ok(Err(CloseRefusal::CountMismatch { .. })) => Outcome::Unknown,
             Err(error) => winners_failed(error),
@@ -440,6 +445,7 @@ fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome
         Ok(Err(CloseRefusal::CountMismatch { stored })) => {
             Outcome::Reply(refused(Reason::CountMismatch { stored }))
         }
+        Ok(Err(CloseRefusal::NotAdmitted(refusal))) => Outcome::Reply(refused(not_admitted(refusal))),
         Err(error) => failed(error, refused),
     }
 }
@@ -451,11 +457,19 @@ fn appended(result: Result<Appended, StoreError>) -> Result<(), Option<Reason>> 
         Ok(Err(refusal)) => Err(Some(match refusal {
             AppendRefusal::DrawClosed => Reason::DrawClosed,
             AppendRefusal::AgencyDone => Reason::AgencyDone,
+            AppendRefusal::NotAdmitted(refusal) => not_admitted(refusal),
             AppendRefusal::Gap { next_row } => Reason::Gap { next_row },
             AppendRefusal::Conflict => Reason::Conflict,
         })),
         Err(StoreError::Unknown) => Err(None),
         Err(error) => Err(Some(reason(error))),
+    }
+}
+
+fn not_admitted(refusal: NotAdmitted) -> Reason {
+    match refusal {
+        NotAdmitted::Unknown => Reason::UnknownAgency,
+        NotAdmitted::TooMany => Reason::TooManyAgencies,
     }
 }
 

@@ -24,11 +24,13 @@
 //!    writes are stored: the ticket resolves to [`StoreError::Unknown`], and the engine
 //!    accepts nothing more.
 
+mod expected;
 pub mod sqlite;
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+pub use self::expected::{AgencySet, BadAgencies, ExpectedAgencies};
 use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
 
 /// A lottery's database. See the module for what an engine guarantees.
@@ -121,6 +123,8 @@ pub enum AppendRefusal {
     DrawClosed,
     /// The agency is done in the newest draw.
     AgencyDone,
+    /// The agency may not take part in the newest draw.
+    NotAdmitted(NotAdmitted),
     /// The batch starts after the upload's next row.
     Gap {
         /// The upload's next row, 0-based.
@@ -128,6 +132,16 @@ pub enum AppendRefusal {
     },
     /// The upload has other rows at this position.
     Conflict,
+}
+
+/// Why an agency may not take part in a draw: neither bet nor be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// The draw expects certain agencies, and not this one.
+    Unknown,
+    /// As many agencies as may take part do already; or the number of the agency says
+    /// that there are more, where all from 1 to the highest are expected.
+    TooMany,
 }
 
 /// Why an agency was not recorded as done.
@@ -138,6 +152,8 @@ pub enum CloseRefusal {
         /// Bets of the agency that are stored in the newest draw.
         stored: u64,
     },
+    /// The agency may not take part in the newest draw.
+    NotAdmitted(NotAdmitted),
 }
 
 /// The status of a draw.
@@ -147,9 +163,10 @@ pub struct DrawStatus {
     pub draw: DrawId,
     /// Whether it is drawn.
     pub drawn: bool,
-    /// Agencies that are done.
+    /// Agencies that are done, of those that are expected.
     pub done: u64,
-    /// Agencies that must be done: given, or inferred as the highest agency seen so far.
+    /// Agencies that are expected, which must be done: given, or inferred as the highest
+    /// agency seen so far.
     pub expected: u64,
     /// Bets stored.
     pub bets: u64,

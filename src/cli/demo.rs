@@ -145,7 +145,7 @@ fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), 
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port can be listened on")?;
     let address = server.local_address().context("the socket has no address")?;
     let handle = server.handle();
-    let options = Options { agencies: Some(AGENCIES), ..Options::new(database) };
+    let options = Options { agencies: Some(AGENCIES.into()), ..Options::new(database) };
     let (store, _) = SqliteStore::open(&options, observer::log_and_notify(&handle))?;
     let service = Arc::new(Service::new(store, options.metrics));
     let listening = server.listen().context("the port cannot be listened on")?;

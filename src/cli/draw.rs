@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use log::LevelFilter;
 
@@ -14,8 +14,11 @@ use super::failure::Failure;
 use super::output::{quantity, say, say_json};
 use crate::logging;
 use crate::service::log_drawn;
-use crate::store::sqlite::operator::{ClosedAgency, DrawTerms, Operator, OperatorError, is_reason};
-use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Tally};
+use crate::store::sqlite::operator::{
+    ChangedDraw, ClosedAgency, DrawTerms, Operator, OperatorError, is_reason,
+};
+use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview};
+use crate::store::{DrawStatus, ExpectedAgencies};
 use sorteo_protocol::text::decimal;
 use sorteo_protocol::{AgencyId, DrawId};
 
@@ -36,12 +39,39 @@ Examples:
     Open {
         #[command(flatten)]
         database: DatabaseArg,
-        /// Agencies that must be done before the draw
-        #[arg(long, value_name = "N", value_parser = agencies, allow_negative_numbers = true)]
-        agencies: Option<u32>,
+        /// Agencies that must be done before the draw: how many, or which (1-5,7)
+        #[arg(long, value_name = "AGENCIES", allow_negative_numbers = true)]
+        agencies: Option<ExpectedAgencies>,
         /// Number that wins
         #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
         winning_number: Option<u32>,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change which agencies the open draw expects, or which number wins
+    #[command(after_help = "\
+The table `audit` records the change, and why. Bets that are stored stay. If all
+agencies that are expected now are done, the draw takes place. The draw keeps
+what was set, whatever --agencies and --winning-number a server is started with
+later.
+
+Examples:
+  sorteo draw set --agencies 1-5,7 --reason 'agency 22 was a typing error'
+  sorteo draw set --winning-number 4242 --reason 'as published on Monday'")]
+    #[command(group(ArgGroup::new("terms").required(true).multiple(true)))]
+    Set {
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Agencies that must be done before the draw: how many, or which (1-5,7)
+        #[arg(long, value_name = "AGENCIES", group = "terms", allow_negative_numbers = true)]
+        agencies: Option<ExpectedAgencies>,
+        /// Number that wins
+        #[arg(long, value_name = "N", group = "terms", value_parser = number, allow_negative_numbers = true)]
+        winning_number: Option<u32>,
+        /// Why, in one line, for the table `audit`
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: String,
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
@@ -102,7 +132,12 @@ Examples:
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Open { database, agencies, winning_number, json } => {
-            open(&database.path()?, DrawTerms { agencies: *agencies, winning_number: *winning_number }, *json)
+            let terms = DrawTerms { agencies: agencies.clone(), winning_number: *winning_number };
+            open(&database.path()?, terms, *json)
+        }
+        Command::Set { database, agencies, winning_number, reason, json } => {
+            let terms = DrawTerms { agencies: agencies.clone(), winning_number: *winning_number };
+            set(&database.path()?, &terms, reason, *json)
         }
         Command::List { database, json } => list(&database.path()?, *json),
         Command::Show { id, database, json } => show(&database.path()?, id.map(DrawId), *json),
@@ -120,10 +155,6 @@ fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
 
 fn number(text: &str) -> Result<u32, String> {
     whole(text, 0..=u32::MAX.into()).map(|number| number as u32)
-}
-
-fn agencies(text: &str) -> Result<u32, String> {
-    whole(text, 1..=u32::MAX.into()).map(|number| number as u32)
 }
 
 fn agency(text: &str) -> Result<AgencyId, String> {
@@ -147,16 +178,48 @@ fn open(database: &Path, terms: DrawTerms, json: bool) -> Result<(), Failure> {
     if json {
         return say_json(&draw);
     }
-    say!(
-        "draw {} is open: {}, number {} wins",
-        draw.id,
-        match draw.expected_inferred {
-            true => "all agencies from 1 to the highest seen must be done".to_owned(),
-            false => format!("{} must be done", quantity(draw.expected, "agency")),
-        },
-        draw.winning_number
-    )?;
+    say!("{}", terms_line(&draw))?;
     Ok(())
+}
+
+fn set(database: &Path, terms: &DrawTerms, reason: &str, json: bool) -> Result<(), Failure> {
+    let ChangedDraw { status, changed, drawn_now } = Operator::open(database)?.set_draw(terms, reason)?;
+    if drawn_now {
+        log_drawn_here(&status);
+    }
+    let draw = find(&Overview::open(database)?, Some(status.draw), database)?;
+    if json {
+        return say_json(&serde_json::json!({ "changed": changed, "draw": draw }));
+    }
+    if !changed {
+        say!("draw {} has these terms already, nothing was changed", draw.id)?;
+    }
+    match drawn_now {
+        true => say_drawn(&status),
+        false => Ok(say!("{}", terms_line(&draw))?),
+    }
+}
+
+/// Returns what an open draw waits for, and which number wins.
+fn terms_line(draw: &Draw) -> String {
+    let expected = match (&draw.expected_set, draw.expected_inferred) {
+        (Some(set), _) => format!("the agencies {set} must be done"),
+        (None, true) => "all agencies from 1 to the highest seen must be done".to_owned(),
+        (None, false) => format!("{} must be done", quantity(draw.expected, "agency")),
+    };
+    format!("draw {} is open: {expected}, number {} wins", draw.id, draw.winning_number)
+}
+
+/// Logs a draw that took place in this process: the process that draws logs it, and no
+/// other.
+fn log_drawn_here(status: &DrawStatus) {
+    logging::init(LevelFilter::Info, logging::Format::default());
+    log_drawn(status);
+}
+
+fn say_drawn(status: &DrawStatus) -> Result<(), Failure> {
+    let (bets, winners) = (quantity(status.bets, "bet"), quantity(status.winners, "winner"));
+    Ok(say!("draw {} is drawn: {bets}, {winners}", status.draw)?)
 }
 
 fn list(database: &Path, json: bool) -> Result<(), Failure> {
@@ -184,7 +247,7 @@ fn list(database: &Path, json: bool) -> Result<(), Failure> {
 
 fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> {
     let overview = Overview::open(database)?;
-    let detail = overview.detail(id, &mut Tally::default())?;
+    let detail = overview.detail(id)?;
     let Detail { draw, agencies } = detail.ok_or_else(|| no_draw(id, database))?;
     if json {
         return say_json(&serde_json::json!({ "draw": draw, "agencies": agencies }));
@@ -200,6 +263,9 @@ fn show(database: &Path, id: Option<DrawId>, json: bool) -> Result<(), Failure> 
     let drawn =
         draw.drawn_at.as_ref().map(|at| format!(", drawn {at} with {}", quantity(draw.winners, "winner")));
     say!("opened {}{}", draw.opened_at, drawn.unwrap_or_default())?;
+    if let Some(set) = &draw.expected_set {
+        say!("expected are the agencies {set}")?;
+    }
     if agencies.is_empty() {
         say!("no agency has sent anything yet")?;
         return Ok(());
@@ -236,9 +302,7 @@ fn close_agency(
     let closed = Operator::open(database)?.close_agency(agency, reason, force)?;
     let ClosedAgency { bets, status, drawn_now } = closed;
     if drawn_now {
-        // The process that draws logs it, and no other.
-        logging::init(LevelFilter::Info, logging::Format::default());
-        log_drawn(&status);
+        log_drawn_here(&status);
     }
     if json {
         let draw = find(&Overview::open(database)?, Some(status.draw), database)?;
@@ -247,13 +311,9 @@ fn close_agency(
     let draw = status.draw;
     say!("agency {agency} is closed in draw {draw}, with {}", quantity(bets, "bet"))?;
     match drawn_now {
-        true => {
-            let (bets, winners) = (quantity(status.bets, "bet"), quantity(status.winners, "winner"));
-            say!("draw {draw} is drawn: {bets}, {winners}")?;
-        }
-        false => say!("{} of {} agencies are done", status.done, status.expected)?,
+        true => say_drawn(&status),
+        false => Ok(say!("{} of {} agencies are done", status.done, status.expected)?),
     }
-    Ok(())
 }
 
 fn find(overview: &Overview, id: Option<DrawId>, path: &Path) -> Result<Draw, Failure> {

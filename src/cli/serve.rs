@@ -189,7 +189,8 @@ fn log_panics() {
 }
 
 fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
-    let agencies = config.store.agencies.map_or("inferred".to_owned(), |agencies| agencies.to_string());
+    let agencies =
+        config.store.agencies.as_ref().map_or("inferred".to_owned(), |agencies| agencies.to_string());
     let limits = &config.limits;
     event!(
         Info,

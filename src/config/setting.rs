@@ -15,6 +15,7 @@ use log::LevelFilter;
 use serde::Serialize;
 
 use crate::logging;
+use crate::store::{BadAgencies, ExpectedAgencies};
 use sorteo_protocol::AgencyId;
 use sorteo_protocol::text::decimal;
 
@@ -149,6 +150,11 @@ pub(super) const fn database() -> Kind<PathBuf> {
     Kind::Text(Form::Database, |text| Ok(PathBuf::from(text)))
 }
 
+/// Which agencies a draw waits for.
+pub(super) const fn agencies() -> Kind<ExpectedAgencies> {
+    Kind::Text(Form::Agencies, |text| text.parse().map_err(|error: BadAgencies| error.to_string()))
+}
+
 /// Any other file.
 pub(super) const fn file() -> Kind<PathBuf> {
     Kind::Text(Form::File, |text| Ok(PathBuf::from(text)))
@@ -241,6 +247,8 @@ pub enum Form {
     File,
     /// A log level, by its name in Rust or in Python.
     Level,
+    /// A count of agencies, or a set of them.
+    Agencies,
 }
 
 /// What holds where a setting is not set.
@@ -288,7 +296,12 @@ impl Setting {
         match self.values {
             Values::Number(_, min, max) => read_number(text, min, max).map(Value::Number),
             Values::Word(_, words) => read_word(text, words).map(|at| Value::Text(words[at].to_owned())),
-            Values::Text(form) => form.read(text).map(Value::Text),
+            Values::Text(form) => {
+                form.read(text).map(|text| match decimal(&text).filter(|_| form == Form::Agencies) {
+                    Some(count) => Value::Number(count),
+                    None => Value::Text(text),
+                })
+            }
         }
     }
 
@@ -349,6 +362,7 @@ impl Setting {
         match self.values {
             Values::Number(_, min, max) => Some(format!("{min} to {max}")),
             Values::Text(Form::Level) | Values::Word(..) => Some(listed(self.words())),
+            Values::Text(Form::Agencies) => Some("a number, or a set such as 1-5,7".to_owned()),
             Values::Text(_) => None,
         }
     }
@@ -370,6 +384,7 @@ impl Form {
             Self::Address => "HOST:PORT",
             Self::Database | Self::File => "FILE",
             Self::Level => "LEVEL",
+            Self::Agencies => "AGENCIES",
         }
     }
 
@@ -380,6 +395,10 @@ impl Form {
             Self::File if text.is_empty() => Err("the path is empty: give a file".to_owned()),
             Self::File => Ok(text.to_owned()),
             Self::Level => read_level(text).map(|_| text.to_ascii_lowercase()),
+            Self::Agencies => text
+                .parse()
+                .map(|read: ExpectedAgencies| read.to_string())
+                .map_err(|bad: BadAgencies| bad.to_string()),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::setting::{
-    DEFAULT_ADDRESS, address, agency_id, bytes, count, count_u32, database, file, level, number,
+    DEFAULT_ADDRESS, address, agencies, agency_id, bytes, count, count_u32, database, file, level, number,
     remote_address, seconds,
 };
 pub use super::setting::{
@@ -19,6 +19,7 @@ pub use super::setting::{
 };
 use crate::logging::Format;
 use crate::server::Limits;
+use crate::store::ExpectedAgencies;
 use crate::store::sqlite::{self, Checkpoints};
 use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 
@@ -31,6 +32,7 @@ pub const SERVE: &[Setting] = &[
     DRAIN_TIMEOUT.setting(),
     AGENCIES.setting(),
     WINNING_NUMBER.setting(),
+    AGENCIES_MAX.setting(),
     WORKERS.setting(),
     QUEUE.setting(),
     BATCH_BETS_MAX.setting(),
@@ -151,11 +153,11 @@ pub(super) const DRAIN_TIMEOUT: Typed<Duration> = Typed {
     default: Default::Number(|| Limits::default().drain_timeout.as_secs()),
 };
 
-pub(super) const AGENCIES: Optional<u32> = Optional(Typed {
+pub(super) const AGENCIES: Optional<ExpectedAgencies> = Optional(Typed {
     key: "agencies",
     group: Group::Draw,
-    meaning: "Agencies that must be done before the draw",
-    kind: count_u32(1, u32::MAX),
+    meaning: "Agencies that must be done before the draw: how many, or which",
+    kind: agencies(),
     default: Default::Unset("those of the open draw, or all from 1 to the highest seen"),
 });
 
@@ -167,6 +169,14 @@ pub(super) const WINNING_NUMBER: Optional<u32> = Optional(Typed {
     // Not a default that is laid over what the open draw has.
     default: Default::Unset(WINNING_NUMBER_UNSET),
 });
+
+pub(super) const AGENCIES_MAX: Typed<u64> = Typed {
+    key: "agencies_max",
+    group: Group::Limits,
+    meaning: "Maximum number of agencies in a draw, if it does not expect more",
+    kind: number(Unit::Count, 1, 1_000_000),
+    default: Default::Number(|| sqlite::AGENCIES_MAX),
+};
 
 pub(super) const WORKERS: Typed<usize> = Typed {
     key: "workers",

@@ -16,7 +16,7 @@ use super::readiness::{self, Readiness};
 use crate::event;
 use crate::store::Store;
 use crate::store::sqlite::OpenError;
-use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Query, Results, Tally};
+use crate::store::sqlite::overview::{Agency, Detail, Draw, Overview, Query, Results};
 use sorteo_protocol::DrawId;
 
 /// How often open pages get the status.
@@ -39,7 +39,6 @@ pub(super) struct Monitor<S> {
     /// Used for searches, which may take long, so that nothing else waits for them.
     search_overview: Arc<AsyncMutex<Overview>>,
     exposition: Exposition,
-    tally: Arc<Mutex<Tally>>,
     rate: Mutex<Rate>,
     readiness: AsyncMutex<Option<(Instant, Readiness)>>,
     /// The newest status as JSON; empty until a page is open.
@@ -134,7 +133,6 @@ impl<S: Store> Monitor<S> {
             context: Arc::new(context),
             overview: Arc::new(AsyncMutex::new(overview)),
             search_overview: Arc::new(AsyncMutex::new(search_overview)),
-            tally: Arc::default(),
             rate: Mutex::new(rate),
             readiness: AsyncMutex::new(None),
             status: watch::Sender::new(Arc::from("")),
@@ -169,12 +167,9 @@ impl<S: Store> Monitor<S> {
     /// Returns the state of the newest draw and of the server, as JSON.
     pub(super) async fn status(self: &Arc<Self>) -> Result<String, LookupError> {
         let ready = self.readiness().await.ready;
-        let tally = Arc::clone(&self.tally);
-        let (detail, draws) = look_up(&self.overview, move |overview| {
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok((overview.detail(None, &mut tally)?, overview.draws(DRAWS_MAX)?))
-        })
-        .await?;
+        let (detail, draws) =
+            look_up(&self.overview, |overview| Ok((overview.detail(None)?, overview.draws(DRAWS_MAX)?)))
+                .await?;
         let metrics = self.context.service.metrics();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -198,7 +193,7 @@ impl<S: Store> Monitor<S> {
 
     /// Returns one draw and its agencies.
     pub(super) async fn draw(&self, draw: DrawId) -> Result<DrawDetail, LookupError> {
-        let whole = move |overview: &Overview| overview.detail(Some(draw), &mut Tally::default());
+        let whole = move |overview: &Overview| overview.detail(Some(draw));
         let found = look_up(&self.search_overview, whole).await?;
         found.map(DrawDetail::from).ok_or(LookupError::NoDraw(draw))
     }

@@ -24,10 +24,11 @@
 //! | inside a write transaction | `append`, `draw` |
 //! | opening, in four ways | `open` |
 //! | what must hold before | `pending_restore`, `verify` |
-//! | single rules | `audit`, `filesystem`, `header`, `lock`, `options` |
-//! | what a database is made of | `schema`, `terms` |
+//! | single rules | `admission`, `audit`, `filesystem`, `header`, `lock`, `options`, `terms` |
+//! | what a database is made of | `schema`, `totals` |
 //! | what all use | `connection`, `error`, `event`, `files`, `status`, `text`, `time` |
 
+mod admission;
 mod append;
 mod audit;
 pub mod backup;
@@ -55,6 +56,7 @@ mod status;
 mod terms;
 mod text;
 mod time;
+mod totals;
 mod verify;
 mod wal_resync;
 mod writer;
@@ -63,7 +65,7 @@ pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refu
 pub use self::error::OpenError;
 pub use self::event::{Event, Observer};
 pub use self::files::wal_path;
-pub use self::options::{Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
+pub use self::options::{AGENCIES_MAX, Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
 pub use self::terms::{DrawTerm, NotTakenReason, TermNotTaken};
 
 use self::connection::checkpoint_on_close;
@@ -122,8 +124,9 @@ impl SqliteStore {
         pending_restore::finish(&files)?;
         let created = !path.exists();
         let mut writing = open::open_writer(&files)?;
-        let Prepared { status, drawn_now, terms_not_taken } = prepare::prepare(&mut writing, options.terms())
-            .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
+        let Prepared { status, drawn_now, terms_not_taken } =
+            prepare::prepare(&mut writing, &options.terms())
+                .map_err(|source| sqlite_error(path, "preparing the draw", source))?;
         // Not before all that may refuse the database, which stays as it was found.
         wal_resync::resync(&writing, &files, options.checkpoints)?;
         checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)

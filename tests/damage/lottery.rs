@@ -153,7 +153,7 @@ impl Game {
     }
 
     fn open(&mut self, draw: i64) {
-        let options = Options { agencies: Some(AGENCIES), ..options(&self.path) };
+        let options = Options { agencies: Some(AGENCIES.into()), ..options(&self.path) };
         self.store = Some(SqliteStore::open(&options, Arc::new(|_| {})).unwrap().0);
         self.draw = draw;
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use rand::RngExt as _;
 use sorteo::failpoint::{Failpoint, VARIABLE};
 use sorteo_test_support::process::{Process, Server, wait_for};
+use sorteo_test_support::version_one;
 
 use crate::crowd::{Crowd, Line, batch_of, frame};
 use crate::program::Program;
@@ -58,6 +59,9 @@ fn die_at(point: Failpoint, workplace: &Workplace) {
     let crowd = Crowd::mixed(BATCHES);
     let program = Program::new(workplace).with("--agencies", crowd.dialects.len());
     let pass = if is_passed_often(point) { workplace.rng(0).random_range(1..=PASS_MAX) } else { 1 };
+    if point == Failpoint::InsideMigration {
+        version_one::create_empty(&workplace.database());
+    }
     let doomed = program.clone().with_variable(VARIABLE, format!("{point}:{pass}"));
     // It may die before it listens.
     let dying = doomed.try_start();

@@ -89,7 +89,51 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ),
         (
             "DELETE FROM done_agencies WHERE agency = 1",
+            "draws: draw 1 says that 2 agencies are done, 1 are",
+        ),
+        (
+            "DELETE FROM done_agencies WHERE agency = 1; UPDATE draws SET done = 1",
             "draws: draw 1 was drawn before all expected agencies were done",
+        ),
+        // Totals.
+        ("UPDATE draws SET agencies = 3", "draws: draw 1 says 3 agencies, 2 have totals"),
+        (
+            "UPDATE agency_totals SET bets = 6 WHERE agency = 1; UPDATE done_agencies SET bet_count = 6 WHERE agency = 1",
+            "agency_totals: agency 1 of draw 1 has totals of 6 bets in 3 batches, stored are 5 in 3",
+        ),
+        (
+            "UPDATE agency_totals SET batches = 1 WHERE agency = 2",
+            "agency_totals: agency 2 of draw 1 has totals of 4 bets in 1 batches, stored are 4 in 2",
+        ),
+        (
+            "UPDATE agency_totals SET winners = 3 - winners",
+            "agency_totals: agency 1 of draw 1 has totals of 1 winners of",
+        ),
+        (
+            "UPDATE agency_totals SET winner_text_bytes = winner_text_bytes + 1 WHERE agency = 2",
+            "agency_totals: agency 2 of draw 1 has totals of 1 winners of",
+        ),
+        ("DELETE FROM agency_totals WHERE agency = 2", "done_agencies: agency 2 was done in draw 1 with 4 bets, its totals have none"),
+        (
+            "INSERT INTO agency_totals VALUES (1, 9, 0, 0, 0, 0); UPDATE draws SET agencies = 3",
+            "agency_totals: agency 9 of draw 1 has totals, but sent nothing and is not done",
+        ),
+        (
+            "UPDATE agency_totals SET draw_id = 2",
+            "references: a row of agency_totals names a row of draws that is missing",
+        ),
+        // Sets.
+        (
+            "INSERT INTO expected_ranges VALUES (1, 1, 1), (1, 2, 2)",
+            "expected_ranges: the range from 2 of draw 1 overlaps or touches the one before",
+        ),
+        (
+            "INSERT INTO expected_ranges VALUES (1, 1, 3)",
+            "expected_ranges: draw 1 expects 2 agencies, its ranges have 3",
+        ),
+        (
+            "INSERT INTO expected_ranges VALUES (1, 1, 1), (1, 5, 5)",
+            "draws: draw 1 has expected_agencies set to 1,5, the audit records expected_agencies set to 2",
         ),
         (
             "UPDATE batches SET digest = zeroblob(32) WHERE id = 4",
@@ -107,6 +151,16 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ("UPDATE draws SET expected_agencies = 0", "draws: draw 1 holds a value that its table forbids"),
         ("UPDATE draws SET bets = -1", "draws: draw 1 holds a value that its table forbids"),
         ("UPDATE draws SET winners = -1", "draws: draw 1 holds a value that its table forbids"),
+        ("UPDATE draws SET agencies = -1", "draws: draw 1 holds a value that its table forbids"),
+        ("UPDATE draws SET done = -1", "draws: draw 1 holds a value that its table forbids"),
+        (
+            "UPDATE agency_totals SET winners = -1 WHERE agency = 2",
+            "agency_totals: agency 2 of draw 1 holds a value that its table forbids",
+        ),
+        (
+            "INSERT INTO expected_ranges VALUES (1, 5, 4)",
+            "expected_ranges: the range from 5 of draw 1 holds a value that its table forbids",
+        ),
         ("UPDATE batches SET agency = -1 WHERE id = 2", "batches: batch 2 holds a value that its table forbids"),
         ("UPDATE batches SET first_row = -2 WHERE id = 2", "batches: batch 2 holds a value that its table forbids"),
         ("UPDATE batches SET bet_count = 0 WHERE id = 2", "batches: batch 2 holds a value that its table forbids"),
@@ -139,11 +193,11 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ),
         // Draw after draw.
         (
-            "UPDATE draws SET drawn_at = NULL; INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 0, 0 FROM draws",
+            "UPDATE draws SET drawn_at = NULL; INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 0, 0, 0, 0 FROM draws",
             "draws: draw 1 was never drawn, but a later one was opened",
         ),
         (
-            "INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 1, 0 FROM draws; UPDATE bets SET draw_id = 2 WHERE id = 4",
+            "INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 1, 0, 0, 0 FROM draws; UPDATE bets SET draw_id = 2 WHERE id = 4",
             "bets: bet 5 of draw 1 comes after bets of draw 2",
         ),
         ("UPDATE draws SET drawn_at = NULL", "draws: draw 1 was not drawn, but all expected agencies are done"),
@@ -197,7 +251,7 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         // Numbers that no sum takes.
         (
             "UPDATE batches SET bet_count = 9223372036854775807 WHERE agency = 1",
-            "integrity: done_agencies cannot be read: integer overflow",
+            "integrity: agency_totals cannot be read: integer overflow",
         ),
         (
             "UPDATE batches SET first_row = 9223372036854775807, bet_count = 9223372036854775807 WHERE id = 2",
@@ -205,7 +259,7 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ),
         (
             "UPDATE draws SET bets = 9223372036854775807, winners = 9223372036854775807;
-             INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 9223372036854775807, 0 FROM draws",
+             INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 9223372036854775807, 0, 0, 0 FROM draws",
             "draws: draw 1 says 9223372036854775807 bets, 9 are stored",
         ),
         (
@@ -465,7 +519,7 @@ fn a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is() {
             |path| {
                 tamper(
                     path,
-                    "INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 1, 0 FROM draws; UPDATE draws SET bets = 8 WHERE id = 1",
+                    "INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 1, 0, 0, 0 FROM draws; UPDATE draws SET bets = 8 WHERE id = 1",
                 );
             },
             "bet 9 should be of draw 2, and is of draw 1",
@@ -474,7 +528,7 @@ fn a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is() {
             |path| {
                 tamper(
                     path,
-                    "UPDATE draws SET bets = 9223372036854775807; INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 9, 0 FROM draws",
+                    "UPDATE draws SET bets = 9223372036854775807; INSERT INTO draws SELECT 2, 5, 2, opened_at, NULL, 9, 0, 0, 0 FROM draws",
                 );
             },
             "bet 9223372036854775807 should be of draw 1, and is missing",

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use sorteo::store::sqlite::operator::{DrawTerms, Operator, OperatorError};
-use sorteo::store::sqlite::overview::{Overview, Query, ResultsCursor, Tally};
+use sorteo::store::sqlite::overview::{Overview, Query, ResultsCursor};
 use sorteo_agency::{AgencyError, ClientOptions, Event, Observer, Upload};
 use sorteo_protocol::{AgencyId, DrawId};
 use sorteo_test_support::process::{
     DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
 };
 
+use crate::data::ask;
 use crate::test_server::{Setup, counted, frame, frames};
 
 const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
@@ -110,7 +111,8 @@ fn a_restarted_server_leaves_a_draw_as_the_operator_opened_it_and_says_so() {
     draw(path, &["open", "--agencies", "3"]).succeeded();
     server.stop();
     let server = Server::start(path, &["--agencies", "1", "--winning-number", "9"]);
-    let not_taken = "action: config | result: fail | setting: agencies | error: draw 2 keeps what an operator opened it with";
+    let not_taken =
+        "action: config | result: fail | setting: agencies | error: draw 2 keeps what an operator set";
     assert_eq!(server.process.count(not_taken), 1, "{}", server.process.log());
     assert_eq!(server.process.count("setting: winning_number | error: draw 2"), 1);
     upload(&server, path, "1", "bets.csv").succeeded();
@@ -156,7 +158,7 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
     assert_eq!(server.process.count("action: sorteo"), 0, "and the server does not");
     let winners = run(&mut server.command(path, &["winners", "--agency", "2"]));
     assert_eq!(winners.succeeded(), "77\n");
-    assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is already drawn", "nothing to close"]);
+    assert_names(close(&["2", "--reason", "r"]).failed(1), &["draw 1 is already drawn", "nothing to change"]);
     let audit = column(path, "SELECT detail FROM audit WHERE action = 'close-agency'");
     assert_eq!(audit, ["agency 2 closed with 1 bets: line down; agreed by telephone"]);
     assert_eq!(
@@ -168,6 +170,75 @@ fn closing_a_silent_agency_makes_the_draw_and_is_audited() {
         shown.succeeded(),
         &["draw 1: drawn, 3 of 3 agencies done, 5 bets", "closed by an operator"],
     );
+    server.stop();
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn a_mistyped_agency_is_put_right_by_setting_which_agencies_the_draw_expects() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "bets.csv", &[7574, 4242]);
+    let server = Server::start(path, &["--agencies", "2"]);
+    let set = |args: &[&str]| draw(path, &[&["set"], args].concat());
+    assert_eq!(ask(&server, "DONE|22"), "ACK_DONE|OK", "a count admits any agency");
+    assert_eq!(set(&["--reason", "r"]).code, Some(2), "a term must be given");
+    assert_eq!(set(&["--agencies", "1-2"]).code, Some(2), "and a reason");
+    assert_eq!(set(&["--agencies", "2-1", "--reason", "r"]).code, Some(2));
+    let changed = set(&["--agencies", "2,1", "--winning-number", "4242", "--reason", "22 was a slip"]);
+    assert_eq!(changed.succeeded(), "draw 1 is open: the agencies 1-2 must be done, number 4242 wins\n");
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|1|open|0|2|0", "22 does not count any more");
+    let again = set(&["--winning-number", "4242", "--reason", "r"]);
+    assert_eq!(
+        again.succeeded(),
+        "draw 1 has these terms already, nothing was changed\n\
+         draw 1 is open: the agencies 1-2 must be done, number 4242 wins\n"
+    );
+    assert_eq!(ask(&server, "DONE|23"), "ACK_DONE|ERR|unknown_agency");
+    assert_eq!(ask(&server, "BET|22|Ana|Paz|1|1999-03-17|1"), "ACK|ERR|agency_done");
+    assert_eq!(ask(&server, "BET|23|Ana|Paz|1|1999-03-17|1"), "ACK|ERR|unknown_agency");
+    let refused = upload(&server, path, "23", "bets.csv");
+    assert_names(refused.failed(1), &["unknown_agency", "check the agency's number"]);
+    for args in [&["23", "--reason", "r"][..], &["23", "--reason", "r", "--force"]] {
+        let refused = draw(path, &[&["close-agency"], args].concat());
+        assert_names(refused.failed(1), &["draw 1 expects the agencies 1-2, agency 23 is none of them"]);
+    }
+    server.stop();
+    // A server that is started as it always was leaves the draw as it was set.
+    let server = Server::start(path, &["--agencies", "2"]);
+    assert_eq!(server.process.count("error: draw 1 keeps what an operator set"), 1);
+    upload(&server, path, "1", "bets.csv").succeeded();
+    assert_eq!(draw(path, &["close-agency", "2", "--reason", "never opened"]).code, Some(0));
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|1|drawn|2|2|2");
+    assert_names(set(&["--agencies", "1", "--reason", "r"]).failed(1), &["draw 1 is already drawn"]);
+    let shown = draw(path, &["show"]);
+    assert_names(shown.succeeded(), &["2 of 2 agencies done", "expected are the agencies 1-2"]);
+    server.stop();
+    assert_eq!(
+        column(path, "SELECT detail FROM audit WHERE action = 'set-draw' ORDER BY id"),
+        ["expected_agencies set to 1-2", "winning_number set to 4242", "reason: 22 was a slip"]
+    );
+    // The next draw expects the same agencies.
+    assert_eq!(
+        draw(path, &["open"]).succeeded(),
+        "draw 2 is open: the agencies 1-2 must be done, number 4242 wins\n"
+    );
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn a_draw_whose_expected_agencies_are_done_already_takes_place_when_they_are_set() {
+    let folder = folder();
+    let path = folder.path();
+    let server = Server::start(path, &[]);
+    for request in ["BET|1|Ana|Paz|1|1999-03-17|7574", "DONE|9000", "DONE|1", "DONE|3"] {
+        ask(&server, request);
+    }
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|1|open|3|9000|1");
+    let set = draw(path, &["set", "--agencies", "1,3", "--reason", "9000 was a slip"]);
+    assert_eq!(set.succeeded(), "draw 1 is drawn: 1 bet, 1 winner\n");
+    assert_names(&set.stderr, &["action: sorteo | result: success | draw: 1 | bets: 1 | winners: 1\n"]);
+    assert_eq!(ask(&server, "GET_WINNERS|1"), "WINNERS|OK|1");
     server.stop();
     run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
 }
@@ -278,7 +349,7 @@ fn a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_
     server.ask_once(&counted(&line), ACK);
     server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
     let mut operator = Operator::open(&path).unwrap();
-    operator.open_draw(DrawTerms { agencies: Some(2), winning_number: None }).unwrap();
+    operator.open_draw(DrawTerms { agencies: Some(2.into()), winning_number: None }).unwrap();
     for _ in 0..2 {
         server.ask_once(&counted("GET_WINNERS|1"), &counted(&line));
     }
@@ -293,12 +364,11 @@ fn a_counted_agency_that_asks_late_gets_its_winners_and_is_not_done_in_the_next_
 }
 
 #[test]
-fn an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw() {
+fn an_overview_shows_what_each_agency_sent_draw_by_draw() {
     let server = Setup::agencies(2).start();
     let overview = Overview::open(&server.database_path()).unwrap();
-    let mut tally = Tally::default();
-    let mut look = |draw: Option<i64>| {
-        let detail = overview.detail(draw.map(DrawId), &mut tally).unwrap().unwrap();
+    let look = |draw: Option<i64>| {
+        let detail = overview.detail(draw.map(DrawId)).unwrap().unwrap();
         let agencies: Vec<_> = detail
             .agencies
             .iter()
@@ -321,7 +391,7 @@ fn an_overview_counts_only_what_is_new_and_begins_anew_with_each_draw() {
     server.ask_once(&frame(&format!("BET|1|{BET}")), &frame("ACK|OK\n"));
     assert_eq!(look(None), (2, vec![(1, 1, 1, false, 0)]));
     assert_eq!(look(Some(1)), made);
-    assert_eq!(overview.detail(Some(DrawId(3)), &mut Tally::default()).unwrap(), None);
+    assert_eq!(overview.detail(Some(DrawId(3))).unwrap(), None);
     let draws: Vec<_> = overview.draws(1).unwrap().iter().map(|draw| (draw.id, draw.is_drawn())).collect();
     assert_eq!(draws, [(2, false)], "the newest come first");
 }

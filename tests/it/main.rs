@@ -8,6 +8,7 @@ mod data;
 mod dependency_rule;
 mod draws;
 mod help_and_man;
+mod migration;
 mod ops;
 mod server;
 mod settings;

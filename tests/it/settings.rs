@@ -229,6 +229,7 @@ fn config_show_tells_every_value_and_where_it_is_from() {
         drain_timeout        8             default
         agencies             -             default: those of the open draw, or all from 1 to the highest seen
         winning_number       -             default: that of the open draw, or 7574
+        agencies_max         10000         default
         workers              8             file s.toml, line 2
         queue                9             flag --queue
         batch_bets_max       10000         default
@@ -282,7 +283,7 @@ fn config_check_tells_all_that_is_wrong_and_exits_as_serve_would() {
         sorteo: bad.toml: line 2: `agences` is not a setting: did you mean `agencies`?
         sorteo: bad.toml: line 3: `queue` cannot be of type array: write a number, or a string in quotes
         sorteo: bad.toml: line 4: listen: `x:70000` is not an address: a port is a number from 0 to 65535, not 70000
-        sorteo: SORTEO_AGENCIES: `five` is not a whole number from 1 to 4294967295
+        sorteo: SORTEO_AGENCIES: `five` is no number of agencies, such as 5, and no set of agencies, such as 1-5,7
         sorteo: bad.toml: line 1: workers: `0` is not a whole number from 1 to 1024
         sorteo: --readers: `65` is not a whole number from 1 to 64
         sorteo: --log-format: `yaml` is not a valid value: use text or json

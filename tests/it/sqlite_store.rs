@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sorteo::store::sqlite::{Event, Observer, OpenError, Options, Recovery, SqliteStore};
-use sorteo::store::{Appended, CloseRefusal, DrawStatus, Store};
+use sorteo::store::{Appended, CloseRefusal, DrawStatus, ExpectedAgencies, Store};
 use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadId, UploadPosition};
 
 /// The deadline of every wait. It only ends a test that hangs.
@@ -38,7 +38,7 @@ impl Database {
     }
 
     fn options(&self, agencies: Option<u32>) -> Options {
-        Options { agencies, ..Options::new(self.path()) }
+        Options { agencies: agencies.map(ExpectedAgencies::from), ..Options::new(self.path()) }
     }
 
     fn observer(&self) -> Observer {
@@ -151,12 +151,16 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Declares an agency done in the newest draw, as another process would.
 fn raw_done(connection: &Connection, agency: u32) {
     connection
-        .execute(
-            r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
-               VALUES ((SELECT max(id) FROM draws), $1, 0, '2026-11-21T20:31:05.000Z', 'operator')"#,
-            [agency],
-        )
+        .execute_batch(&format!(
+            r#"INSERT OR IGNORE INTO agency_totals (draw_id, agency) SELECT max(id), {agency} FROM draws;
+               UPDATE draws SET agencies = (SELECT count(*) FROM agency_totals WHERE draw_id = draws.id);
+               INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
+               SELECT draw_id, agency, bets, '2026-11-21T20:31:05.000Z', 'operator' FROM agency_totals
+                WHERE draw_id = (SELECT max(id) FROM draws) AND agency = {agency};
+               UPDATE draws SET done = done + 1 WHERE id = (SELECT max(id) FROM draws);"#
+        ))
         .unwrap();
 }

@@ -10,19 +10,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use sorteo::store::sqlite::AGENCIES_MAX;
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
-    WinnersSize, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
+    StoreError, Ticket, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{
     AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, UploadId, UploadPosition,
 };
 
 /// How the operator set up the first draw of a fresh database.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Setup {
-    agencies: Option<u32>,
+    agencies: Option<ExpectedAgencies>,
     winning_number: Option<u32>,
+    agencies_max: Option<u64>,
 }
 
 /// An engine on a fresh database.
@@ -52,7 +54,11 @@ impl<S> Opened<S> {
 const INFERRED: Setup = expecting(None);
 
 const fn expecting(agencies: Option<u32>) -> Setup {
-    Setup { agencies, winning_number: None }
+    let agencies = match agencies {
+        Some(count) => Some(ExpectedAgencies::Count(count)),
+        None => None,
+    };
+    Setup { agencies, winning_number: None, agencies_max: None }
 }
 
 /// A bet in these tests: its document and its number.
@@ -457,7 +463,7 @@ fn agency_zero_alone_never_draws_an_inferred_draw<S: Store>(open: impl Fn(Setup)
     append(&*other, batch(0, &[("1", 1)])).unwrap();
     close(&*other, 0).unwrap();
     let now = standing(&*other);
-    assert_eq!((now.drawn, now.expected, now.done), (false, 0, 1));
+    assert_eq!((now.drawn, now.expected, now.done), (false, 0, 0));
     assert_eq!(store.draws_made() + other.draws_made(), 0);
 }
 
@@ -470,6 +476,66 @@ fn a_bet_of_a_higher_agency_holds_an_inferred_draw_back<S: Store>(open: impl Fn(
     let now = standing(&*store);
     assert_eq!((now.drawn, now.expected, now.done), (false, 3, 2));
     close(&*store, 3).unwrap();
+    assert!(standing(&*store).drawn);
+}
+
+fn a_draw_of_certain_agencies_admits_no_other_and_waits_for_all<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
+    let store = open(Setup { agencies: Some("0-1,7".parse().unwrap()), ..Setup::default() });
+    let unknown = NotAdmitted::Unknown;
+    for stranger in [2, 6, 8, u32::MAX] {
+        let bets = batch(stranger, &[("1", WINS)]);
+        assert_eq!(append(&*store, bets.clone()), Err(AppendRefusal::NotAdmitted(unknown)));
+        assert_eq!(
+            append_all(&*store, vec![batch(7, &[("2", 1)]), bets]),
+            Err(AppendRefusal::NotAdmitted(unknown))
+        );
+        assert_eq!(close(&*store, stranger), Err(CloseRefusal::NotAdmitted(unknown)));
+        assert_eq!(close_counted(&*store, stranger, Some(5)), Err(CloseRefusal::NotAdmitted(unknown)));
+    }
+    assert_eq!((stored(&*store), standing(&*store).done, standing(&*store).expected), (0, 0, 3));
+    for agency in [7, 0] {
+        append(&*store, batch(agency, &[("3", WINS)])).unwrap();
+        close_counted(&*store, agency, Some(1)).unwrap();
+        assert!(!standing(&*store).drawn);
+    }
+    close(&*store, 1).unwrap();
+    assert!(standing(&*store).drawn);
+    assert_eq!(standing(&*store).winners, 2);
+    assert_eq!(close(&*store, 2), Ok(()), "after the draw there is nothing to close");
+}
+
+fn a_draw_admits_so_many_agencies_and_no_more<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
+    let too_many = NotAdmitted::TooMany;
+    let store = open(Setup { agencies_max: Some(3), ..expecting(Some(2)) });
+    append(&*store, batch(50, &[("1", 1)])).unwrap();
+    close(&*store, 4_000_000_000).unwrap();
+    let two_more = || vec![batch(8, &[("2", 1)]), batch(9, &[("3", 1)])];
+    assert_eq!(append_all(&*store, two_more()), Err(AppendRefusal::NotAdmitted(too_many)));
+    assert_eq!(append(&*store, batch(9, &[("3", 1)])), Ok(()), "the third; nothing of the payload counts");
+    assert_eq!(append(&*store, batch(8, &[("2", 1)])), Err(AppendRefusal::NotAdmitted(too_many)));
+    assert_eq!(append(&*store, batch(8, &[])), Err(AppendRefusal::NotAdmitted(too_many)));
+    assert_eq!(close(&*store, 8), Err(CloseRefusal::NotAdmitted(too_many)));
+    assert_eq!(append(&*store, batch(50, &[("4", 1)])), Ok(()), "who takes part already goes on");
+    assert_eq!(close_counted(&*store, 50, Some(2)), Ok(()));
+    assert!(standing(&*store).drawn);
+
+    // A draw that waits for more admits as many as it waits for.
+    let store = open(Setup { agencies_max: Some(1), ..expecting(Some(2)) });
+    close(&*store, 5).unwrap();
+    close(&*store, 6).unwrap();
+    assert!(standing(&*store).drawn);
+}
+
+fn a_number_beyond_the_limit_does_not_hold_an_inferred_draw_back<S: Store>(
+    open: impl Fn(Setup) -> Opened<S>,
+) {
+    let store = open(Setup { agencies_max: Some(2), ..INFERRED });
+    let too_many = NotAdmitted::TooMany;
+    assert_eq!(close(&*store, u32::MAX), Err(CloseRefusal::NotAdmitted(too_many)));
+    assert_eq!(append(&*store, batch(3, &[("1", 1)])), Err(AppendRefusal::NotAdmitted(too_many)));
+    close(&*store, 2).unwrap();
+    assert_eq!((standing(&*store).done, standing(&*store).expected), (1, 2));
+    close(&*store, 1).unwrap();
     assert!(standing(&*store).drawn);
 }
 
@@ -551,7 +617,7 @@ fn a_bet_that_races_with_the_draw_is_in_it_or_refused<S: Store>(open: impl Fn(Se
 
 fn winners_are_exactly_the_bets_with_the_winning_number<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     for (told, winning) in [(None, 7574), (Some(0), 0), (Some(u32::MAX), u32::MAX)] {
-        let store = open(Setup { agencies: Some(1), winning_number: told });
+        let store = open(Setup { winning_number: told, ..expecting(Some(1)) });
         let near = [winning.wrapping_sub(1), winning.wrapping_add(1), winning / 2 + 7];
         append(&*store, batch(1, &[("a", winning), ("b", near[0]), ("c", winning)])).unwrap();
         append(&*store, batch(2, &[("d", winning), ("e", near[1])])).unwrap();
@@ -659,7 +725,7 @@ fn a_winning_bet_comes_back_as_it_was_sent<S: Store>(open: impl Fn(Setup) -> Ope
 
 fn the_largest_agency_and_number_are_kept<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     const MAX: u32 = u32::MAX;
-    let store = open(Setup { agencies: Some(1), winning_number: Some(MAX) });
+    let store = open(Setup { winning_number: Some(MAX), ..expecting(Some(1)) });
     append(&*store, placed(MAX, "u", 0, &[("1", MAX), ("2", 0)])).unwrap();
     assert_eq!(next_row(&*store, MAX, "u"), 2);
     assert_eq!(close_counted(&*store, MAX, Some(2)), Ok(()));
@@ -667,7 +733,7 @@ fn the_largest_agency_and_number_are_kept<S: Store>(open: impl Fn(Setup) -> Open
     assert_eq!((now.drawn, now.winning_number, now.winners), (true, MAX, 1));
     let won = winners(&*store, MAX);
     assert_eq!((won[0].document.as_str(), won[0].number), ("1", MAX));
-    let inferred = open(INFERRED);
+    let inferred = open(Setup { agencies_max: Some(MAX.into()), ..INFERRED });
     append(&*inferred, batch(MAX, &[("1", 1)])).unwrap();
     close(&*inferred, MAX).unwrap();
     let now = standing(&*inferred);
@@ -677,7 +743,7 @@ fn the_largest_agency_and_number_are_kept<S: Store>(open: impl Fn(Setup) -> Open
 // ---- The status, and order ---------------------------------------------------
 
 fn the_standing_tells_every_field<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
-    let store = open(Setup { agencies: Some(2), winning_number: Some(5) });
+    let store = open(Setup { winning_number: Some(5), ..expecting(Some(2)) });
     let draw = standing(&*store).draw;
     let fresh =
         DrawStatus { draw, drawn: false, done: 0, expected: 2, bets: 0, winners: 0, winning_number: 5 };
@@ -828,6 +894,9 @@ macro_rules! held_to_the_contract {
                 an_inferred_draw_is_made_when_all_of_one_to_the_highest_seen_are_done
                 agency_zero_alone_never_draws_an_inferred_draw
                 a_bet_of_a_higher_agency_holds_an_inferred_draw_back
+                a_draw_of_certain_agencies_admits_no_other_and_waits_for_all
+                a_draw_admits_so_many_agencies_and_no_more
+                a_number_beyond_the_limit_does_not_hold_an_inferred_draw_back
                 threads_that_close_at_the_same_moment_make_one_draw
                 a_bet_that_races_with_the_draw_is_in_it_or_refused
                 winners_are_exactly_the_bets_with_the_winning_number
@@ -863,6 +932,7 @@ fn open_sqlite(setup: Setup) -> Opened<sorteo::store::sqlite::SqliteStore> {
     let options = Options {
         agencies: setup.agencies,
         winning_number: setup.winning_number,
+        agencies_max: setup.agencies_max.unwrap_or(AGENCIES_MAX),
         ..Options::new(folder.path().join("sorteo.db"))
     };
     let draws_made = Arc::new(AtomicUsize::new(0));
@@ -881,6 +951,11 @@ fn open_memory(setup: Setup) -> Opened<sorteo_test_support::memory_store::Memory
     let told = Arc::clone(&draws_made);
     let on_draw = move || _ = told.fetch_add(1, Ordering::SeqCst);
     let winning_number = setup.winning_number.unwrap_or(WINS);
-    let store = sorteo_test_support::memory_store::MemoryStore::new(setup.agencies, winning_number, on_draw);
+    let store = sorteo_test_support::memory_store::MemoryStore::new(
+        setup.agencies,
+        setup.agencies_max.unwrap_or(AGENCIES_MAX),
+        winning_number,
+        on_draw,
+    );
     Opened { store, draws_made, _keep: Box::new(()) }
 }

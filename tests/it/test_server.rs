@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use sorteo::server::{Limits, ServeError, Server, ServerHandle};
 use sorteo::service::Service;
-use sorteo::store::Store;
 use sorteo::store::sqlite::{Event, Options, SqliteStore, WRITE_QUEUE_MAX};
+use sorteo::store::{ExpectedAgencies, Store};
 
 /// What has not happened by then does not happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl TestServer {
             })
         };
         let options = Options {
-            agencies: setup.agencies,
+            agencies: setup.agencies.map(ExpectedAgencies::from),
             queue_max: setup.queue_max,
             ..Options::new(folder.path().join("sorteo.db"))
         };

@@ -94,13 +94,13 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
 
           tip: a similar argument exists: '--agencies'
 
-        Usage: sorteo serve --agencies <N>
+        Usage: sorteo serve --agencies <AGENCIES>
 
         For more information, try '--help'.
         [2]
 
         $ sorteo serve --agencies
-        error: a value is required for '--agencies <N>' but none was supplied
+        error: a value is required for '--agencies <AGENCIES>' but none was supplied
 
         For more information, try '--help'.
         [2]

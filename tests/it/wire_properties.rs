@@ -403,7 +403,10 @@ fn as_read_counted(reply: &Reply) -> Reply {
             None => reply.clone(),
             Some(Reason::Busy | Reason::StorageFull | Reason::Unavailable) => batch(Reason::Busy),
             Some(_) if matches!(reply, Reply::Winners(_)) => {
-                Reply::Winners(Err(other("ERROR_INVALID_GET_WINNERS")))
+                Reply::Winners(Err(other(match reply.refusal() {
+                    Some(Reason::UnknownAgency | Reason::TooManyAgencies) => "ERROR_INVALID_AGENCY",
+                    _ => "ERROR_INVALID_GET_WINNERS",
+                })))
             }
             Some(Reason::EmptyBatch) => batch(Reason::EmptyBatch),
             Some(_) => batch(other("ERROR_INVALID_BATCH")),

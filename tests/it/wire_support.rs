@@ -369,6 +369,8 @@ pub(crate) fn reasons() -> Vec<(Reason, &'static str, &'static str, &'static str
         (Reason::Gap { next_row: 250 }, "gap|250", BATCH, WINNERS),
         (Reason::Conflict, "conflict", BATCH, WINNERS),
         (Reason::AgencyDone, "agency_done", BATCH, WINNERS),
+        (Reason::UnknownAgency, "unknown_agency", BATCH, "ERROR_INVALID_AGENCY"),
+        (Reason::TooManyAgencies, "too_many_agencies", BATCH, "ERROR_INVALID_AGENCY"),
         (Reason::DrawClosed, "draw_closed", BATCH, WINNERS),
         (Reason::CountMismatch { stored: 41 }, "count_mismatch|41", BATCH, WINNERS),
         (Reason::NotReady, "not_ready", BATCH, NOT_ENDED),

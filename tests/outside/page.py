@@ -448,6 +448,12 @@ def next_draw(page, mock):
     check("the next draw: an inferred number is marked as one", "seen so far" in browser.text("#done-text")
           and silent.startswith("Nothing has come yet from agencies 1, 3, 4, ")
           and "4,294,967,273 more" in silent, (browser.text("#done-text"), silent))
+    world.draws[-1] = Draw(3, [agency(0, 4), agency(2, 6)], expected=4, expected_set="1-3,7")
+    mock.publish(world)
+    browser.wait_text("#done-text", "0 of 4 agencies done")
+    silent = browser.text("#silent") or ""
+    check("the next draw: the expected agencies that are missing are named", "1, 3" in silent and "7" in silent
+          and "0" not in silent and "more" not in silent, silent)
     browser.js("document.getElementById('chooser').value = '2';"
                "document.getElementById('chooser').dispatchEvent(new Event('change'))")
     check("the next draw: the one before can be chosen", browser.wait_text("#draw-heading", "Draw 2")

@@ -38,8 +38,9 @@ def winner(number_of_agency, document, first="Ana", last="Paz", born="1990-01-31
 class Draw:
     """A draw with its agencies and, once it is drawn, its winners."""
 
-    def __init__(self, number, agencies, winners=None, expected=None, omitted=0):
+    def __init__(self, number, agencies, winners=None, expected=None, omitted=0, expected_set=None):
         self.number, self.agencies, self.winners, self.omitted = number, agencies, winners, omitted
+        self.expected_set = expected_set
         self.inferred, self.expected = expected is None, expected or max((a["agency"] for a in agencies), default=0)
         for one in agencies if winners is not None else []:
             one["winners"] = sum(w["agency"] == one["agency"] for w in winners)
@@ -55,7 +56,8 @@ class Draw:
 
     def whole(self):
         draw = {**self.brief(), "winning_number": 7574, "expected": self.expected,
-                "expected_inferred": self.inferred, "done": sum(a["done"] for a in self.agencies)}
+                "expected_set": self.expected_set, "expected_inferred": self.inferred,
+                "done": sum(a["done"] for a in self.agencies)}
         return {"draw": draw, "agencies": self.agencies, "agencies_omitted": self.omitted}
 
 

@@ -66,6 +66,10 @@ pub enum AgencyError {
 fn hint(reason: &Reason) -> &'static str {
     match reason {
         Reason::AgencyDone => " (this agency said in this draw that it is done)",
+        Reason::UnknownAgency => " (the draw expects other agencies: check the agency's number)",
+        Reason::TooManyAgencies => {
+            " (as many agencies take part as may: check the agency's number, or have the server's limit raised)"
+        }
         Reason::DrawClosed => " (the draw is closed)",
         Reason::Conflict => " (other bets are stored under this upload)",
         Reason::CountMismatch { .. } => {

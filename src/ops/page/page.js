@@ -460,20 +460,33 @@ function renderSummary({ draw, agencies, agencies_omitted: omitted }) {
   document.title = `${heading} · ${drawn ? state : `${draw.done}/${draw.expected}`} · sorteo`;
 }
 
+/** The agencies that are expected, as ranges: those of the set, or all from 1 to the highest seen. */
+function expectedRanges(draw) {
+  if (!draw.expected_set) return [[1, draw.expected]];
+  return draw.expected_set.split(',').map((range) => {
+    const [first, last = first] = range.split('-').map(Number);
+    return [first, last];
+  });
+}
+
 /** Which agencies are expected and have sent nothing: they are not in the list. */
 function silentText(draw, agencies, omitted) {
-  if (!draw.expected_inferred) {
+  if (!draw.expected_inferred && !draw.expected_set) {
     const missing = draw.expected - agencies.length - omitted;
     return missing > 0 ? t('silentCount', { n: missing }) : null;
   }
-  // Inferred are all from 1 to the highest seen; which are missing is known where all are listed.
+  // Which are missing is known where all are listed.
   if (omitted > 0) return null;
-  const heard = new Set(agencies.map((one) => one.agency).filter((id) => id >= 1 && id <= draw.expected));
+  const ranges = expectedRanges(draw);
+  const isExpected = (id) => ranges.some(([first, last]) => first <= id && id <= last);
+  const heard = new Set(agencies.map((one) => one.agency).filter(isExpected));
   const missing = draw.expected - heard.size;
   if (missing <= 0) return null;
   const named = [];
-  for (let id = 1; id <= draw.expected && named.length < SILENT_NAMED_MAX; id += 1) {
-    if (!heard.has(id)) named.push(`${id}`);
+  for (const [first, last] of ranges) {
+    for (let id = first; id <= last && named.length < SILENT_NAMED_MAX; id += 1) {
+      if (!heard.has(id)) named.push(`${id}`);
+    }
   }
   if (missing > named.length) named.push(t('silentMore', { n: missing - named.length }));
   return t('silentNamed', { n: missing, list: forms.list.format(named) });

@@ -3,11 +3,16 @@
 //! Every rule about what may be stored is decided here, by the database as the
 //! transaction sees it.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::status::newest_draw_for;
+use super::admission;
+use super::status::{NewestDraw, newest_draw_for_write};
+use super::totals::{self, AgencyTotals};
 use crate::failpoint::Failpoint;
 use crate::store::AppendRefusal;
 use sorteo_protocol::{AgencyId, Batch, Digest, DrawId, UploadPosition};
@@ -26,59 +31,168 @@ impl From<Batch> for DigestedBatch {
     }
 }
 
-/// Stores the batches in order. Returns how many bets were stored, without those that
-/// were stored before, or why one of the batches cannot be stored. On a refusal, the
-/// caller rolls back the whole.
-pub(super) fn append(
-    connection: &Connection,
-    batches: &[DigestedBatch],
-    stored_at: &str,
-) -> rusqlite::Result<Result<u64, AppendRefusal>> {
-    let mut bets = 0;
-    for batch in batches {
-        match append_one(connection, batch, stored_at)? {
-            Ok(stored) => bets += stored,
-            Err(refusal) => return Ok(Err(refusal)),
-        }
-    }
-    Ok(Ok(bets))
+/// Stores the batches of one write transaction, and adds what they count to the totals:
+/// once for each agency, by [`Appender::flush`].
+///
+/// What it reads of the draw and the agencies it keeps: nobody else writes during the
+/// transaction.
+pub(super) struct Appender<'a> {
+    connection: &'a Connection,
+    stored_at: &'a str,
+    agencies_max: u64,
+    newest: Option<NewestDraw>,
+    agencies: BTreeMap<AgencyId, Appended>,
 }
 
-fn append_one(
-    connection: &Connection,
-    DigestedBatch { batch, digest }: &DigestedBatch,
-    stored_at: &str,
-) -> rusqlite::Result<Result<u64, AppendRefusal>> {
-    let newest = newest_draw_for(connection, batch.agency)?;
-    // First: a batch that is stored already is acknowledged, even if betting has closed
-    // since. The agency that repeats it never got our reply.
-    if let Some(position) = &batch.position {
-        match stored_digest(connection, newest.draw, batch.agency, position)? {
-            Some(stored) if stored == *digest => return Ok(Ok(0)),
-            Some(_) => return Ok(Err(AppendRefusal::Conflict)),
-            None => {}
+/// An agency, and what was stored of it since the last flush.
+#[derive(Default)]
+struct Appended {
+    found: AgencyTotals,
+    bets: u64,
+    batches: u64,
+}
+
+impl<'a> Appender<'a> {
+    /// Creates it for a transaction. At most `agencies_max` agencies may take part in a draw
+    /// that does not expect more.
+    pub(super) fn new(connection: &'a Connection, stored_at: &'a str, agencies_max: u64) -> Self {
+        Self { connection, stored_at, agencies_max, newest: None, agencies: BTreeMap::new() }
+    }
+
+    /// Stores all of the batches, in order, or none. Returns how many bets were stored,
+    /// without those that were stored before, or why one of the batches cannot be stored.
+    ///
+    /// A single batch is refused before it has written anything: it needs no savepoint,
+    /// which would keep a copy of every page that it changes.
+    pub(super) fn append(
+        &mut self,
+        batches: &[DigestedBatch],
+    ) -> rusqlite::Result<Result<u64, AppendRefusal>> {
+        if let [batch] = batches {
+            return self.append_one(batch);
         }
-    }
-    if newest.drawn {
-        return Ok(Err(AppendRefusal::DrawClosed));
-    }
-    if newest.agency_done {
-        return Ok(Err(AppendRefusal::AgencyDone));
-    }
-    if let Some(position) = &batch.position {
-        let next_row = next_row(connection, newest.draw, batch.agency, position.upload.as_str())?;
-        if position.first_row > next_row {
-            return Ok(Err(AppendRefusal::Gap { next_row }));
+        // What is rolled back must not be in the totals.
+        self.flush()?;
+        self.execute("SAVEPOINT batches")?;
+        let appended = self.append_in_order(batches)?;
+        if appended.is_err() {
+            self.forget();
+            self.execute("ROLLBACK TO batches")?;
         }
-        if position.first_row < next_row {
+        self.execute("RELEASE batches")?;
+        Ok(appended)
+    }
+
+    /// Writes the totals. To be called before anything else reads them, and before the
+    /// commit.
+    pub(super) fn flush(&mut self) -> rusqlite::Result<()> {
+        let Some(newest) = self.newest else {
+            return Ok(());
+        };
+        let mut all_bets = 0;
+        for (agency, &Appended { bets, batches, .. }) in &self.agencies {
+            if batches > 0 {
+                totals::add(self.connection, newest.draw, *agency, bets, batches)?;
+                all_bets += bets;
+            }
+        }
+        if all_bets > 0 {
+            self.connection
+                .prepare_cached("UPDATE draws SET bets = bets + $1, agencies = $2 WHERE id = $3")?
+                .execute(params![all_bets, newest.agencies, newest.draw.0])?;
+        }
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.newest = None;
+        self.agencies.clear();
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    fn append_in_order(&mut self, batches: &[DigestedBatch]) -> rusqlite::Result<Result<u64, AppendRefusal>> {
+        let mut bets = 0;
+        for batch in batches {
+            match self.append_one(batch)? {
+                Ok(stored) => bets += stored,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Ok(bets))
+    }
+
+    fn append_one(
+        &mut self,
+        DigestedBatch { batch, digest }: &DigestedBatch,
+    ) -> rusqlite::Result<Result<u64, AppendRefusal>> {
+        let newest = match self.newest {
+            Some(newest) => newest,
+            None => *self.newest.insert(newest_draw_for_write(self.connection)?),
+        };
+        // First: a batch that is stored already is acknowledged, even if betting has closed
+        // since. The agency that repeats it never got our reply.
+        if let Some(position) = &batch.position {
+            match stored_digest(self.connection, newest.draw, batch.agency, position)? {
+                Some(stored) if stored == *digest => return Ok(Ok(0)),
+                Some(_) => return Ok(Err(AppendRefusal::Conflict)),
+                None => {}
+            }
+        }
+        if let Some(refusal) = self.refuse(&newest, batch)? {
+            return Ok(Err(refusal));
+        }
+        if !batch.bets.is_empty() {
+            insert_batch(self.connection, newest.draw, batch, digest, self.stored_at)?;
+            self.count(batch);
+        }
+        Ok(Ok(batch.bets.len() as u64))
+    }
+
+    /// Returns why a batch that is not stored yet cannot be stored, if it cannot.
+    fn refuse(&mut self, newest: &NewestDraw, batch: &Batch) -> rusqlite::Result<Option<AppendRefusal>> {
+        if newest.drawn {
+            return Ok(Some(AppendRefusal::DrawClosed));
+        }
+        let AgencyTotals { seen, done, .. } = match self.agencies.entry(batch.agency) {
+            Entry::Occupied(known) => known.get().found,
+            Entry::Vacant(new) => {
+                let found = totals::find(self.connection, newest.draw, batch.agency)?;
+                new.insert(Appended { found, ..Appended::default() }).found
+            }
+        };
+        if done {
+            return Ok(Some(AppendRefusal::AgencyDone));
+        }
+        let not_admitted = admission::refuse(self.connection, newest, batch.agency, seen, self.agencies_max)?;
+        if let Some(refusal) = not_admitted {
+            return Ok(Some(AppendRefusal::NotAdmitted(refusal)));
+        }
+        let Some(position) = &batch.position else {
+            return Ok(None);
+        };
+        let next_row = next_row(self.connection, newest.draw, batch.agency, position.upload.as_str())?;
+        Ok(match position.first_row.cmp(&next_row) {
+            Ordering::Greater => Some(AppendRefusal::Gap { next_row }),
             // Inside stored rows, which were cut into other batches.
-            return Ok(Err(AppendRefusal::Conflict));
+            Ordering::Less => Some(AppendRefusal::Conflict),
+            Ordering::Equal => None,
+        })
+    }
+
+    /// Counts a batch that was stored.
+    fn count(&mut self, batch: &Batch) {
+        let agency = self.agencies.entry(batch.agency).or_default();
+        agency.bets += batch.bets.len() as u64;
+        agency.batches += 1;
+        if !agency.found.seen {
+            agency.found.seen = true;
+            self.newest.iter_mut().for_each(|newest| newest.agencies += 1);
         }
     }
-    if !batch.bets.is_empty() {
-        insert_batch(connection, newest.draw, batch, digest, stored_at)?;
-    }
-    Ok(Ok(batch.bets.len() as u64))
 }
 
 /// Returns the digest of the batch that is stored at a position.
@@ -130,16 +244,12 @@ fn insert_batch(
         Some(position) => (Some(position.upload.as_str()), Some(position.first_row)),
         None => (None, None),
     };
-    let bets = batch.bets.len();
     connection
         .prepare_cached(
             "INSERT INTO batches (draw_id, agency, upload, first_row, bet_count, digest, stored_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )?
-        .execute(params![draw.0, batch.agency.0, upload, first_row, bets, digest.0, stored_at])?;
-    connection
-        .prepare_cached("UPDATE draws SET bets = bets + $1 WHERE id = $2")?
-        .execute(params![bets, draw.0])?;
+        .execute(params![draw.0, batch.agency.0, upload, first_row, batch.bets.len(), digest.0, stored_at])?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub fn backup(
 ) -> Result<Saved, CopyError> {
     let files = DatabaseFiles::resolve(database);
     let target = DatabaseFiles::at(destination.to_owned());
-    let source = open::open_reader(&files)?;
+    let source = open::open_source(&files)?;
     refuse_own(&files, destination)?;
     let file = AtomicFile::create(destination, replace)?;
     refuse_stray_wal(&target)?;

@@ -14,6 +14,7 @@ use super::check::{self, Report};
 use super::connection;
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
+use super::schema;
 use super::text::counted;
 use crate::atomic_file::{AtomicFile, AtomicFileError};
 
@@ -99,8 +100,8 @@ pub enum Step {
 /// Receives every step.
 pub type Progress<'a> = dyn FnMut(Step) + 'a;
 
-/// Copies the database as it is now into an empty file, and verifies the copy. `to` is
-/// the path that the file will get.
+/// Copies the database as it is now into an empty file, brings the copy's schema up to
+/// date, and verifies it. `to` is the path that the file will get.
 pub(super) fn copy_verified(
     source: Connection,
     from: &Path,
@@ -109,7 +110,9 @@ pub(super) fn copy_verified(
     progress: &mut Progress<'_>,
 ) -> Result<Report, CopyError> {
     progress(Step::Copying);
-    copy(&source, file.path()).map_err(|source| copy_error(from, to, source))?;
+    let mut copied = copy(&source, file.path()).map_err(|source| copy_error(from, to, source))?;
+    schema::migrate(&mut copied, from)?;
+    copied.close().map_err(|(_, source)| copy_error(from, to, source))?;
     // From here on only the copy is read: the source's WAL can start over.
     drop(source);
     let report = verify(file.path(), from, progress)?;
@@ -119,7 +122,7 @@ pub(super) fn copy_verified(
     }
 }
 
-fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
+fn copy(source: &Connection, to: &Path) -> rusqlite::Result<Connection> {
     let mut copy = open(to)?;
     // An unfinished copy is thrown away: it needs neither a journal nor syncs, except
     // the one that the whole file gets.
@@ -140,7 +143,7 @@ fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     // as one file. A server that opens it switches back to a WAL.
     set(&copy, "locking_mode", "exclusive")?;
     set(&copy, "journal_mode", "delete")?;
-    copy.close().map_err(|(_, error)| error)
+    Ok(copy)
 }
 
 /// Opens an existing file to write to it.

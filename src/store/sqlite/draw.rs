@@ -3,8 +3,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::status::newest_draw_for;
+use super::admission;
+use super::status::newest_draw_for_write;
 use super::time::now;
+use super::totals::{self, AgencyTotals};
 use crate::failpoint::Failpoint;
 use crate::store::{CloseRefusal, Closed, Closing, DoneBy};
 use sorteo_protocol::{AgencyId, DrawId};
@@ -16,36 +18,37 @@ pub(super) fn close_agency(
     agency: AgencyId,
     bets: Option<u64>,
     by: DoneBy,
+    agencies_max: u64,
 ) -> rusqlite::Result<(Closed, bool)> {
-    let newest = newest_draw_for(connection, agency)?;
-    if bets.is_none() && (newest.drawn || newest.agency_done) {
-        // Without a count there is nothing to compare.
-        return Ok((Ok(Closing::AlreadyDone), false));
+    let newest = newest_draw_for_write(connection)?;
+    let AgencyTotals { seen, done, bets: stored } = totals::find(connection, newest.draw, agency)?;
+    let is_over = newest.drawn || done;
+    let not_admitted = admission::refuse(connection, &newest, agency, seen, agencies_max)?;
+    if let Some(refusal) = not_admitted.filter(|_| !is_over) {
+        return Ok((Err(CloseRefusal::NotAdmitted(refusal)), false));
     }
-    let stored = stored_bets(connection, newest.draw, agency)?;
     if bets.is_some_and(|bets| bets != stored) {
         return Ok((Err(CloseRefusal::CountMismatch { stored }), false));
     }
     // After the draw there is nothing left to close: the reply is the same.
-    if newest.drawn {
+    if is_over {
         return Ok((Ok(Closing::AlreadyDone), false));
     }
-    let recorded = connection
+    if !seen {
+        totals::add(connection, newest.draw, agency, 0, 0)?;
+    }
+    connection
         .prepare_cached(
-            r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by")
-               VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"#,
+            r#"INSERT INTO done_agencies (draw_id, agency, bet_count, done_at, "by") VALUES ($1, $2, $3, $4, $5)"#,
         )?
         .execute(params![newest.draw.0, agency.0, stored, now(), by.as_str()])?;
-    let drawn = draw_if_due(connection, newest.draw)?;
-    let closing = if recorded == 1 { Closing::Now } else { Closing::AlreadyDone };
-    Ok((Ok(closing), drawn))
-}
-
-/// Returns how many bets of an agency are stored in a draw.
-pub(super) fn stored_bets(connection: &Connection, draw: DrawId, agency: AgencyId) -> rusqlite::Result<u64> {
+    // An agency that is admitted is expected too, except agency 0 where all from 1 on are.
+    let is_expected = newest.expected.is_some() || agency.0 >= 1;
     connection
-        .prepare_cached("SELECT coalesce(sum(bet_count), 0) FROM batches WHERE draw_id = $1 AND agency = $2")?
-        .query_row(params![draw.0, agency.0], |row| row.get(0))
+        .prepare_cached("UPDATE draws SET agencies = agencies + $1, done = done + $2 WHERE id = $3")?
+        .execute(params![!seen, is_expected, newest.draw.0])?;
+    let drawn = draw_if_due(connection, newest.draw)?;
+    Ok((Ok(Closing::Now), drawn))
 }
 
 /// Draws if all expected agencies are done. Returns whether this call drew.
@@ -75,6 +78,7 @@ pub(super) fn draw_if_due(connection: &Connection, draw: DrawId) -> rusqlite::Re
                 AND number = (SELECT winning_number FROM draws WHERE id = $1)",
         )?
         .execute([draw.0])?;
+    totals::record_winners(connection, draw)?;
     Failpoint::AfterWinners.pass();
     connection
         .prepare_cached("UPDATE draws SET winners = $1 WHERE id = $2")?

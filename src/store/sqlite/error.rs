@@ -57,6 +57,18 @@ pub enum OpenError {
         /// The newest version known.
         known: i64,
     },
+    /// The database was written by an older version of this program, which no server of
+    /// this version has brought up to date yet.
+    #[error("{} has schema version {found}, this program reads {known}: start `sorteo serve` on it once, \
+             which brings it up to date, or use the older program", .path.display())]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The version that is read.
+        known: i64,
+    },
     /// The database is damaged.
     #[error("{path} is damaged ({detail}): it was left as it is. Keep it, see what `sorteo check --database {path}` \
              finds, and restore a backup. The `.recover` command of sqlite.org's sqlite3, run on a copy, saves what can be read",

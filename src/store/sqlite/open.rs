@@ -61,6 +61,14 @@ pub(super) fn open_writer(files: &DatabaseFiles) -> Result<Connection, OpenError
 /// Opens a connection that reads an existing database, beside a running server or
 /// without one.
 pub(super) fn open_reader(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    let connection = open_source(files)?;
+    schema::refuse_older(&connection, files.database())?;
+    Ok(connection)
+}
+
+/// Opens a connection that copies an existing database, of this schema version or of an
+/// older one.
+pub(super) fn open_source(files: &DatabaseFiles) -> Result<Connection, OpenError> {
     open_existing(files, READER_FLAGS)
 }
 
@@ -70,6 +78,7 @@ pub(super) fn open_beside_server(files: &DatabaseFiles) -> Result<Connection, Op
     let path = files.database();
     filesystem::refuse_network(files)?;
     let connection = open_existing(files, WRITER_FLAGS)?;
+    schema::refuse_older(&connection, path)?;
     verify::verify(&connection, path)?;
     disable_auto_checkpoints(&connection)
         .map_err(|source| open_error(path, "setting up the writing connection", source))?;

@@ -1,4 +1,4 @@
-//! What an operator changes in a database: opens the next draw, closes an agency that
+//! What an operator changes in a database: opens the next draw, sets its terms, closes an agency that
 //! stays silent, records an import. Beside a running server or without one: as in the
 //! server's own writer, every rule is decided inside the write transaction.
 //!
@@ -14,11 +14,12 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
-use super::status::newest_draw;
+use super::status::{newest_draw, newest_draw_for_write};
 pub use super::terms::DrawTerms;
+use super::terms::{RecordedBy, SET_DRAW};
 use super::text::{is_one_line, one_line};
-use super::{audit, draw, open, terms};
-use crate::store::{Closing, DoneBy, DrawStatus};
+use super::{audit, draw, open, terms, totals};
+use crate::store::{CloseRefusal, Closing, DoneBy, DrawStatus};
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// Pause between two attempts to take the write lock while a busy server holds it. Its
@@ -58,6 +59,17 @@ pub struct ClosedAgency {
     pub drawn_now: bool,
 }
 
+/// An open draw of which the terms were set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangedDraw {
+    /// The status of the draw now.
+    pub status: DrawStatus,
+    /// Whether a term was another before.
+    pub changed: bool,
+    /// Whether all agencies were done that are expected now, so that the draw took place.
+    pub drawn_now: bool,
+}
+
 /// Why an operator's command changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
@@ -78,7 +90,7 @@ pub enum OperatorError {
     )]
     StillOpen(DrawStatus),
     /// The newest draw is drawn.
-    #[error("draw {0} is already drawn: there is nothing to close")]
+    #[error("draw {0} is already drawn: there is nothing to change")]
     AlreadyDrawn(DrawId),
     /// The agency is done already.
     #[error("agency {agency} is already done in draw {draw}")]
@@ -101,6 +113,16 @@ pub enum OperatorError {
         draw: DrawId,
         /// How many agencies are expected in it.
         expected: u64,
+    },
+    /// The draw expects certain agencies, and not this one.
+    #[error("draw {draw} expects the agencies {expected}, agency {agency} is none of them")]
+    NotExpected {
+        /// The agency.
+        agency: AgencyId,
+        /// The newest draw.
+        draw: DrawId,
+        /// The agencies that it expects.
+        expected: String,
     },
     /// The reason is empty, too long, or not one line of text.
     #[error("the reason must be one line of 1 to {REASON_BYTES_MAX} bytes")]
@@ -134,8 +156,34 @@ impl Operator {
             if !status.drawn {
                 return Ok(Err(OperatorError::StillOpen(status)));
             }
-            terms::open_next_draw(transaction, status.draw, terms)?;
+            terms::open_next_draw(transaction, status.draw, &terms)?;
             Ok(Ok(newest_draw(transaction)?))
+        })
+    }
+
+    /// Sets terms of the newest draw, which is still open, and draws if all agencies are
+    /// done that it then expects.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the draw is drawn, or the reason is not [valid](is_reason).
+    pub fn set_draw(&mut self, terms: &DrawTerms, reason: &str) -> Result<ChangedDraw, OperatorError> {
+        if !is_reason(reason) {
+            return Err(OperatorError::BadReason);
+        }
+        self.change(|transaction, before| {
+            let draw = before.draw;
+            if before.drawn {
+                return Ok(Err(OperatorError::AlreadyDrawn(draw)));
+            }
+            if terms::differing(transaction, draw, terms)?.is_empty() {
+                return Ok(Ok(ChangedDraw { status: before, changed: false, drawn_now: false }));
+            }
+            terms::set(transaction, draw, terms)?;
+            terms::record(transaction, draw, RecordedBy::ChangedBy)?;
+            audit::record(transaction, SET_DRAW, Some(draw), &format!("reason: {}", reason.trim()))?;
+            let drawn_now = draw::draw_if_due(transaction, draw)?;
+            Ok(Ok(ChangedDraw { status: newest_draw(transaction)?, changed: true, drawn_now }))
         })
     }
 
@@ -160,20 +208,27 @@ impl Operator {
             if before.drawn {
                 return Ok(Err(OperatorError::AlreadyDrawn(draw)));
             }
-            let bets = draw::stored_bets(transaction, draw, agency)?;
+            let bets = totals::find(transaction, draw, agency)?.bets;
             let expected = before.expected;
-            let is_known = bets > 0 || (1..=expected).contains(&u64::from(agency.0));
+            // In a draw that expects certain agencies, it decides which may be closed.
+            let is_known = bets > 0
+                || (1..=expected).contains(&u64::from(agency.0))
+                || newest_draw_for_write(transaction)?.has_set;
             if !is_known && !force {
                 return Ok(Err(OperatorError::UnknownAgency { agency, draw, expected }));
             }
-            match draw::close_agency(transaction, agency, None, DoneBy::Operator)? {
+            match draw::close_agency(transaction, agency, None, DoneBy::Operator, u64::MAX)? {
                 (Ok(Closing::Now), drawn_now) => {
                     let detail = format!("agency {agency} closed with {bets} bets: {}", reason.trim());
                     audit::record(transaction, "close-agency", Some(draw), &detail)?;
                     Ok(Ok(ClosedAgency { bets, status: newest_draw(transaction)?, drawn_now }))
                 }
+                (Err(CloseRefusal::NotAdmitted(_)), _) => {
+                    let expected = terms::expected_agencies(transaction, draw)?;
+                    Ok(Err(OperatorError::NotExpected { agency, draw, expected }))
+                }
                 // No count was given, so no count can be wrong.
-                (Ok(Closing::AlreadyDone) | Err(_), _) => {
+                (Ok(Closing::AlreadyDone) | Err(CloseRefusal::CountMismatch { .. }), _) => {
                     Ok(Err(OperatorError::AlreadyDone { agency, draw }))
                 }
             }

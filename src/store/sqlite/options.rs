@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::terms::DrawTerms;
 use crate::metrics::Metrics;
+use crate::store::ExpectedAgencies;
 
 /// Default number of reading connections: a read is short and mostly in memory, so a
 /// few serve all workers.
@@ -13,15 +14,21 @@ pub const READERS: u32 = 4;
 /// bets, which a slow disk stores in a few seconds. More would only wait longer.
 pub const WRITE_QUEUE_MAX: usize = 1024;
 
+/// Default number of agencies that may take part in a draw: as many as can be connected
+/// at a time. Each costs a row, and a line on the operators' page.
+pub const AGENCIES_MAX: u64 = 10_000;
+
 /// What [`SqliteStore::open`](super::SqliteStore::open) needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The database file; created if its folder exists and the file does not.
     pub database: PathBuf,
-    /// How many agencies must be done before the draw, if the operator gave it.
-    pub agencies: Option<u32>,
+    /// Which agencies must be done before the draw, if the operator gave it.
+    pub agencies: Option<ExpectedAgencies>,
     /// The number that wins, if the operator gave it.
     pub winning_number: Option<u32>,
+    /// Most agencies that may take part in a draw, if it does not expect more.
+    pub agencies_max: u64,
     /// Number of reading connections.
     pub readers: u32,
     /// Most writes that may wait for the writer; more are refused as `Busy`.
@@ -51,6 +58,7 @@ impl Options {
             database: database.into(),
             agencies: None,
             winning_number: None,
+            agencies_max: AGENCIES_MAX,
             readers: READERS,
             queue_max: WRITE_QUEUE_MAX,
             checkpoints: Checkpoints::default(),
@@ -60,6 +68,6 @@ impl Options {
 
     /// Returns the terms that the operator gave for an open draw.
     pub(super) fn terms(&self) -> DrawTerms {
-        DrawTerms { agencies: self.agencies, winning_number: self.winning_number }
+        DrawTerms { agencies: self.agencies.clone(), winning_number: self.winning_number }
     }
 }

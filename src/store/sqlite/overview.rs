@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-pub use self::agencies::{Agency, Tally};
+pub use self::agencies::Agency;
 pub use self::draws::Draw;
 pub use self::results::{Query, Results, ResultsCursor, Winner};
 use super::error::{OpenError, sqlite_error};
@@ -75,17 +75,16 @@ impl Overview {
     }
 
     /// Returns one draw, or the newest, with its agencies; `None` if there is none.
-    /// Batches that `tally` has counted are not read again.
     ///
     /// # Errors
     ///
     /// Fails if the database cannot be read.
-    pub fn detail(&self, draw: Option<DrawId>, tally: &mut Tally) -> Result<Option<Detail>, OpenError> {
+    pub fn detail(&self, draw: Option<DrawId>) -> Result<Option<Detail>, OpenError> {
         self.read(|connection| {
             let Some(draw) = draws::find(connection, draw)? else {
                 return Ok(None);
             };
-            let agencies = tally.agencies(connection, &draw)?;
+            let agencies = agencies::of_draw(connection, draw.id)?;
             Ok(Some(Detail { draw, agencies }))
         })
     }

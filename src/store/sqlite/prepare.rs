@@ -20,7 +20,7 @@ pub(super) struct Prepared {
 
 /// Opens the first draw where there is none, applies the given terms to an open draw,
 /// and draws if that was due when the last server ended.
-pub(super) fn prepare(connection: &mut Connection, given: DrawTerms) -> rusqlite::Result<Prepared> {
+pub(super) fn prepare(connection: &mut Connection, given: &DrawTerms) -> rusqlite::Result<Prepared> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let newest: Option<i64> = transaction.query_row("SELECT max(id) FROM draws", [], |row| row.get(0))?;
     let mut terms_not_taken = Vec::new();
@@ -52,24 +52,25 @@ mod tests {
     #[test]
     fn only_an_open_draw_of_an_operator_keeps_its_terms_and_reports_those_it_did_not_take() {
         let mut connection = schema::create_in_memory(schema::newest_version()).unwrap();
-        let given = DrawTerms { agencies: Some(2), winning_number: Some(5) };
-        for terms in [NONE, given, NONE] {
+        let given = DrawTerms { agencies: Some(2.into()), winning_number: Some(5) };
+        for terms in [&NONE, &given, &NONE] {
             assert_eq!(prepare(&mut connection, terms).unwrap().terms_not_taken, []);
         }
-        let first = prepare(&mut connection, NONE).unwrap().status;
+        let first = prepare(&mut connection, &NONE).unwrap().status;
         assert_eq!((first.expected, first.winning_number), (2, 5));
         connection.execute("UPDATE draws SET drawn_at = opened_at", []).unwrap();
-        let drawn = prepare(&mut connection, DrawTerms { agencies: Some(9), ..NONE }).unwrap();
+        let drawn = prepare(&mut connection, &DrawTerms { agencies: Some(9.into()), ..NONE }).unwrap();
         assert_eq!((drawn.status.drawn, drawn.terms_not_taken), (true, Vec::new()));
 
         let transaction = connection.transaction().unwrap();
-        terms::open_next_draw(&transaction, first.draw, DrawTerms { agencies: Some(3), ..NONE }).unwrap();
+        terms::open_next_draw(&transaction, first.draw, &DrawTerms { agencies: Some(3.into()), ..NONE })
+            .unwrap();
         transaction.commit().unwrap();
-        let second = prepare(&mut connection, given).unwrap();
+        let second = prepare(&mut connection, &given).unwrap();
         assert_eq!((second.status.expected, second.status.winning_number), (3, 5));
-        let reason = NotTakenReason::OpenedByOperator;
+        let reason = NotTakenReason::SetByOperator;
         let expected = TermNotTaken { term: DrawTerm::Agencies, draw: second.status.draw, reason };
         assert_eq!(second.terms_not_taken, [expected], "the winning number is the same");
-        assert_eq!(expected.to_string(), "draw 2 keeps what an operator opened it with");
+        assert_eq!(expected.to_string(), "draw 2 keeps what an operator set");
     }
 }

@@ -75,8 +75,7 @@ impl Readers {
                      SELECT standings.* FROM standings, newest
                       WHERE standings.draw = newest.id - 1
                         AND EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = newest.id - 1 AND agency = $1)
-                        AND NOT EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = newest.id AND agency = $1)
-                        AND NOT EXISTS (SELECT 1 FROM batches WHERE draw_id = newest.id AND agency = $1)
+                        AND NOT EXISTS (SELECT 1 FROM agency_totals WHERE draw_id = newest.id AND agency = $1)
                         AND (SELECT drawn_at FROM draws WHERE draws.id = newest.id) IS NULL",
                 )?
                 .query_row([agency.0], read_draw_status)
@@ -115,17 +114,15 @@ impl Readers {
 
     pub(super) fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
         self.read("winners_size", |connection| {
-            connection
+            let found = connection
                 .prepare_cached(
-                    "SELECT count(*),
-                            coalesce(sum(octet_length(first_name) + octet_length(last_name)
-                                         + octet_length(document) + octet_length(birthdate)), 0)
-                       FROM winners JOIN bets ON bets.id = winners.bet_id
-                      WHERE winners.draw_id = $1 AND winners.agency = $2",
+                    "SELECT winners, winner_text_bytes FROM agency_totals WHERE draw_id = $1 AND agency = $2",
                 )?
                 .query_row(params![draw.0, agency.0], |row| {
                     Ok(WinnersSize { bets: row.get(0)?, text_bytes: row.get(1)? })
                 })
+                .optional()?;
+            Ok(found.unwrap_or_default())
         })
     }
 }

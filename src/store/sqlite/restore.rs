@@ -39,7 +39,7 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
     let files = &DatabaseFiles::resolve(database);
     refuse_target(files)?;
     refuse_same_file(file, files.database())?;
-    let source = open::open_reader(&DatabaseFiles::resolve(file))
+    let source = open::open_source(&DatabaseFiles::resolve(file))
         .map_err(|source| CopyError::Backup { path: file.to_owned(), source: Box::new(source) })?;
     // A lock file that does not exist is held by nobody; a refusal does not create one.
     let found_lock = match pending_restore::is_pending(files) {

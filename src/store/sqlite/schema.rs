@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use include_dir::{Dir, include_dir};
 use rusqlite::types::ValueRef;
@@ -15,9 +16,17 @@ use rusqlite::{Connection, Row};
 use rusqlite_migration::{Error as MigrationError, Migrations};
 
 use super::error::{OpenError, open_error, sqlite_error};
+use crate::event;
+use crate::failpoint::Failpoint;
 
 /// `PRAGMA application_id` of our databases: "sort" in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x736f_7274;
+
+/// How often a migration that lasts is logged.
+const MIGRATION_LOGGED_EVERY: Duration = Duration::from_secs(5);
+/// Instructions of SQLite's machine between two looks at the clock: less than a
+/// millisecond.
+const MIGRATION_STEPS: i32 = 1_000;
 
 static MIGRATIONS_DIR: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
@@ -30,9 +39,32 @@ pub(super) fn newest_version() -> i64 {
     MIGRATIONS_DIR.dirs().count() as i64
 }
 
-/// Brings the schema up to date.
+/// Brings the schema up to date, in one transaction for each migration. Says so in the
+/// log if there is something to bring up to date, and goes on saying it while that lasts.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    MIGRATIONS.to_latest(connection).map_err(|error| migration_error(path, error))
+    let fail = |source| sqlite_error(path, "migrating the schema", source);
+    let (from, to) = (version(connection).map_err(fail)?, newest_version());
+    if from == 0 || from == to {
+        return MIGRATIONS.to_latest(connection).map_err(|error| migration_error(path, error));
+    }
+    let began = Instant::now();
+    event!(Info, "migrate", InProgress, from = from, to = to);
+    let mut last_line = began;
+    let progress = move || {
+        Failpoint::InsideMigration.pass();
+        if last_line.elapsed() >= MIGRATION_LOGGED_EVERY {
+            last_line = Instant::now();
+            event!(Info, "migrate", InProgress, from = from, to = to, seconds = began.elapsed().as_secs());
+        }
+        const GO_ON: bool = false;
+        GO_ON
+    };
+    connection.progress_handler(MIGRATION_STEPS, Some(progress)).map_err(fail)?;
+    let migrated = MIGRATIONS.to_latest(connection).map_err(|error| migration_error(path, error));
+    connection.progress_handler(0, None::<fn() -> bool>).map_err(fail)?;
+    migrated?;
+    event!(Info, "migrate", Success, from = from, to = to, seconds = began.elapsed().as_secs());
+    Ok(())
 }
 
 /// Creates an empty database in memory with the schema of a version, to compare
@@ -66,6 +98,21 @@ pub(super) fn is_new(connection: &Connection, path: &Path) -> Result<bool, OpenE
         version if version <= 0 => Err(no_version(path, version)),
         _ => Ok(false),
     }
+}
+
+/// Refuses a database with an older schema version, which lacks what this program reads.
+pub(super) fn refuse_older(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found =
+        version(connection).map_err(|source| open_error(path, "reading the schema version", source))?;
+    match found < newest_version() {
+        true => Err(OpenError::Older { path: path.to_owned(), found, known: newest_version() }),
+        false => Ok(()),
+    }
+}
+
+/// Returns whether the database has the newest schema version that this program knows.
+pub(super) fn is_up_to_date(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? == newest_version())
 }
 
 /// Returns the error of a database with a newer schema version.
@@ -196,8 +243,10 @@ mod tests {
 
     /// A migration that was released is on users' disks: it never changes. A
     /// new one gets its line here.
-    const LANDED: &[(&str, &str)] =
-        &[("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859")];
+    const LANDED: &[(&str, &str)] = &[
+        ("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859"),
+        ("2-totals", "be02fde39090220251384abe4f74d8c0b00c7b2313f06dabea3753bf87bff01b"),
+    ];
 
     #[test]
     fn landed_migrations_do_not_change() {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::store::DrawStatus;
-use sorteo_protocol::{AgencyId, DrawId};
+use sorteo_protocol::DrawId;
 
 /// Returns the status of the newest draw, as this connection sees it.
 pub(super) fn newest_draw(connection: &Connection) -> rusqlite::Result<DrawStatus> {
@@ -33,23 +33,34 @@ pub(super) fn read_draw_status(row: &Row<'_>) -> rusqlite::Result<DrawStatus> {
     })
 }
 
-/// The newest draw, as far as a write by one agency depends on it.
+/// The newest draw, as far as a write depends on it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct NewestDraw {
     pub(super) draw: DrawId,
     pub(super) drawn: bool,
-    /// Whether the agency is done in it.
-    pub(super) agency_done: bool,
+    /// How many agencies it expects, where that was given.
+    pub(super) expected: Option<u64>,
+    /// Whether it expects certain agencies.
+    pub(super) has_set: bool,
+    /// Agencies that take part so far.
+    pub(super) agencies: u64,
 }
 
-/// Returns the newest draw for a write by an agency.
-pub(super) fn newest_draw_for(connection: &Connection, agency: AgencyId) -> rusqlite::Result<NewestDraw> {
+/// Returns the newest draw for a write.
+pub(super) fn newest_draw_for_write(connection: &Connection) -> rusqlite::Result<NewestDraw> {
     connection
         .prepare_cached(
-            "SELECT id, drawn_at IS NOT NULL,
-                    EXISTS (SELECT 1 FROM done_agencies WHERE draw_id = draws.id AND agency = $1)
+            "SELECT id, drawn_at IS NOT NULL, expected_agencies,
+                    EXISTS (SELECT 1 FROM expected_ranges WHERE draw_id = draws.id), agencies
                FROM draws ORDER BY id DESC LIMIT 1",
         )?
-        .query_row([agency.0], |row| {
-            Ok(NewestDraw { draw: DrawId(row.get(0)?), drawn: row.get(1)?, agency_done: row.get(2)? })
+        .query_row([], |row| {
+            Ok(NewestDraw {
+                draw: DrawId(row.get(0)?),
+                drawn: row.get(1)?,
+                expected: row.get(2)?,
+                has_set: row.get(3)?,
+                agencies: row.get(4)?,
+            })
         })
 }

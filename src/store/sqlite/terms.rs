@@ -1,21 +1,23 @@
-//! The terms of a draw: how many agencies must be done, and which number wins.
+//! The terms of a draw: which agencies must be done, and which number wins.
 //!
 //! The audit records them too, and both must be the same: a draw is right only if its
 //! terms are, and nothing else in the database depends on them.
 
 use std::fmt;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
+use super::schema;
 use super::time::now;
+use crate::store::ExpectedAgencies;
 use sorteo_protocol::{DEFAULT_WINNING_NUMBER, DrawId};
 
 /// Terms given for a draw. What is not given stays as it is or, for the next draw, as
 /// it was in the draw before.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DrawTerms {
-    /// How many agencies must be done.
-    pub agencies: Option<u32>,
+    /// Which agencies must be done.
+    pub agencies: Option<ExpectedAgencies>,
     /// The number that wins.
     pub winning_number: Option<u32>,
 }
@@ -23,7 +25,7 @@ pub struct DrawTerms {
 /// One of the terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrawTerm {
-    /// How many agencies must be done.
+    /// Which agencies must be done.
     Agencies,
     /// The number that wins.
     WinningNumber,
@@ -34,13 +36,6 @@ impl DrawTerm {
     pub fn setting(self) -> &'static str {
         match self {
             Self::Agencies => "agencies",
-            Self::WinningNumber => "winning_number",
-        }
-    }
-
-    fn column(self) -> &'static str {
-        match self {
-            Self::Agencies => "expected_agencies",
             Self::WinningNumber => "winning_number",
         }
     }
@@ -60,17 +55,15 @@ pub struct TermNotTaken {
 /// Why a draw does not take a term that a server was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTakenReason {
-    /// An operator opened the draw: it keeps the terms of that command, because a
-    /// restarted server is given what it was always given.
-    OpenedByOperator,
+    /// An operator opened the draw, or changed it: it keeps the terms of that command,
+    /// because a restarted server is given what it was always given.
+    SetByOperator,
 }
 
 impl fmt::Display for TermNotTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
-            NotTakenReason::OpenedByOperator => {
-                write!(f, "draw {} keeps what an operator opened it with", self.draw)
-            }
+            NotTakenReason::SetByOperator => write!(f, "draw {} keeps what an operator set", self.draw),
         }
     }
 }
@@ -81,7 +74,9 @@ pub(super) enum RecordedBy {
     /// A server that opened the first draw, or was given other terms for an open one.
     Server,
     /// The operator who opened the draw.
-    Operator,
+    OpenedBy,
+    /// An operator who changed it.
+    ChangedBy,
 }
 
 impl RecordedBy {
@@ -89,32 +84,49 @@ impl RecordedBy {
     fn action(self) -> &'static str {
         match self {
             Self::Server => "serve",
-            Self::Operator => "open-draw",
+            Self::OpenedBy => "open-draw",
+            Self::ChangedBy => SET_DRAW,
         }
     }
 }
 
+/// The audit's name for the change of an open draw by an operator.
+pub(super) const SET_DRAW: &str = "set-draw";
+
 /// Opens the first draw of a database.
-pub(super) fn open_first_draw(transaction: &Transaction<'_>, given: DrawTerms) -> rusqlite::Result<()> {
+pub(super) fn open_first_draw(transaction: &Transaction<'_>, given: &DrawTerms) -> rusqlite::Result<()> {
     transaction.execute(
-        "INSERT INTO draws (winning_number, expected_agencies, opened_at) VALUES ($1, $2, $3)",
-        params![given.winning_number.unwrap_or(DEFAULT_WINNING_NUMBER), given.agencies, now()],
+        "INSERT INTO draws (winning_number, opened_at) VALUES ($1, $2)",
+        params![given.winning_number.unwrap_or(DEFAULT_WINNING_NUMBER), now()],
     )?;
-    Ok(())
+    match &given.agencies {
+        Some(agencies) => set_agencies(transaction, DrawId(transaction.last_insert_rowid()), agencies),
+        None => Ok(()),
+    }
 }
 
 /// Opens the draw after `before`. What is not given is as it was there.
 pub(super) fn open_next_draw(
     transaction: &Transaction<'_>,
     before: DrawId,
-    given: DrawTerms,
+    given: &DrawTerms,
 ) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO draws (winning_number, expected_agencies, opened_at)
-         SELECT coalesce($1, winning_number), coalesce($2, expected_agencies), $3 FROM draws WHERE id = $4",
-        params![given.winning_number, given.agencies, now(), before.0],
+         SELECT coalesce($1, winning_number), expected_agencies, $2 FROM draws WHERE id = $3",
+        params![given.winning_number, now(), before.0],
     )?;
-    record(transaction, DrawId(transaction.last_insert_rowid()), RecordedBy::Operator)
+    let draw = DrawId(transaction.last_insert_rowid());
+    match &given.agencies {
+        Some(agencies) => set_agencies(transaction, draw, agencies)?,
+        None => {
+            transaction.execute(
+                "INSERT INTO expected_ranges SELECT $1, first, last FROM expected_ranges WHERE draw_id = $2",
+                [draw.0, before.0],
+            )?;
+        }
+    }
+    record(transaction, draw, RecordedBy::OpenedBy)
 }
 
 /// Applies the terms that a server was given to a draw that is still open. Returns
@@ -122,71 +134,139 @@ pub(super) fn open_next_draw(
 pub(super) fn apply(
     transaction: &Transaction<'_>,
     draw: DrawId,
-    given: DrawTerms,
+    given: &DrawTerms,
 ) -> rusqlite::Result<Vec<TermNotTaken>> {
-    let mut not_taken = Vec::new();
-    for (term, value) in
-        [(DrawTerm::Agencies, given.agencies), (DrawTerm::WinningNumber, given.winning_number)]
-    {
-        let Some(value) = value else { continue };
-        if !is_open_with_other(transaction, draw, term, value)? {
-            continue;
-        }
-        if is_opened_by_operator(transaction, draw)? {
-            not_taken.push(TermNotTaken { term, draw, reason: NotTakenReason::OpenedByOperator });
-            continue;
-        }
-        let sql = format!("UPDATE draws SET {} = $1 WHERE id = $2", term.column());
-        transaction.execute(&sql, params![value, draw.0])?;
+    let differing = differing(transaction, draw, given)?;
+    if differing.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(not_taken)
+    if is_set_by_operator(transaction, draw)? {
+        let reason = NotTakenReason::SetByOperator;
+        return Ok(differing.into_iter().map(|term| TermNotTaken { term, draw, reason }).collect());
+    }
+    set(transaction, draw, given)?;
+    Ok(Vec::new())
 }
 
-/// Whether a draw is open and has another value of a term.
-fn is_open_with_other(
+/// Sets the terms of an open draw that are given.
+pub(super) fn set(transaction: &Transaction<'_>, draw: DrawId, given: &DrawTerms) -> rusqlite::Result<()> {
+    if let Some(number) = given.winning_number {
+        transaction.execute("UPDATE draws SET winning_number = $1 WHERE id = $2", params![number, draw.0])?;
+    }
+    match &given.agencies {
+        Some(agencies) => set_agencies(transaction, draw, agencies),
+        None => Ok(()),
+    }
+}
+
+/// Returns which of the given terms an open draw has otherwise; none of one that is drawn.
+pub(super) fn differing(
     transaction: &Transaction<'_>,
     draw: DrawId,
-    term: DrawTerm,
-    value: u32,
-) -> rusqlite::Result<bool> {
-    let column = term.column();
-    transaction.query_row(
-        &format!("SELECT drawn_at IS NULL AND {column} IS NOT $1 FROM draws WHERE id = $2"),
-        params![value, draw.0],
-        |row| row.get(0),
-    )
+    given: &DrawTerms,
+) -> rusqlite::Result<Vec<DrawTerm>> {
+    let (agencies, number): (Option<String>, u32) = match transaction
+        .query_row(
+            &format!(
+                "SELECT {EXPECTED_AGENCIES}, winning_number FROM draws WHERE id = $1 AND drawn_at IS NULL"
+            ),
+            [draw.0],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?
+    {
+        Some(found) => found,
+        None => return Ok(Vec::new()),
+    };
+    let mut differing = Vec::new();
+    if given.agencies.as_ref().is_some_and(|given| Some(given.to_string()) != agencies) {
+        differing.push(DrawTerm::Agencies);
+    }
+    if given.winning_number.is_some_and(|given| given != number) {
+        differing.push(DrawTerm::WinningNumber);
+    }
+    Ok(differing)
 }
 
-fn is_opened_by_operator(transaction: &Transaction<'_>, draw: DrawId) -> rusqlite::Result<bool> {
+/// Returns the agencies that a draw expects, as [`ExpectedAgencies`] writes them; nothing
+/// where they are inferred.
+pub(super) fn expected_agencies(connection: &Connection, draw: DrawId) -> rusqlite::Result<String> {
+    let sql = format!("SELECT coalesce({EXPECTED_AGENCIES}, '') FROM draws WHERE id = $1");
+    connection.query_row(&sql, [draw.0], |row| row.get(0))
+}
+
+fn set_agencies(
+    transaction: &Transaction<'_>,
+    draw: DrawId,
+    agencies: &ExpectedAgencies,
+) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM expected_ranges WHERE draw_id = $1", [draw.0])?;
+    let count = match agencies {
+        ExpectedAgencies::Count(count) => u64::from(*count),
+        ExpectedAgencies::Set(set) => {
+            let mut insert = transaction.prepare("INSERT INTO expected_ranges VALUES ($1, $2, $3)")?;
+            for range in set.ranges() {
+                insert.execute(params![draw.0, range.start(), range.end()])?;
+            }
+            set.size()
+        }
+    };
+    transaction.execute("UPDATE draws SET expected_agencies = $1 WHERE id = $2", params![count, draw.0])?;
+    // Which of the agencies that are done already are expected may have changed.
+    transaction.execute(
+        "UPDATE draws SET done = (SELECT done FROM expected_done WHERE draw = $1) WHERE id = $1",
+        [draw.0],
+    )?;
+    Ok(())
+}
+
+fn is_set_by_operator(transaction: &Transaction<'_>, draw: DrawId) -> rusqlite::Result<bool> {
     transaction.query_row(
-        "SELECT EXISTS (SELECT 1 FROM audit WHERE draw_id = $1 AND action = 'open-draw')",
+        "SELECT EXISTS (SELECT 1 FROM audit WHERE draw_id = $1 AND action IN ('open-draw', 'set-draw'))",
         [draw.0],
         |row| row.get(0),
     )
 }
 
-/// The terms of each draw, as the audit words them.
-const TERMS: &str = "
-    SELECT id AS draw_id, 'expected_agencies ' AS term,
-           coalesce('expected_agencies set to ' || expected_agencies, 'expected_agencies inferred') AS held,
-           drawn_at
-      FROM draws
-     UNION ALL
-    SELECT id, 'winning_number ', 'winning_number set to ' || winning_number, drawn_at FROM draws";
+/// The agencies that a draw expects, as [`ExpectedAgencies`] writes them; NULL where they
+/// are inferred. For a query over `draws`.
+pub(super) const EXPECTED_AGENCIES: &str = "
+    coalesce(
+        (SELECT group_concat(iif(first = last AND ranges > 1, first, first || '-' || last), ',' ORDER BY first)
+           FROM (SELECT first, last, count(*) OVER () AS ranges FROM expected_ranges WHERE draw_id = draws.id)),
+        CAST(expected_agencies AS TEXT))";
+
+/// Returns a query for the terms of each draw, as the audit words them.
+fn terms(connection: &Connection) -> rusqlite::Result<String> {
+    let expected = match schema::is_up_to_date(connection)? {
+        true => EXPECTED_AGENCIES,
+        // Before the second migration there were no sets.
+        false => "expected_agencies",
+    };
+    Ok(format!(
+        "SELECT id AS draw_id, 'expected_agencies ' AS term,
+                coalesce('expected_agencies set to ' || {expected}, 'expected_agencies inferred') AS held,
+                drawn_at
+           FROM draws
+          UNION ALL
+         SELECT id, 'winning_number ', 'winning_number set to ' || winning_number, drawn_at FROM draws"
+    ))
+}
 
 /// What the audit recorded last of a term; NULL if nothing.
 const RECORDED: &str = "
     (SELECT detail FROM audit
-      WHERE audit.draw_id = terms.draw_id AND action IN ('serve', 'open-draw')
+      WHERE audit.draw_id = terms.draw_id AND action IN ('serve', 'open-draw', 'set-draw')
         AND substr(detail, 1, length(term)) = term
       ORDER BY id DESC LIMIT 1)";
 
 /// Records the terms of an open draw in the audit, unless they are recorded already.
 pub(super) fn record(transaction: &Transaction<'_>, draw: DrawId, by: RecordedBy) -> rusqlite::Result<()> {
+    let terms = terms(transaction)?;
     transaction.execute(
         &format!(
             "INSERT INTO audit (at, action, draw_id, detail)
-             SELECT $1, $2, draw_id, held FROM ({TERMS}) AS terms
+             SELECT $1, $2, draw_id, held FROM ({terms}) AS terms
               WHERE draw_id = $3 AND drawn_at IS NULL AND {RECORDED} IS NOT held
               ORDER BY term"
         ),
@@ -198,10 +278,11 @@ pub(super) fn record(transaction: &Transaction<'_>, draw: DrawId, by: RecordedBy
 /// Returns a line for each term of a draw that differs from what the audit recorded
 /// last.
 pub(super) fn differing_from_audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let terms = terms(connection)?;
     connection
         .prepare(&format!(
             "SELECT draw_id, held, recorded
-               FROM (SELECT draw_id, held, {RECORDED} AS recorded FROM ({TERMS}) AS terms)
+               FROM (SELECT draw_id, held, {RECORDED} AS recorded FROM ({terms}) AS terms)
               WHERE recorded <> held"
         ))?
         .query_map([], |row| {

@@ -26,7 +26,11 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     if let Some(difference) = differences.into_iter().find(schema::Difference::is_harmful) {
         return Err(OpenError::Altered { path: path.to_owned(), detail: difference.to_string() });
     }
-    for damage in [small_tables, ends_of_large_tables, ends_of_draws, newest_winners, recorded_terms] {
+    let mut damages = vec![small_tables, ends_of_large_tables, ends_of_draws, newest_winners, recorded_terms];
+    if schema::is_up_to_date(&snapshot).map_err(fail)? {
+        damages.push(totals);
+    }
+    for damage in damages {
         if let Some(detail) = damage(&snapshot).map_err(fail)? {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
@@ -95,6 +99,26 @@ fn newest_winners(connection: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(found
         .filter(|(_, recorded, stored)| recorded != stored)
         .map(|(draw, recorded, stored)| format!("draw {draw} says {recorded} winners, {stored} are stored")))
+}
+
+/// Compares the two newest draws, which are still read or written, with the totals of
+/// their agencies.
+fn totals(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT 'the totals of the agencies of draw ' || draws.id || ' differ from those of the draw'
+               FROM draws JOIN expected_done ON draw = draws.id
+               LEFT JOIN agency_totals ON draw_id = draws.id
+              WHERE draws.id > (SELECT max(id) FROM draws) - 2
+              GROUP BY draws.id
+             HAVING (draws.bets, draws.winners, draws.agencies, draws.done)
+                    IS NOT (coalesce(sum(agency_totals.bets), 0), coalesce(sum(agency_totals.winners), 0),
+                            count(agency), expected_done.done)
+              LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 /// Compares the terms of each draw with those that the audit recorded.

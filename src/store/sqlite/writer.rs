@@ -51,6 +51,7 @@ impl Writer {
             observer,
             announcement,
             checkpointer,
+            agencies_max: options.agencies_max,
             metrics: Arc::clone(&metrics),
         };
         let thread = thread::Builder::new()

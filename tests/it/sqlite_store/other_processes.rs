@@ -42,6 +42,10 @@ fn what_another_process_stored_closed_or_drew_is_respected() {
         params![first.bets.digest().0],
     )
     .unwrap();
+    raw.execute_batch(
+        "INSERT INTO agency_totals VALUES (1, 1, 1, 1, 0, 0); UPDATE draws SET bets = 1, agencies = 1",
+    )
+    .unwrap();
     assert_eq!(append(&store, first), Ok(()));
     assert_eq!(count(&raw, "bets"), 0, "it is stored already, as far as we know");
     assert_eq!(append(&store, placed(1, 0, &["x"])), Err(AppendRefusal::Conflict));

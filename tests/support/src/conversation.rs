@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use sorteo::server::conversation::{Conversation, Pause, Turn, Unanswerable};
 use sorteo::service::Service;
+use sorteo::store::ExpectedAgencies;
+use sorteo::store::sqlite::AGENCIES_MAX;
 use sorteo_protocol::wire::{Dialect, WireLimits, decode_reply};
 
 use crate::decoder::{CUT_EVERYWHERE_BYTES_MAX, allowed, pieces};
@@ -34,7 +36,8 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(agencies: Option<u32>, limits: WireLimits) -> Self {
-        let store = MemoryStore::new(agencies, WINNING_NUMBER, || {});
+        let store =
+            MemoryStore::new(agencies.map(ExpectedAgencies::from), AGENCIES_MAX, WINNING_NUMBER, || {});
         Self {
             service: Service::new(store, Arc::default()),
             conversation: Conversation::new(limits),

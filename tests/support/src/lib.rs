@@ -6,7 +6,8 @@
 //! them. [`delivery`] gives bytes to a decoder in pieces, as a network does.
 //!
 //! [`process`] runs the real program and [`log_line`] reads its log; [`memory_store`]
-//! is a store that costs nothing to open; [`cases`] configures property tests.
+//! is a store that costs nothing to open, [`version_one`] makes databases of the first
+//! schema version; [`cases`] configures property tests.
 
 #[cfg(feature = "program")]
 pub mod cases;
@@ -21,3 +22,5 @@ pub mod model;
 #[cfg(feature = "program")]
 pub mod process;
 pub mod reading;
+#[cfg(feature = "program")]
+pub mod version_one;

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, Store, StoreError, Ticket,
-    WinnersSize, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
+    StoreError, Ticket, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{AgencyId, Batch, Bets, Digest, DrawId, UploadId};
 
@@ -14,10 +14,16 @@ const DRAW: DrawId = DrawId(1);
 
 /// One lottery with one draw, in memory.
 pub struct MemoryStore {
-    agencies: Option<u32>,
+    terms: Terms,
     winning_number: u32,
     on_draw: Box<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
+}
+
+/// Who may take part, and who must be done.
+struct Terms {
+    agencies: Option<ExpectedAgencies>,
+    agencies_max: u64,
 }
 
 #[derive(Clone, Default)]
@@ -38,13 +44,16 @@ struct Upload {
 }
 
 impl MemoryStore {
-    /// `agencies` must be done, or `None`: all of 1 to the highest seen.
+    /// `agencies` must be done, or `None`: all of 1 to the highest seen. At most
+    /// `agencies_max` take part, where no more are expected.
     pub fn new(
-        agencies: Option<u32>,
+        agencies: Option<ExpectedAgencies>,
+        agencies_max: u64,
         winning_number: u32,
         on_draw: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { agencies, winning_number, on_draw: Box::new(on_draw), state: Mutex::default() }
+        let terms = Terms { agencies, agencies_max };
+        Self { terms, winning_number, on_draw: Box::new(on_draw), state: Mutex::default() }
     }
 
     fn winners_of(&self, draw: DrawId, agency: AgencyId) -> Vec<WinningBet> {
@@ -57,8 +66,36 @@ impl MemoryStore {
     }
 }
 
+impl Terms {
+    /// Agencies that are expected, where that is not inferred.
+    fn count(&self) -> Option<u64> {
+        self.agencies.as_ref().map(|agencies| match agencies {
+            ExpectedAgencies::Count(count) => u64::from(*count),
+            ExpectedAgencies::Set(set) => set.size(),
+        })
+    }
+
+    fn expects(&self, agency: AgencyId) -> bool {
+        match &self.agencies {
+            None => agency.0 >= 1,
+            Some(ExpectedAgencies::Count(_)) => true,
+            Some(ExpectedAgencies::Set(set)) => set.ranges().any(|range| range.contains(&agency.0)),
+        }
+    }
+
+    fn admit(&self, agency: AgencyId, seen: &BTreeSet<AgencyId>) -> Result<(), NotAdmitted> {
+        if matches!(self.agencies, Some(ExpectedAgencies::Set(_))) && !self.expects(agency) {
+            return Err(NotAdmitted::Unknown);
+        }
+        let most = self.agencies_max.max(self.count().unwrap_or(0));
+        let is_beyond = self.agencies.is_none() && u64::from(agency.0) > most;
+        let is_full = seen.len() as u64 >= most && !seen.contains(&agency);
+        if is_beyond || is_full { Err(NotAdmitted::TooMany) } else { Ok(()) }
+    }
+}
+
 impl State {
-    fn append(&mut self, batch: &Batch) -> Appended {
+    fn append(&mut self, batch: &Batch, terms: &Terms) -> Appended {
         let digest = batch.bets.digest();
         let upload = batch.position.as_ref().map(|place| (batch.agency, place.upload.clone()));
         let known = upload.as_ref().and_then(|upload| self.uploads.get(upload));
@@ -68,7 +105,7 @@ impl State {
             Some(_) => return Err(AppendRefusal::Conflict),
             None if self.drawn => return Err(AppendRefusal::DrawClosed),
             None if self.done.contains(&batch.agency) => return Err(AppendRefusal::AgencyDone),
-            None => {}
+            None => terms.admit(batch.agency, &self.seen()).map_err(AppendRefusal::NotAdmitted)?,
         }
         let next_row = known.map_or(0, |known| known.next_row);
         if first_row > next_row {
@@ -100,7 +137,10 @@ impl State {
         }
     }
 
-    fn close(&mut self, agency: AgencyId, bets: Option<u64>) -> Closed {
+    fn close(&mut self, agency: AgencyId, bets: Option<u64>, terms: &Terms) -> Closed {
+        if !self.drawn && !self.done.contains(&agency) {
+            terms.admit(agency, &self.seen()).map_err(CloseRefusal::NotAdmitted)?;
+        }
         let stored = self.stored.get(&agency).copied().unwrap_or(0);
         if bets.is_some_and(|bets| bets != stored) {
             return Err(CloseRefusal::CountMismatch { stored });
@@ -109,19 +149,21 @@ impl State {
         Ok(if is_new { Closing::Now } else { Closing::AlreadyDone })
     }
 
-    fn highest_seen(&self) -> u32 {
-        self.stored.keys().chain(&self.done).map(|agency| agency.0).max().unwrap_or(0)
+    fn seen(&self) -> BTreeSet<AgencyId> {
+        self.stored.keys().chain(&self.done).copied().collect()
     }
 
-    fn is_complete(&self, agencies: Option<u32>) -> bool {
-        match agencies {
-            Some(agencies) => self.done.len() as u64 >= u64::from(agencies),
-            None => {
-                let highest = self.highest_seen();
-                let done = self.done.range(AgencyId(1)..).count() as u64;
-                highest > 0 && done == u64::from(highest)
-            }
-        }
+    fn expected(&self, terms: &Terms) -> u64 {
+        terms.count().unwrap_or_else(|| self.seen().last().map_or(0, |highest| highest.0.into()))
+    }
+
+    fn done_and_expected(&self, terms: &Terms) -> u64 {
+        self.done.iter().filter(|agency| terms.expects(**agency)).count() as u64
+    }
+
+    fn is_complete(&self, terms: &Terms) -> bool {
+        let expected = self.expected(terms);
+        expected > 0 && self.done_and_expected(terms) >= expected
     }
 }
 
@@ -136,7 +178,7 @@ impl Store for MemoryStore {
     fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
         let mut state = self.state.lock().unwrap();
         let mut changed = state.clone();
-        let appended = batches.iter().try_for_each(|batch| changed.append(batch));
+        let appended = batches.iter().try_for_each(|batch| changed.append(batch, &self.terms));
         if appended.is_ok() {
             *state = changed;
         }
@@ -145,8 +187,8 @@ impl Store for MemoryStore {
 
     fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
         let mut state = self.state.lock().unwrap();
-        let closed = state.close(agency, bets);
-        if !state.drawn && closed == Ok(Closing::Now) && state.is_complete(self.agencies) {
+        let closed = state.close(agency, bets, &self.terms);
+        if !state.drawn && closed == Ok(Closing::Now) && state.is_complete(&self.terms) {
             state.drawn = true;
             (self.on_draw)();
         }
@@ -168,8 +210,8 @@ impl Store for MemoryStore {
         Ok(DrawStatus {
             draw: DRAW,
             drawn: state.drawn,
-            done: state.done.len() as u64,
-            expected: self.agencies.unwrap_or_else(|| state.highest_seen()).into(),
+            done: state.done_and_expected(&self.terms),
+            expected: state.expected(&self.terms),
             bets: state.bets.len() as u64,
             winners: state.bets.iter().filter(wins).count() as u64,
             winning_number: self.winning_number,

@@ -1,7 +1,7 @@
 //! The lottery implemented a second time, from `docs/protocol.md`: what a server
 //! answers, and what it then has stored. It only searches through lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reading::{self, Allowed, Asked, Bet, Reading, Speech};
 
@@ -12,6 +12,9 @@ const PAGE_DOCUMENTS_MAX: usize = 1_000;
 /// How many bytes the documents of a page, each with a comma, may take: the rest of the
 /// frame is for the words around them and the longest `next`.
 const PAGE_BYTES_MAX: usize = 8192 - "WINNERS|OK||\n".len() - "18446744073709551615".len();
+
+/// Most agencies that take part, if no more are expected.
+const AGENCIES_MAX: u64 = 10_000;
 
 /// One lottery with one draw.
 #[derive(Clone, Debug, Default)]
@@ -109,8 +112,12 @@ impl Lottery {
             },
             Asked::Done { agency, bets } => verdict("ACK_DONE", self.close(agency, bets)),
             Asked::DoneAndWinners { agency } => {
-                let _ = self.close(agency, None);
-                if self.drawn { self.winning_lines(agency) } else { "ERROR_LOTTERY_HASNT_ENDED".to_owned() }
+                let closed = self.close(agency, None);
+                match (self.drawn, closed) {
+                    (true, _) => self.winning_lines(agency),
+                    (false, Ok(())) => "ERROR_LOTTERY_HASNT_ENDED".to_owned(),
+                    (false, Err(_)) => "ERROR_INVALID_AGENCY".to_owned(),
+                }
             }
             Asked::Winners { agency } => winners(self.all_winners(agency)),
             Asked::Page { agency, after, draw } => winners(self.page(agency, after, draw)),
@@ -150,6 +157,7 @@ impl Lottery {
         if self.done.contains_key(&batch.agency) {
             return Err("agency_done".into());
         }
+        self.admit(batch.agency)?;
         if let Some((upload, first_row)) = &batch.position {
             let next_row = self.next_row(batch.agency, upload);
             if *first_row > next_row {
@@ -166,23 +174,37 @@ impl Lottery {
         Ok(())
     }
 
+    fn admit(&self, agency: u32) -> Result<(), String> {
+        let seen: BTreeSet<u32> =
+            self.batches.iter().map(|batch| batch.agency).chain(self.done.keys().copied()).collect();
+        let most = AGENCIES_MAX.max(self.agencies.unwrap_or(0).into());
+        let is_beyond = self.agencies.is_none() && u64::from(agency) > most;
+        let is_full = seen.len() as u64 >= most && !seen.contains(&agency);
+        if is_beyond || is_full { Err("too_many_agencies".into()) } else { Ok(()) }
+    }
+
     fn close(&mut self, agency: u32, bets: Option<u64>) -> Result<(), String> {
+        if !self.drawn && !self.done.contains_key(&agency) {
+            self.admit(agency)?;
+        }
         let stored = self.bets.iter().filter(|(other, _)| *other == agency).count() as u64;
         if bets.is_some_and(|bets| bets != stored) {
             return Err(format!("count_mismatch|{stored}"));
         }
         if !self.drawn {
             self.done.insert(agency, stored);
-            self.drawn = match self.agencies {
-                Some(agencies) => self.done.len() as u64 >= u64::from(agencies),
-                None => {
-                    let from_one_on = self.done.keys().filter(|agency| **agency >= 1).count() as u64;
-                    let highest = u64::from(self.highest_seen());
-                    highest >= 1 && from_one_on == highest
-                }
-            };
+            self.drawn = self.expected() >= 1 && self.done_and_expected() >= self.expected();
         }
         Ok(())
+    }
+
+    fn expected(&self) -> u64 {
+        self.agencies.unwrap_or_else(|| self.highest_seen()).into()
+    }
+
+    /// Agency 0 is not expected where all from 1 on are.
+    fn done_and_expected(&self) -> u64 {
+        self.done.keys().filter(|agency| self.agencies.is_some() || **agency >= 1).count() as u64
     }
 
     fn highest_seen(&self) -> u32 {
@@ -199,8 +221,8 @@ impl Lottery {
 
     fn status(&self) -> String {
         let state = if self.drawn { "drawn" } else { "open" };
-        let expected = self.agencies.unwrap_or_else(|| self.highest_seen());
-        format!("STATUS|OK|1|{state}|{}|{expected}|{}", self.done.len(), self.bets.len())
+        let (done, expected) = (self.done_and_expected(), self.expected());
+        format!("STATUS|OK|1|{state}|{done}|{expected}|{}", self.bets.len())
     }
 
     /// An agency's winning bets, each with its number among all bets, from 1.

@@ -119,6 +119,7 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
         Reply::Winners(Ok(Winners::Bets { first, total })) => return encode_winners(first, *total, out),
         Reply::Winners(Err(reason)) => match reason {
             Reason::NotReady => "ERROR_LOTTERY_HASNT_ENDED",
+            Reason::UnknownAgency | Reason::TooManyAgencies => "ERROR_INVALID_AGENCY",
             Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
             _ => "ERROR_INVALID_GET_WINNERS",
         },

@@ -60,6 +60,10 @@ pub enum Reason {
     Conflict,
     /// The agency said that it is done.
     AgencyDone,
+    /// The draw expects certain agencies, and not this one.
+    UnknownAgency,
+    /// As many agencies as may take part in the draw do already.
+    TooManyAgencies,
     /// The draw has taken place.
     DrawClosed,
     /// The agency's count differs from what is stored; it is not done.
@@ -88,7 +92,7 @@ const OTHER_BYTES_MAX: usize = 100;
 
 impl Reason {
     /// Every reason that is a code and nothing else.
-    const PLAIN: [Self; 21] = [
+    const PLAIN: [Self; 23] = [
         Self::Unknown,
         Self::BadFrame,
         Self::BadLength,
@@ -105,6 +109,8 @@ impl Reason {
         Self::EmptyBatch,
         Self::Conflict,
         Self::AgencyDone,
+        Self::UnknownAgency,
+        Self::TooManyAgencies,
         Self::DrawClosed,
         Self::NotReady,
         Self::Busy,
@@ -133,6 +139,8 @@ impl Reason {
             Self::Gap { .. } => "gap",
             Self::Conflict => "conflict",
             Self::AgencyDone => "agency_done",
+            Self::UnknownAgency => "unknown_agency",
+            Self::TooManyAgencies => "too_many_agencies",
             Self::DrawClosed => "draw_closed",
             Self::CountMismatch { .. } => "count_mismatch",
             Self::NotReady => "not_ready",

@@ -23,7 +23,7 @@ const RULES: &[Rule] = &[
         about: "draws",
         sql: "SELECT 'draw ' || id || ' holds a value that its table forbids' FROM draws
                WHERE NOT (winning_number BETWEEN 0 AND 4294967295) OR expected_agencies < 1
-                  OR bets < 0 OR winners < 0",
+                  OR bets < 0 OR winners < 0 OR agencies < 0 OR done < 0",
     },
     Rule {
         about: "batches",
@@ -37,6 +37,13 @@ const RULES: &[Rule] = &[
                   FROM done_agencies
                  WHERE NOT (agency BETWEEN 0 AND 4294967295) OR bet_count < 0
                     OR "by" NOT IN ('agency', 'operator')"#,
+    },
+    Rule {
+        about: "agency_totals",
+        sql: "SELECT 'agency ' || agency || ' of draw ' || draw_id || ' holds a value that its table forbids'
+                FROM agency_totals
+               WHERE NOT (agency BETWEEN 0 AND 4294967295) OR bets < 0 OR batches < 0 OR winners < 0
+                  OR winner_text_bytes < 0",
     },
     // Rows are numbered from 1, and none is ever deleted. Bets are counted in their own pass.
     Rule {
@@ -77,13 +84,75 @@ const RULES: &[Rule] = &[
     },
     Rule {
         about: "done_agencies",
-        sql: "SELECT 'agency ' || agency || ' was done in draw ' || draw_id || ' with ' || recorded
-                     || ' bets, its batches have ' || stored
-                FROM (SELECT draw_id, done_agencies.agency, done_agencies.bet_count AS recorded,
-                             coalesce(sum(batches.bet_count), 0) AS stored
-                        FROM done_agencies LEFT JOIN batches USING (draw_id, agency)
-                       GROUP BY draw_id, done_agencies.agency)
-               WHERE recorded <> stored",
+        sql: "SELECT 'agency ' || agency || ' was done in draw ' || draw_id || ' with ' || bet_count
+                     || ' bets, its totals have ' || coalesce(bets, 'none')
+                FROM done_agencies LEFT JOIN agency_totals USING (draw_id, agency)
+               WHERE bets IS NOT bet_count",
+    },
+    // The totals, and what they count.
+    Rule {
+        about: "agency_totals",
+        sql: "SELECT 'agency ' || agency || ' of draw ' || draw_id || ' has totals of ' || sum(bets) || ' bets in '
+                     || sum(batches) || ' batches, stored are ' || sum(stored_bets) || ' in ' || sum(stored_batches)
+                FROM (SELECT draw_id, agency, bets, batches, 0 AS stored_bets, 0 AS stored_batches FROM agency_totals
+                       UNION ALL
+                      SELECT draw_id, agency, 0, 0, sum(bet_count), count(*) FROM batches GROUP BY draw_id, agency)
+               GROUP BY draw_id, agency
+              HAVING sum(bets) <> sum(stored_bets) OR sum(batches) <> sum(stored_batches)",
+    },
+    Rule {
+        about: "agency_totals",
+        sql: "SELECT 'agency ' || agency || ' of draw ' || draw_id || ' has totals of ' || sum(winners) || ' winners of '
+                     || sum(text_bytes) || ' bytes, stored are ' || sum(stored_winners) || ' of ' || sum(stored_bytes)
+                FROM (SELECT draw_id, agency, winners, winner_text_bytes AS text_bytes,
+                             0 AS stored_winners, 0 AS stored_bytes FROM agency_totals
+                       UNION ALL
+                      SELECT winners.draw_id, winners.agency, 0, 0, count(*),
+                             coalesce(sum(octet_length(first_name) + octet_length(last_name)
+                                          + octet_length(document) + octet_length(birthdate)), 0)
+                        FROM winners LEFT JOIN bets ON bets.id = winners.bet_id
+                       GROUP BY winners.draw_id, winners.agency)
+               GROUP BY draw_id, agency
+              HAVING sum(winners) <> sum(stored_winners) OR sum(text_bytes) <> sum(stored_bytes)",
+    },
+    Rule {
+        about: "agency_totals",
+        sql: "SELECT 'agency ' || agency || ' of draw ' || draw_id || ' has totals, but sent nothing and is not done'
+                FROM agency_totals LEFT JOIN done_agencies USING (draw_id, agency)
+               WHERE batches = 0 AND done_agencies.agency IS NULL",
+    },
+    Rule {
+        about: "draws",
+        sql: "SELECT 'draw ' || id || ' says ' || agencies || ' agencies, ' || found || ' have totals'
+                FROM (SELECT id, agencies, (SELECT count(*) FROM agency_totals WHERE draw_id = draws.id) AS found
+                        FROM draws)
+               WHERE agencies <> found",
+    },
+    Rule {
+        about: "draws",
+        sql: "SELECT 'draw ' || id || ' says that ' || draws.done || ' agencies are done, ' || expected_done.done || ' are'
+                FROM draws JOIN expected_done ON draw = id WHERE draws.done <> expected_done.done",
+    },
+    // Ranges that neither overlap nor touch, and are as many agencies as the draw expects.
+    Rule {
+        about: "expected_ranges",
+        sql: "SELECT 'the range from ' || first || ' of draw ' || draw_id || ' holds a value that its table forbids'
+                FROM expected_ranges
+               WHERE NOT (first BETWEEN 0 AND 4294967295) OR NOT (last BETWEEN first AND 4294967295)",
+    },
+    Rule {
+        about: "expected_ranges",
+        sql: "SELECT 'the range from ' || first || ' of draw ' || draw_id || ' overlaps or touches the one before'
+                FROM (SELECT draw_id, first, lag(last) OVER (PARTITION BY draw_id ORDER BY first) AS before
+                        FROM expected_ranges)
+               WHERE first <= before + 1",
+    },
+    Rule {
+        about: "expected_ranges",
+        sql: "SELECT 'draw ' || draw_id || ' expects ' || coalesce(expected_agencies, 'no certain number of')
+                     || ' agencies, its ranges have ' || sum(last - first + 1)
+                FROM expected_ranges JOIN draws ON draws.id = draw_id
+               GROUP BY draw_id HAVING expected_agencies IS NOT sum(last - first + 1)",
     },
     Rule {
         about: "done_agencies",

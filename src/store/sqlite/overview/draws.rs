@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::Serialize;
 
+use crate::store::sqlite::terms::EXPECTED_AGENCIES;
 use sorteo_protocol::DrawId;
 
 /// One draw.
@@ -16,6 +17,8 @@ pub struct Draw {
     pub winning_number: u32,
     /// Agencies that must be done.
     pub expected: u64,
+    /// The agencies that are expected, where certain ones are: `1-5,7`.
+    pub expected_set: Option<String>,
     /// Whether `expected` is only the highest agency seen so far.
     pub expected_inferred: bool,
     /// Agencies that are done.
@@ -37,15 +40,21 @@ impl Draw {
     }
 }
 
-const DRAWS: &str = "
-    SELECT draw AS id, state, standings.winning_number, expected, expected_agencies IS NULL AS expected_inferred,
-           done, standings.bets, standings.winners, opened_at, drawn_at
-      FROM standings JOIN draws ON draws.id = standings.draw";
+/// Returns a query for the draws, to which conditions can be added.
+fn draws() -> String {
+    format!(
+        "SELECT draw AS id, state, standings.winning_number, expected, expected_agencies IS NULL AS expected_inferred,
+                iif(EXISTS (SELECT 1 FROM expected_ranges WHERE draw_id = draws.id), {EXPECTED_AGENCIES}, NULL)
+                    AS expected_set,
+                standings.done, standings.bets, standings.winners, opened_at, drawn_at
+           FROM standings JOIN draws ON draws.id = standings.draw"
+    )
+}
 
 /// Returns the newest draws, newest first.
 pub(super) fn newest(connection: &Connection, draws_max: usize) -> rusqlite::Result<Vec<Draw>> {
     connection
-        .prepare_cached(&format!("{DRAWS} ORDER BY draw DESC LIMIT $1"))?
+        .prepare_cached(&format!("{} ORDER BY draw DESC LIMIT $1", draws()))?
         .query_map([draws_max], read_draw)?
         .collect()
 }
@@ -53,7 +62,7 @@ pub(super) fn newest(connection: &Connection, draws_max: usize) -> rusqlite::Res
 /// Returns one draw, or the newest; `None` if there is none.
 pub(super) fn find(connection: &Connection, draw: Option<DrawId>) -> rusqlite::Result<Option<Draw>> {
     connection
-        .prepare_cached(&format!("{DRAWS} WHERE draw = coalesce($1, (SELECT max(id) FROM draws))"))?
+        .prepare_cached(&format!("{} WHERE draw = coalesce($1, (SELECT max(id) FROM draws))", draws()))?
         .query_row([draw.map(|draw| draw.0)], read_draw)
         .optional()
 }
@@ -64,6 +73,7 @@ fn read_draw(row: &Row<'_>) -> rusqlite::Result<Draw> {
         state: row.get("state")?,
         winning_number: row.get("winning_number")?,
         expected: row.get("expected")?,
+        expected_set: row.get("expected_set")?,
         expected_inferred: row.get("expected_inferred")?,
         done: row.get("done")?,
         bets: row.get("bets")?,

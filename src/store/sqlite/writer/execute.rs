@@ -3,11 +3,11 @@
 use rusqlite::{Connection, Transaction};
 
 use super::command::{Command, Outcome};
-use crate::store::sqlite::append::{self, DigestedBatch};
+use crate::store::sqlite::append::Appender;
 use crate::store::sqlite::draw;
 use crate::store::sqlite::status::newest_draw;
 use crate::store::sqlite::time::now;
-use crate::store::{AppendRefusal, DoneBy, DrawStatus};
+use crate::store::{DoneBy, DrawStatus};
 
 /// The effects of a transaction that is about to be committed.
 pub(super) struct Executed {
@@ -21,18 +21,25 @@ pub(super) struct Executed {
 
 /// Carries out all commands of a group. After an error, the transaction must be rolled
 /// back.
-pub(super) fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> rusqlite::Result<Executed> {
+pub(super) fn execute_all(
+    transaction: &Transaction<'_>,
+    group: &[Command],
+    agencies_max: u64,
+) -> rusqlite::Result<Executed> {
     let stored_at = now();
+    let mut appender = Appender::new(transaction, &stored_at, agencies_max);
     let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), bets: 0, drawn: None };
     for command in group {
         let outcome = match command {
             Command::Append(batches, _) => {
-                let appended = append_all_or_none(transaction, batches, &stored_at)?;
+                let appended = appender.append(batches)?;
                 executed.bets += appended.unwrap_or(0);
                 Outcome::Appended(appended.map(drop))
             }
             Command::Close(agency, bets, _) => {
-                let (closed, drawn) = draw::close_agency(transaction, *agency, *bets, DoneBy::Agency)?;
+                appender.flush()?;
+                let (closed, drawn) =
+                    draw::close_agency(transaction, *agency, *bets, DoneBy::Agency, agencies_max)?;
                 if drawn {
                     executed.drawn = Some(newest_draw(transaction)?);
                 }
@@ -45,30 +52,8 @@ pub(super) fn execute_all(transaction: &Transaction<'_>, group: &[Command]) -> r
         };
         executed.outcomes.push(outcome);
     }
+    appender.flush()?;
     Ok(executed)
-}
-
-/// Stores all batches of one append or, if one of them is refused, none, and leaves the
-/// rest of the group as it is.
-///
-/// A single batch is refused before it has written anything: it needs no savepoint,
-/// which would keep a copy of every page that it changes.
-fn append_all_or_none(
-    transaction: &Transaction<'_>,
-    batches: &[DigestedBatch],
-    stored_at: &str,
-) -> rusqlite::Result<Result<u64, AppendRefusal>> {
-    if let [_] = batches {
-        return append::append(transaction, batches, stored_at);
-    }
-    let run = |sql| transaction.prepare_cached(sql)?.execute([]);
-    run("SAVEPOINT batch")?;
-    let appended = append::append(transaction, batches, stored_at)?;
-    if appended.is_err() {
-        run("ROLLBACK TO batch")?;
-    }
-    run("RELEASE batch")?;
-    Ok(appended)
 }
 
 /// Writes a row as it is: it passes through the WAL and the sync like any other.
@@ -77,4 +62,62 @@ fn no_op_write(connection: &Connection) -> rusqlite::Result<()> {
         .prepare_cached("UPDATE draws SET bets = bets WHERE id = (SELECT max(id) FROM draws)")?
         .execute([])
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::append::DigestedBatch;
+    use crate::store::sqlite::terms::{self, DrawTerms};
+    use crate::store::sqlite::{AGENCIES_MAX, schema};
+    use crate::store::{CloseRefusal, Ticket};
+    use sorteo_protocol::{AgencyId, Batch, Bets};
+
+    fn append(agency: u32, rows: &[&str]) -> Command {
+        let mut bets = Bets::default();
+        for document in rows {
+            bets.push(["Ana", "Paz", document, "1999-03-17", "1"]).unwrap();
+        }
+        let batch = Batch { agency: AgencyId(agency), bets, position: None };
+        Command::Append(vec![DigestedBatch::from(batch)], Ticket::new().0)
+    }
+
+    fn close(agency: u32, bets: u64) -> Command {
+        Command::Close(AgencyId(agency), Some(bets), Ticket::new().0)
+    }
+
+    #[test]
+    fn a_close_sees_what_its_group_stored_before_it_and_the_totals_hold_the_rest() {
+        let mut connection = schema::create_in_memory(schema::newest_version()).unwrap();
+        let transaction = connection.transaction().unwrap();
+        terms::open_first_draw(&transaction, &DrawTerms::default()).unwrap();
+        let group = [append(1, &["1", "2"]), append(2, &["3"]), append(1, &["4"]), close(1, 2), close(1, 3)];
+        let executed = execute_all(&transaction, &group, AGENCIES_MAX).unwrap();
+        assert_eq!(executed.bets, 4);
+        let closed: Vec<_> = executed
+            .outcomes
+            .into_iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Closed(closed) => Some(closed.map(drop)),
+                Outcome::Appended(_) | Outcome::Probed => None,
+            })
+            .collect();
+        assert_eq!(closed, [Err(CloseRefusal::CountMismatch { stored: 3 }), Ok(())]);
+        let executed = execute_all(&transaction, &[append(2, &["5"]), append(3, &[])], AGENCIES_MAX).unwrap();
+        assert_eq!(executed.bets, 1);
+        let totals: Vec<(u32, u64, u64)> = transaction
+            .prepare("SELECT agency, bets, batches FROM agency_totals ORDER BY agency")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(totals, [(1, 3, 2), (2, 2, 2)]);
+        let draw: (u64, u64, u64) = transaction
+            .query_row("SELECT bets, agencies, done FROM draws", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .unwrap();
+        assert_eq!(draw, (5, 2, 1));
+    }
 }

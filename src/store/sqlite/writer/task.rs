@@ -32,6 +32,7 @@ pub(super) struct Task {
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
     pub(super) checkpointer: Checkpointer,
+    pub(super) agencies_max: u64,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -94,7 +95,7 @@ impl Task {
             Err(error) => return refuse_or_fail("BEGIN", &error, group),
         };
         Failpoint::BeforeInsert.pass();
-        let executed = match execute_all(&transaction, &group) {
+        let executed = match execute_all(&transaction, &group, self.agencies_max) {
             Ok(executed) => executed,
             Err(error) => {
                 // SQLite has rolled it back already if the disk filled up in a
