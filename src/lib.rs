@@ -19,6 +19,7 @@
 //! | [`metrics`], [`ops`] | what a server counts, and the HTTP for its operators |
 //! | [`config`] | the settings, where each value comes from, and what a command runs with |
 //! | [`atomic_file`] | files that appear complete or not at all |
+//! | [`fair_queue`] | a queue in which what one connection costs does not hold up the others |
 //! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
@@ -30,6 +31,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod failpoint;
+pub mod fair_queue;
 pub mod generate;
 pub mod import;
 pub mod logging;

@@ -13,6 +13,7 @@
 //! | file | job |
 //! |---|---|
 //! | `reactor`, `deadlines` | accept, park, hand over to workers; what is due when |
+//! | `ready` | the connections that wait for a worker: which is next |
 //! | `connection` | one peer's socket: its bytes, deadlines and limits |
 //! | [`conversation`] | one peer's requests and replies, without a socket |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
@@ -29,10 +30,12 @@ mod deadlines;
 mod handle;
 mod limits;
 mod reactor;
+mod ready;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -128,7 +131,14 @@ impl Listening {
             .thread_name("sorteo-worker".into())
             .build();
         let buffered_bytes = Arc::default();
-        let context = Arc::new(Context { service, limits, handle, buffered_bytes, workers: workers.clone() });
+        let context = Arc::new(Context {
+            service,
+            limits,
+            handle,
+            buffered_bytes,
+            workers: workers.clone(),
+            connections_ready: AtomicUsize::new(0),
+        });
         event!(Info, "accept_connections", InProgress);
         Reactor::new(poll, listener, context).run()?;
         join_workers(workers);

@@ -13,7 +13,7 @@ use crate::event;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, NotAdmitted, Store, StoreError,
-    Ticket, WinningBet as StoredBet,
+    Submitter, Ticket, WinningBet as StoredBet,
 };
 use sorteo_protocol::wire::framed::Documents;
 use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners, WinnersSize, WinningBet, WinningBets};
@@ -117,15 +117,15 @@ impl<S: Store> Service<S> {
         self.store
     }
 
-    /// Begins a request. Writes are only submitted: see [`Service::finish`].
-    pub fn begin(&self, request: Request) -> Begun {
+    /// Begins a request of a connection. Writes are only submitted: see [`Service::finish`].
+    pub fn begin(&self, request: Request, submitter: Submitter) -> Begun {
         let begun_at = Instant::now();
         let submitted = match request {
-            Request::Bet(batch) => self.begin_bet(batch),
-            Request::Batch(batch) => self.begin_batches(vec![batch]),
-            Request::Payload(batches) => self.begin_batches(batches),
-            Request::Done { agency, bets } => self.begin_done(agency, bets),
-            Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency),
+            Request::Bet(batch) => self.begin_bet(batch, submitter),
+            Request::Batch(batch) => self.begin_batches(vec![batch], submitter),
+            Request::Payload(batches) => self.begin_batches(batches, submitter),
+            Request::Done { agency, bets } => self.begin_done(agency, bets, submitter),
+            Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency, submitter),
             Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
             Request::WinnersPage { agency, after, draw } => {
                 Submitted::winners(self.winners_page(agency, after, draw))
@@ -213,25 +213,25 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn begin_bet(&self, batch: Batch) -> Submitted {
+    fn begin_bet(&self, batch: Batch, submitter: Submitter) -> Submitted {
         let bet = batch.bets.iter().next().expect("a BET has one bet");
         let (document, number) = (bet.document.to_owned(), bet.number);
-        match self.store.append(vec![batch]) {
+        match self.store.append_from(submitter, vec![batch]) {
             Ok(ticket) => Submitted::Write(Write::Bet { document, number, ticket }),
             Err(error) => Submitted::Done(bet_outcome(&document, number, Err(error))),
         }
     }
 
-    fn begin_batches(&self, batches: Vec<Batch>) -> Submitted {
+    fn begin_batches(&self, batches: Vec<Batch>, submitter: Submitter) -> Submitted {
         let count = batches.iter().map(|batch| batch.bets.len() as u64).sum();
-        match self.store.append(batches) {
+        match self.store.append_from(submitter, batches) {
             Ok(ticket) => Submitted::Write(Write::Batch { count, ticket }),
             Err(error) => Submitted::Done(batch_outcome(count, Err(error))),
         }
     }
 
-    fn begin_done(&self, agency: AgencyId, bets: Option<u64>) -> Submitted {
-        match self.store.close_agency(agency, bets) {
+    fn begin_done(&self, agency: AgencyId, bets: Option<u64>, submitter: Submitter) -> Submitted {
+        match self.store.close_agency_from(submitter, agency, bets) {
             Ok(ticket) => Submitted::Write(Write::Done { agency, ticket }),
             Err(error) => Submitted::Done(done_outcome(agency, Err(error))),
         }
@@ -239,13 +239,13 @@ impl<S: Store> Service<S> {
 
     /// Writes nothing once the draw is drawn: there is nothing to close, and agencies of
     /// the counted dialect repeat this request until they have their winners.
-    fn begin_done_and_winners(&self, agency: AgencyId) -> Submitted {
+    fn begin_done_and_winners(&self, agency: AgencyId, submitter: Submitter) -> Submitted {
         match self.drawn_draw_meant_by(agency) {
             Ok(Some(status)) => return Submitted::Done(self.winning_bets(&status, agency)),
             Ok(None) => {}
             Err(error) => return Submitted::Done(winners_failed(error)),
         }
-        match self.store.close_agency(agency, None) {
+        match self.store.close_agency_from(submitter, agency, None) {
             Ok(ticket) => Submitted::Write(Write::DoneThenWinners { agency, ticket }),
             Err(error) => Submitted::Done(winners_failed(error)),
         }

@@ -18,8 +18,9 @@
 //!    before the agencies are counted.
 //! 5. **Closed means closed.** No bet enters a draw that is drawn, or comes from an agency
 //!    that is done.
-//! 6. **Ordered.** Writes submitted one after the other are carried out in that order; a
-//!    read sees every write whose ticket has resolved.
+//! 6. **Ordered, and fair.** Writes that one [`Submitter`] submits are carried out in that
+//!    order; a read sees every write whose ticket has resolved. What one submitter writes
+//!    does not make those wait long that write little.
 //! 7. **Honest about failure.** After a commit that failed, it is unknown whether its
 //!    writes are stored: the ticket resolves to [`StoreError::Unknown`], and the engine
 //!    accepts nothing more.
@@ -42,12 +43,28 @@ use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
 /// engine accepts nothing more. A read fails with [`StoreError::Unavailable`].
 pub trait Store: Send + Sync + 'static {
     /// Submits batches to be stored all or none, in the newest draw.
-    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError>;
+    fn append_from(&self, submitter: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError>;
 
     /// Submits that an agency is done, and draws if it was the last.
     ///
     /// With `bets`, the agency is done only if exactly that many of its bets are stored.
-    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError>;
+    fn close_agency_from(
+        &self,
+        submitter: Submitter,
+        agency: AgencyId,
+        bets: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError>;
+
+    /// Submits batches as [`Store::append_from`] does, for a program with one submitter.
+    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+        self.append_from(Submitter::default(), batches)
+    }
+
+    /// Submits that an agency is done as [`Store::close_agency_from`] does, for a program
+    /// with one submitter.
+    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
+        self.close_agency_from(Submitter::default(), agency, bets)
+    }
 
     /// Submits a write that changes nothing: its ticket resolves to success if writes can
     /// be carried out.
@@ -81,6 +98,11 @@ pub trait Store: Send + Sync + 'static {
     /// Returns how many winning bets one agency has, and how many bytes of text they are.
     fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError>;
 }
+
+/// Who submits writes, such as a connection. The writes of one are carried out in order,
+/// and those of different ones in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Submitter(pub u64);
 
 /// The outcome of an append that was carried out.
 pub type Appended = Result<(), AppendRefusal>;

@@ -15,14 +15,16 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::buffer_budget::BufferShare;
 use super::close_reason::CloseReason;
 use super::context::Context;
 use super::conversation::{Conversation, Pause, Turn};
 use super::limits::{BUFFER_BYTES_FREE, Limits};
+use super::ready::Weight;
 use crate::failpoint::Failpoint;
-use crate::store::Store;
+use crate::store::{Store, Submitter};
 use sorteo_protocol::wire::WireLimits;
 
 /// Bytes read at once: a full batch of the original servers' clients with room to spare.
@@ -33,10 +35,27 @@ const READS_PER_TURN: usize = 16;
 /// the connection, and the peer might never read that reply.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Processor time after which a turn of a worker ends, if others wait for one.
+const TURN_TIME: Duration = Duration::from_millis(1);
+/// Bytes of requests from which on they are taken to be much work: more than two batches of
+/// the original servers' clients.
+const LARGE_INPUT_BYTES: usize = 16 << 10;
+/// Bytes of bets that are stored in a microsecond: a third of a bet.
+const BYTES_PER_MICROSECOND: u64 = 16;
+/// Bets in a batch from which on it is taken to be much work.
+const LARGE_BATCH_BETS: u64 = 1_000;
+
 /// How long a worker stays for its peer's next request: agencies send a batch as soon as
 /// the one before is answered. A connection that needs a worker meanwhile waits at most
 /// this long.
 const STAY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// Returns the time that this thread has used a processor: unlike time by the clock, it
+/// does not grow while others are served or a commit is waited for.
+fn processor_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(tv_sec as u64, tv_nsec as u32)
+}
 
 /// What a worker leaves for the reactor to do.
 #[derive(Debug)]
@@ -64,6 +83,8 @@ pub(super) struct Connection {
     /// When the peer last sent something or took something.
     active_at: Instant,
     buffer_share: BufferShare,
+    /// Processor time of the last two turns, the later one last.
+    turn_times: [Duration; 2],
 }
 
 /// How far the socket is closed.
@@ -80,6 +101,7 @@ enum Ending {
 impl Connection {
     pub(super) fn new(
         stream: TcpStream,
+        submitter: Submitter,
         limits: WireLimits,
         buffered_bytes: Arc<AtomicUsize>,
         now: Instant,
@@ -87,13 +109,39 @@ impl Connection {
         Self {
             stream,
             ending: Ending::Open,
-            conversation: Conversation::new(limits),
+            conversation: Conversation::new(limits, submitter),
             input: Vec::new(),
             output: Vec::new(),
             stuck_since: None,
             active_at: now,
             buffer_share: BufferShare::new(buffered_bytes),
+            turn_times: [Duration::ZERO; 2],
         }
+    }
+
+    /// Returns how much work its next turn is likely to be.
+    pub(super) fn weight(&self) -> Weight {
+        match self.turn_time() >= TURN_TIME / 2 || self.has_much_to_do() {
+            true => Weight::Heavy,
+            false => Weight::Light,
+        }
+    }
+
+    fn has_much_to_do(&self) -> bool {
+        let batch = self.conversation.batch_in_progress();
+        self.input.len() >= LARGE_INPUT_BYTES || batch.is_some_and(|bets| bets >= LARGE_BATCH_BETS)
+    }
+
+    /// Returns what its turns cost: the lesser of the last two, since one may be long by
+    /// chance.
+    fn turn_time(&self) -> Duration {
+        self.turn_times[0].min(self.turn_times[1])
+    }
+
+    /// Returns what its next turn is likely to cost, in microseconds: as much as those before
+    /// it and, since the writer has work with what has arrived, that too.
+    pub(super) fn turn_cost(&self) -> u64 {
+        (self.turn_time().as_micros() as u64).max(self.input.len() as u64 / BYTES_PER_MICROSECOND)
     }
 
     /// Returns whether it waits for a draw.
@@ -190,10 +238,18 @@ impl Connection {
         // A peer that waited for the draw has its winners, and mostly no more requests.
         let may_stay = !self.is_waiting();
         loop {
-            let next = self.serve_once(context).unwrap_or_else(Next::Close);
+            let (began, weight) = (processor_time(), self.weight());
+            let next = self.serve_once(context, began, weight).unwrap_or_else(Next::Close);
+            self.turn_times = [self.turn_times[1], processor_time() - began];
             self.share_buffers();
-            let stays = may_stay && matches!(next, Next::Park) && self.is_between_requests();
-            if !(stays && context.has_spare_worker() && self.wait_for_next_request()) {
+            let goes_on = match next {
+                _ if !context.has_spare_worker() => false,
+                // It would come back at once.
+                Next::Again => !self.is_late(Instant::now(), &context.limits),
+                Next::Park => may_stay && self.is_between_requests() && self.wait_for_next_request(),
+                Next::Close(_) => false,
+            };
+            if !goes_on {
                 return next;
             }
         }
@@ -217,15 +273,26 @@ impl Connection {
         self.output.is_empty() && !self.conversation.has_more()
     }
 
-    /// Does what can be done without waiting for the peer.
-    fn serve_once<S: Store>(&mut self, context: &Context<S>) -> Result<Next, CloseReason> {
-        let mut turn = Turn::new(&context.service, Instant::now(), context.limits.output_bytes_max);
+    /// Does what can be done without waiting for the peer. What turns out to be much work
+    /// is done in a turn for which that was known.
+    fn serve_once<S: Store>(
+        &mut self,
+        context: &Context<S>,
+        began: Duration,
+        weight: Weight,
+    ) -> Result<Next, CloseReason> {
+        let time_is_up = || processor_time() - began >= TURN_TIME;
+        let mut turn =
+            Turn::new(&context.service, Instant::now(), context.limits.output_bytes_max, &time_is_up);
         for _ in 0..READS_PER_TURN {
             if let Ending::Lingering { until } = self.ending {
                 if self.discard_input(until)? == 0 {
                     return Ok(Next::Park);
                 }
                 continue;
+            }
+            if weight == Weight::Light && self.has_much_to_do() && self.conversation.takes_requests() {
+                return Ok(Next::Again);
             }
             match self.converse(&mut turn, context)? {
                 Pause::NextTurn => return Ok(Next::Again),
@@ -266,7 +333,7 @@ impl Connection {
                 context.handle.report_draw();
             }
             let is_long = self.conversation.has_more();
-            self.flush(context)?;
+            self.flush(turn, context)?;
             if pause != Pause::Output || is_long {
                 break pause;
             }
@@ -278,12 +345,18 @@ impl Connection {
         Ok(pause)
     }
 
-    /// Sends as much as the peer takes; of a long reply, piece after piece.
-    fn flush<S: Store>(&mut self, context: &Context<S>) -> Result<(), CloseReason> {
+    /// Sends as much as the peer takes; of a long reply, piece after piece until the turn's
+    /// time is up.
+    fn flush<S: Store>(&mut self, turn: &Turn<'_, S>, context: &Context<S>) -> Result<(), CloseReason> {
         loop {
             if !self.send_output()? {
                 let is_too_much = self.output.len() > context.limits.output_bytes_max;
                 return if is_too_much { Err(CloseReason::UnreadAnswers) } else { Ok(()) };
+            }
+            if self.conversation.has_more() && (turn.time_is_up)() {
+                // Whether the peer takes the rest is not known.
+                self.stuck_since.get_or_insert_with(Instant::now);
+                return Ok(());
             }
             if !self.conversation.append_more(&mut self.output, &context.service)? {
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use threadpool::ThreadPool;
 
@@ -18,13 +18,15 @@ pub(super) struct Context<S> {
     /// Bytes that count towards [`Limits::buffer_bytes_max`].
     pub(super) buffered_bytes: Arc<AtomicUsize>,
     pub(super) workers: ThreadPool,
+    /// Connections that wait for a worker.
+    pub(super) connections_ready: AtomicUsize,
 }
 
 impl<S> Context<S> {
     /// Returns whether a worker may wait for its peer, since no connection waits for a
     /// worker.
     pub(super) fn has_spare_worker(&self) -> bool {
-        self.workers.queued_count() == 0 && !self.handle.is_stopping()
+        self.connections_ready.load(Ordering::Relaxed) == 0 && !self.handle.is_stopping()
     }
 }
 

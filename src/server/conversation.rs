@@ -14,12 +14,14 @@ use sorteo_protocol::wire::{
 };
 
 use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome, Service};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Submitter};
+use sorteo_protocol::Batch;
 
-/// Requests of one connection that may join one commit.
-const COMMITS_TOGETHER: usize = 32;
-/// Requests in one turn: carrying out a request may cost far more than sending it.
-const REQUESTS_PER_TURN: usize = 64;
+/// Batches of one connection that may join one commit. So many of each of the 64 workers
+/// fit the writer's queue.
+const BATCHES_TOGETHER: usize = 12;
+/// Bets that count as one batch more.
+const BETS_PER_BATCH: usize = 128;
 /// Malformed messages of one connection that are logged: a peer that sends nothing else
 /// could fill a disk with their lines.
 const REFUSALS_LOGGED_MAX: u32 = 100;
@@ -27,6 +29,7 @@ const REFUSALS_LOGGED_MAX: u32 = 100;
 /// One peer's requests and replies. See the module.
 #[derive(Debug)]
 pub struct Conversation {
+    submitter: Submitter,
     decoder: Decoder,
     phase: Phase,
     /// The rest of a long reply, which comes before any other reply.
@@ -57,8 +60,8 @@ pub struct Wait {
     pub draws_seen: u64,
 }
 
-/// What a conversation may use while it has a worker.
-#[derive(Debug)]
+/// What a conversation may use while it has a worker. It ends with the first wait for a
+/// commit, or when its time is up: others come first then.
 pub struct Turn<'a, S> {
     /// Carries out the requests.
     pub service: &'a Service<S>,
@@ -70,27 +73,41 @@ pub struct Turn<'a, S> {
     pub is_stopping: bool,
     /// Bytes of replies after which no further request is taken: see [`Pause::Output`].
     pub output_bytes_max: usize,
-    /// Requests that may still be taken in this turn.
-    pub requests_left: usize,
+    /// Whether the turn's time is up. Called before each request is taken.
+    pub time_is_up: &'a dyn Fn() -> bool,
     /// Set when a wait ends with a draw that the server did not know of: another process
     /// has drawn it, and other peers may wait for the same draw.
     pub found_draw: bool,
+    has_committed: bool,
     commits: Vec<Commit>,
+    /// Batches in these, as [`batches_in`] counts them.
+    batches: usize,
 }
 
 impl<'a, S> Turn<'a, S> {
     /// Creates a turn at the given time.
-    pub fn new(service: &'a Service<S>, now: Instant, output_bytes_max: usize) -> Self {
+    pub fn new(
+        service: &'a Service<S>,
+        now: Instant,
+        output_bytes_max: usize,
+        time_is_up: &'a dyn Fn() -> bool,
+    ) -> Self {
         Self {
             service,
             now,
             draws_seen: 0,
             is_stopping: false,
             output_bytes_max,
-            requests_left: REQUESTS_PER_TURN,
+            time_is_up,
             found_draw: false,
+            has_committed: false,
             commits: Vec::new(),
+            batches: 0,
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_committed || (self.time_is_up)()
     }
 }
 
@@ -130,8 +147,9 @@ impl From<StoreError> for Unanswerable {
 
 impl Conversation {
     /// Creates the conversation of a new connection.
-    pub fn new(limits: WireLimits) -> Self {
+    pub fn new(limits: WireLimits, submitter: Submitter) -> Self {
         Self {
+            submitter,
             decoder: Decoder::new(limits),
             phase: Phase::Open,
             more: None,
@@ -156,13 +174,16 @@ impl Conversation {
         turn: &mut Turn<'_, S>,
     ) -> Result<Pause, Unanswerable> {
         self.end_wait(output, turn);
-        let mut has_whole_request = true;
-        while self.takes_requests() && turn.requests_left > 0 && output.len() <= turn.output_bytes_max {
+        let (mut has_whole_request, mut is_over) = (true, false);
+        while self.takes_requests() {
+            is_over = turn.is_over();
+            if is_over || output.len() > turn.output_bytes_max {
+                break;
+            }
             let Some(incoming) = self.decoder.decode(input) else {
                 has_whole_request = false;
                 break;
             };
-            turn.requests_left -= 1;
             self.request_since = None;
             self.carry_out(incoming, output, turn)?;
         }
@@ -176,7 +197,7 @@ impl Conversation {
             Phase::Waiting(_) => Pause::Draw,
             Phase::Open if self.more.is_some() => Pause::Output,
             Phase::Open if !has_whole_request => Pause::Input,
-            Phase::Open if turn.requests_left == 0 => Pause::NextTurn,
+            Phase::Open if is_over => Pause::NextTurn,
             Phase::Open => Pause::Output,
         })
     }
@@ -295,11 +316,13 @@ impl Conversation {
             self.finish_commits(output, turn)?;
         }
         let may_be_long = matches!(request, Request::DoneAndWinners { .. });
-        match turn.service.begin(request) {
+        let batches = batches_in(&request);
+        match turn.service.begin(request, self.submitter) {
             Begun::Committing(commit) => {
                 turn.commits.push(commit);
+                turn.batches += batches;
                 // No reply may come before the last piece of a long one.
-                if may_be_long || turn.commits.len() >= COMMITS_TOGETHER {
+                if may_be_long || turn.batches >= BATCHES_TOGETHER {
                     self.finish_commits(output, turn)?;
                 }
                 Ok(())
@@ -318,6 +341,8 @@ impl Conversation {
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Unanswerable> {
         let mut commits = std::mem::take(&mut turn.commits);
+        turn.has_committed |= !commits.is_empty();
+        turn.batches = 0;
         for commit in commits.drain(..) {
             let outcome = turn.service.finish(commit);
             self.complete(outcome, output, turn)?;
@@ -360,6 +385,16 @@ impl Conversation {
         service.count_reply(reply);
         let dialect = self.decoder.dialect().expect("a message has been decoded");
         encode_reply(dialect, reply, output);
+    }
+}
+
+/// Returns how many batches a request stores; a large one counts as several.
+fn batches_in(request: &Request) -> usize {
+    let count = |batch: &Batch| 1 + batch.bets.len() / BETS_PER_BATCH;
+    match request {
+        Request::Bet(batch) | Request::Batch(batch) => count(batch),
+        Request::Payload(batches) => batches.iter().map(count).sum(),
+        _ => 1,
     }
 }
 

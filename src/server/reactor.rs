@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,10 @@ use super::connection::{Connection, Next};
 use super::context::{Context, ServeError};
 use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
+use super::ready::{Ready, Weight};
 use crate::event;
 use crate::metrics::{ConnectionState, Metrics};
-use crate::store::Store;
+use crate::store::{Store, Submitter};
 
 /// Connections accepted before others get their turn.
 const ACCEPTS_PER_TURN: usize = 256;
@@ -54,8 +56,8 @@ pub(super) struct Reactor<S> {
     deadlines: Deadlines,
     waiting: Waiting,
     refusals: Refusals,
-    /// Connections that are with the workers, or in their queue.
-    at_work: usize,
+    /// Connections that wait for a worker, and how many are with one.
+    ready: Ready<Box<Connection>>,
     gauges: Gauges,
     drain_until: Option<Instant>,
     returns: Sender<Return>,
@@ -72,7 +74,8 @@ struct Peer {
 enum PeerState {
     /// With the reactor, which watches what arrives.
     Parked(Box<Connection>),
-    /// With a worker, which reads what arrives. The reactor does not watch it.
+    /// With a worker, which reads what arrives, or waiting for one. The reactor does not
+    /// watch it.
     AtWork,
 }
 
@@ -118,6 +121,7 @@ impl Gauges {
 /// A connection that comes back from a worker.
 struct Return {
     key: usize,
+    weight: Weight,
     /// `None` if the worker panicked.
     connection: Option<(Box<Connection>, Next)>,
 }
@@ -126,6 +130,7 @@ struct Return {
 /// worker panics.
 struct Lease {
     key: usize,
+    weight: Weight,
     connection: Option<(Box<Connection>, Next)>,
     returns: Sender<Return>,
     handle: ServerHandle,
@@ -141,7 +146,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let connection = self.connection.take();
         // It fails only if the server has ended.
-        let _ = self.returns.send(Return { key: self.key, connection });
+        let _ = self.returns.send(Return { key: self.key, weight: self.weight, connection });
         self.handle.wake();
     }
 }
@@ -157,7 +162,7 @@ impl<S: Store> Reactor<S> {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             refusals: Refusals::default(),
-            at_work: 0,
+            ready: Ready::new(context.limits.workers),
             gauges: Gauges::of(context.service.metrics()),
             drain_until: None,
             returns,
@@ -194,6 +199,7 @@ impl<S: Store> Reactor<S> {
             self.accept(now)?;
             self.answer_waiting(now);
             self.expire(now);
+            self.hand_over_ready();
             self.refusals.log_if_due(now);
             self.update_gauges();
             if self.context.handle.is_stopping() && self.drain(now) {
@@ -204,9 +210,10 @@ impl<S: Store> Reactor<S> {
 
     fn update_gauges(&self) {
         let waiting = self.waiting.peers.len() + self.waiting.due.len();
-        let parked = self.peers.len().saturating_sub(waiting + self.at_work);
+        let working = self.ready.len();
+        let parked = self.peers.len().saturating_sub(waiting + working);
         self.gauges.parked.set(parked as i64);
-        self.gauges.working.set(self.at_work as i64);
+        self.gauges.working.set(working as i64);
         self.gauges.waiting.set(waiting as i64);
     }
 
@@ -260,8 +267,10 @@ impl<S: Store> Reactor<S> {
         // is already gone, which the first read reports.
         let _ = stream.set_nodelay(true);
         let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
-        let mut connection = Connection::new(stream, self.context.limits.wire, buffered_bytes, now);
         let entry = self.peers.vacant_entry();
+        let submitter = Submitter(entry.key() as u64);
+        let mut connection =
+            Connection::new(stream, submitter, self.context.limits.wire, buffered_bytes, now);
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
@@ -296,29 +305,41 @@ impl<S: Store> Reactor<S> {
         }
     }
 
-    /// Hands a parked connection to a worker.
+    /// Has a parked connection served.
     fn dispatch(&mut self, key: usize) {
         match std::mem::replace(&mut self.peers[key].state, PeerState::AtWork) {
             PeerState::AtWork => {}
             PeerState::Parked(mut connection) => {
                 connection.unwatch(self.poll.registry());
-                self.hand_over(key, connection);
+                self.make_ready(key, connection);
             }
         }
     }
 
-    /// Hands a connection that is not watched to a worker.
-    fn hand_over(&mut self, key: usize, mut connection: Box<Connection>) {
+    /// Lets a connection that is not watched wait for a worker.
+    fn make_ready(&mut self, key: usize, connection: Box<Connection>) {
         self.deadlines.clear(key);
         self.waiting.remove(key);
+        self.ready.push(key, connection.weight(), connection.turn_cost(), connection);
+    }
+
+    /// Hands the connections that wait to the workers that are free.
+    fn hand_over_ready(&mut self) {
+        while let Some((key, weight, connection)) = self.ready.pop() {
+            self.hand_over(key, weight, connection);
+        }
+        self.context.connections_ready.store(self.ready.waiting(), Ordering::Relaxed);
+    }
+
+    fn hand_over(&mut self, key: usize, weight: Weight, mut connection: Box<Connection>) {
         let lease = Lease {
             key,
+            weight,
             connection: None,
             returns: self.returns.clone(),
             handle: self.context.handle.clone(),
         };
         let context = Arc::clone(&self.context);
-        self.at_work += 1;
         self.context.workers.execute(move || {
             let next = connection.serve(&context);
             lease.give_back(connection, next);
@@ -327,8 +348,8 @@ impl<S: Store> Reactor<S> {
 
     /// Parks, closes or hands over again what the workers have given back.
     fn take_returned(&mut self, now: Instant) {
-        while let Ok(Return { key, connection }) = self.returned.try_recv() {
-            self.at_work -= 1;
+        while let Ok(Return { key, weight, connection }) = self.returned.try_recv() {
+            self.ready.give_back(weight);
             self.waiting.at_work.remove(&key);
             let Some((connection, next)) = connection else {
                 let ip = self.peers[key].address.ip();
@@ -343,7 +364,7 @@ impl<S: Store> Reactor<S> {
                 }
                 // A peer that never stops sending does not prolong its request's deadline.
                 Next::Again if !connection.is_late(now, &self.context.limits) => {
-                    self.hand_over(key, connection)
+                    self.make_ready(key, connection)
                 }
                 Next::Again | Next::Park => self.park(key, connection, now),
             }
@@ -357,7 +378,7 @@ impl<S: Store> Reactor<S> {
         let draws_seen = self.context.handle.draws_seen();
         if waits_since_draws.is_some_and(|draws| is_draining || draws < draws_seen) {
             // A draw was drawn, or the server was stopped, while it came back.
-            self.hand_over(key, connection);
+            self.make_ready(key, connection);
             return;
         }
         let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));

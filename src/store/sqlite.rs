@@ -77,7 +77,7 @@ use self::overview::Overview;
 use self::prepare::Prepared;
 use self::readers::Readers;
 use self::writer::Writer;
-use super::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use super::{Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 /// The lottery's database in one SQLite file. See the module.
@@ -168,12 +168,17 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
-        self.writer.append(batches)
+    fn append_from(&self, submitter: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+        self.writer.append(submitter, batches)
     }
 
-    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
-        self.writer.close_agency(agency, bets)
+    fn close_agency_from(
+        &self,
+        submitter: Submitter,
+        agency: AgencyId,
+        bets: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError> {
+        self.writer.close_agency(submitter, agency, bets)
     }
 
     fn probe(&self) -> Result<Ticket<()>, StoreError> {

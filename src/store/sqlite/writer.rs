@@ -7,29 +7,29 @@ mod checkpointer;
 mod command;
 mod execute;
 mod failure;
+mod queue;
 mod task;
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 
 use self::checkpointer::Checkpointer;
 use self::command::Command;
+use self::queue::CommandQueue;
 use self::task::Task;
 use super::append::DigestedBatch;
 use super::event::{Announcement, Observer};
 use super::options::Options;
 use crate::metrics::Metrics;
-use crate::store::{Appended, Closed, StoreError, Ticket};
+use crate::store::{Appended, Closed, StoreError, Submitter, Ticket};
 use sorteo_protocol::{AgencyId, Batch};
 
 /// The queue of writes, and the thread that carries them out.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// `None` once the writer is stopping.
-    queue: Option<SyncSender<Command>>,
+    queue: Arc<CommandQueue>,
     thread: Option<JoinHandle<()>>,
     metrics: Arc<Metrics>,
 }
@@ -42,12 +42,12 @@ impl Writer {
         observer: Observer,
         announcement: Announcement,
     ) -> Self {
-        let (queue, commands) = mpsc::sync_channel(options.queue_max);
+        let queue = Arc::new(CommandQueue::new(options.queue_max));
         let metrics = Arc::clone(&options.metrics);
         let checkpointer = Checkpointer::new(options.checkpoints, Arc::clone(&metrics));
         let task = Task {
             connection,
-            commands,
+            queue: Arc::clone(&queue),
             observer,
             announcement,
             checkpointer,
@@ -58,33 +58,38 @@ impl Writer {
             .name("sorteo-writer".into())
             .spawn(move || task.run())
             .expect("a process that starts can start its writer");
-        Self { queue: Some(queue), thread: Some(thread), metrics }
+        Self { queue, thread: Some(thread), metrics }
     }
 
     /// Submits batches to be stored all or none.
-    pub(super) fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+    pub(super) fn append(
+        &self,
+        submitter: Submitter,
+        batches: Vec<Batch>,
+    ) -> Result<Ticket<Appended>, StoreError> {
         let (resolver, ticket) = Ticket::new();
         // Digests are computed here, on the caller's thread: the writer is the bottleneck.
         let batches = batches.into_iter().map(DigestedBatch::from).collect();
-        self.submit(Command::Append(batches, resolver))?;
+        self.submit(submitter, Command::Append(batches, resolver))?;
         Ok(ticket)
     }
 
     /// Submits that an agency is done.
     pub(super) fn close_agency(
         &self,
+        submitter: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
     ) -> Result<Ticket<Closed>, StoreError> {
         let (resolver, ticket) = Ticket::new();
-        self.submit(Command::Close(agency, bets, resolver))?;
+        self.submit(submitter, Command::Close(agency, bets, resolver))?;
         Ok(ticket)
     }
 
     /// Submits a write that changes nothing.
     pub(super) fn probe(&self) -> Result<Ticket<()>, StoreError> {
         let (resolver, ticket) = Ticket::new();
-        self.submit(Command::Probe(resolver))?;
+        self.submit(Submitter::default(), Command::Probe(resolver))?;
         Ok(ticket)
     }
 
@@ -93,22 +98,14 @@ impl Writer {
         self.stop();
     }
 
-    fn submit(&self, command: Command) -> Result<(), StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::Unknown)?;
+    fn submit(&self, submitter: Submitter, command: Command) -> Result<(), StoreError> {
         // Before the writer can take it out again.
         self.metrics.queue_writes.inc();
-        queue.try_send(command).map_err(|error| {
-            self.metrics.queue_writes.dec();
-            match error {
-                TrySendError::Full(_) => StoreError::Busy,
-                // The writer has failed: the process is about to end.
-                TrySendError::Disconnected(_) => StoreError::Unknown,
-            }
-        })
+        self.queue.submit(submitter, command).inspect_err(|_| _ = self.metrics.queue_writes.dec())
     }
 
     fn stop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             // A writer that panicked has reported it; there is nothing to add.
             let _ = thread.join();

@@ -61,7 +61,7 @@ fn bad_rows_and_bad_headers_still_count_as_batches() {
 }
 
 #[test]
-fn a_turn_takes_64_requests_and_the_next_goes_on_behind_them() {
+fn a_turn_ends_when_its_time_is_up_and_the_next_goes_on_behind_it() {
     let mut peer = peer();
     peer.offer(&frame("STATUS").repeat(100));
     let status = frame("STATUS|OK|1|open|0|1|0\n");
@@ -79,6 +79,30 @@ fn a_turn_takes_64_requests_and_the_next_goes_on_behind_them() {
     assert!(pauses.iter().all(|pause| *pause == Pause::Output), "{pauses:?}");
     output.extend(peer.send(b""));
     assert_eq!(output, status.repeat(100));
+}
+
+#[test]
+fn a_turn_ends_with_its_first_wait_for_a_commit() {
+    let bet = |document: u32| frame(format!("BET|1|Ana|Paz|{document}|1999-03-17|1"));
+    let bets: Vec<u8> = (0..30).flat_map(bet).collect();
+    let ok = frame("ACK|OK\n");
+    let mut peer = peer();
+    let mut output = Vec::new();
+    peer.offer(&bets);
+    // So many share a commit.
+    assert_eq!(peer.advance(usize::MAX, &mut output), Pause::NextTurn);
+    assert_eq!(output, ok.repeat(12));
+    assert_eq!(peer.advance(usize::MAX, &mut output), Pause::NextTurn);
+    assert_eq!(peer.advance(usize::MAX, &mut output), Pause::Input);
+    assert_eq!(output, ok.repeat(30));
+    // A read waits for the write before it, and what comes behind waits for the next turn.
+    output.clear();
+    peer.offer(&[bet(30), frame("STATUS"), frame("STATUS")].concat());
+    assert_eq!(peer.advance(usize::MAX, &mut output), Pause::NextTurn);
+    let status = frame("STATUS|OK|1|open|0|1|31\n");
+    assert_eq!(output, [ok, status.clone()].concat());
+    assert_eq!(peer.advance(usize::MAX, &mut output), Pause::Input);
+    assert!(output.ends_with(&status.repeat(2)));
 }
 
 #[test]
@@ -102,7 +126,7 @@ fn a_wait_ends_at_its_time_or_when_the_server_stops_or_when_the_draw_is_drawn() 
         if draw {
             draw_on(&peer);
         }
-        let mut turn = Turn::new(&peer.service, peer.now + later, usize::MAX);
+        let mut turn = Turn::new(&peer.service, peer.now + later, usize::MAX, &|| false);
         turn.is_stopping = is_stopping;
         peer.conversation.advance(&mut &[][..], &mut output, &mut turn).unwrap();
         assert_eq!(output, expected, "{later:?}, {is_stopping}, {draw}");

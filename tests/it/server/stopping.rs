@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sorteo::store::sqlite::SqliteStore;
-use sorteo::store::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use sorteo::store::{
+    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 use super::{ACK_BATCH_2, FRESH_STATUS, NOT_READY, SECOND_HALF, SHORT, half_batch, waiter, winning_batch};
@@ -19,15 +21,20 @@ struct Gated {
 }
 
 impl Store for Gated {
-    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+    fn append_from(&self, submitter: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
         self.arrived.lock().unwrap().send(()).unwrap();
         // Opened once for each, or for good when its sender is gone.
         let _ = self.gate.lock().unwrap().recv_timeout(DEADLINE);
-        self.store.append(batches)
+        self.store.append_from(submitter, batches)
     }
 
-    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
-        self.store.close_agency(agency, bets)
+    fn close_agency_from(
+        &self,
+        submitter: Submitter,
+        agency: AgencyId,
+        bets: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError> {
+        self.store.close_agency_from(submitter, agency, bets)
     }
 
     fn probe(&self) -> Result<Ticket<()>, StoreError> {

@@ -2,7 +2,9 @@
 
 use sorteo::server::ServeError;
 use sorteo::store::sqlite::SqliteStore;
-use sorteo::store::{Appended, Closed, DrawStatus, Store, StoreError, Ticket, WinnersSize, WinningBet};
+use sorteo::store::{
+    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 use super::{ACK_BATCH_1, FRESH_STATUS, done, winning_batch};
@@ -45,14 +47,19 @@ struct Failing {
 }
 
 impl Store for Failing {
-    fn append(&self, _: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+    fn append_from(&self, _: Submitter, _: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
         // As the writer does it: the submission succeeds, the commit does not.
         let (resolver, ticket) = Ticket::new();
         resolver.resolve(Err(self.error));
         Ok(ticket)
     }
 
-    fn close_agency(&self, _: AgencyId, _: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
+    fn close_agency_from(
+        &self,
+        _: Submitter,
+        _: AgencyId,
+        _: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError> {
         Err(self.error)
     }
 

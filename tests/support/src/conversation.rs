@@ -1,14 +1,15 @@
 //! One connection to a service on a store in memory, served by the program's own
 //! conversation, and compared with the model.
 
+use std::cell::Cell;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sorteo::server::conversation::{Conversation, Pause, Turn, Unanswerable};
 use sorteo::service::Service;
-use sorteo::store::ExpectedAgencies;
 use sorteo::store::sqlite::AGENCIES_MAX;
+use sorteo::store::{ExpectedAgencies, Submitter};
 use sorteo_protocol::wire::{Dialect, WireLimits, decode_reply};
 
 use crate::decoder::{CUT_EVERYWHERE_BYTES_MAX, allowed, pieces};
@@ -40,7 +41,7 @@ impl Peer {
             MemoryStore::new(agencies.map(ExpectedAgencies::from), AGENCIES_MAX, WINNING_NUMBER, || {});
         Self {
             service: Service::new(store, Arc::default()),
-            conversation: Conversation::new(limits),
+            conversation: Conversation::new(limits, Submitter::default()),
             now: Instant::now(),
             input: Vec::new(),
             is_closed: false,
@@ -73,8 +74,9 @@ impl Peer {
     /// Has at most so many requests carried out of what has arrived, and appends all that
     /// comes back, a long reply to its end.
     pub fn advance(&mut self, requests_max: usize, output: &mut Vec<u8>) -> Pause {
-        let mut turn = Turn::new(&self.service, self.now, OUTPUT_BYTES_MAX);
-        turn.requests_left = turn.requests_left.min(requests_max);
+        let requests = Cell::new(0);
+        let time_is_up = || requests.replace(requests.get() + 1) >= requests_max;
+        let mut turn = Turn::new(&self.service, self.now, OUTPUT_BYTES_MAX, &time_is_up);
         let input = mem::take(&mut self.input);
         let (mut rest, mut replies) = (&input[..], Vec::new());
         let pause = match self.conversation.advance(&mut rest, &mut replies, &mut turn) {

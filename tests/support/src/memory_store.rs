@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use sorteo::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
-    StoreError, Ticket, WinnersSize, WinningBet,
+    StoreError, Submitter, Ticket, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{AgencyId, Batch, Bets, Digest, DrawId, UploadId};
 
@@ -175,7 +175,7 @@ fn resolved<T>(result: T) -> Result<Ticket<T>, StoreError> {
 }
 
 impl Store for MemoryStore {
-    fn append(&self, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
+    fn append_from(&self, _: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError> {
         let mut state = self.state.lock().unwrap();
         let mut changed = state.clone();
         let appended = batches.iter().try_for_each(|batch| changed.append(batch, &self.terms));
@@ -185,7 +185,12 @@ impl Store for MemoryStore {
         resolved(appended)
     }
 
-    fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
+    fn close_agency_from(
+        &self,
+        _: Submitter,
+        agency: AgencyId,
+        bets: Option<u64>,
+    ) -> Result<Ticket<Closed>, StoreError> {
         let mut state = self.state.lock().unwrap();
         let closed = state.close(agency, bets, &self.terms);
         if !state.drawn && closed == Ok(Closing::Now) && state.is_complete(&self.terms) {

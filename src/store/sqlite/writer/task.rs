@@ -2,7 +2,6 @@
 //! one transaction, commits with a sync, and only then resolves each.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::checkpointer::Checkpointer;
 use super::command::Command;
 use super::execute::execute_all;
 use super::failure::{Fatal, refusal};
+use super::queue::{Closed, CommandQueue};
 use crate::failpoint::Failpoint;
 use crate::metrics::{Metrics, seconds_since};
 use crate::store::DrawStatus;
@@ -19,8 +19,8 @@ use crate::store::sqlite::event::{Announcement, Event, Observer};
 
 /// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
-/// Pages that a transaction may write before no further command joins it: bounds how
-/// long the first waits for the last, whatever the commands hold.
+/// Pages that a transaction writes at most, if it is not of one command that writes more:
+/// bounds how long the first waits for the last, whatever the commands hold.
 const GROUP_PAGES_MAX: u64 = 2_048;
 /// Quiet time after which the WAL is copied and truncated.
 const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
 /// What the writer's thread owns.
 pub(super) struct Task {
     pub(super) connection: Connection,
-    pub(super) commands: Receiver<Command>,
+    pub(super) queue: Arc<CommandQueue>,
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
     pub(super) checkpointer: Checkpointer,
@@ -39,7 +39,7 @@ pub(super) struct Task {
 impl Task {
     /// Runs until the queue is closed and empty, or a write fails for good.
     pub(super) fn run(mut self) {
-        let _report = ReportPanic(Arc::clone(&self.observer));
+        let _end = OnEnd { queue: Arc::clone(&self.queue), observer: Arc::clone(&self.observer) };
         if let Err(Fatal(error)) = self.serve() {
             // Closing would checkpoint, which is a write: leave everything as it is for
             // the next process to recover.
@@ -59,23 +59,25 @@ impl Task {
 
     /// Waits for the next command; `None` when the queue is closed and empty.
     fn next_command(&mut self) -> Result<Option<Command>, Fatal> {
-        if !self.checkpointer.is_truncated() {
-            match self.commands.recv_timeout(IDLE_BEFORE_TRUNCATE) {
-                Ok(command) => return Ok(Some(command)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.checkpointer.truncate(&self.connection)?,
+        loop {
+            let wait = (!self.checkpointer.is_truncated()).then_some(IDLE_BEFORE_TRUNCATE);
+            match self.queue.next(wait) {
+                Ok(Some(command)) => return Ok(Some(command)),
+                Ok(None) => self.checkpointer.truncate(&self.connection)?,
+                Err(Closed) => return Ok(None),
             }
         }
-        Ok(self.commands.recv().ok())
     }
 
-    /// Returns the command and those that wait behind it. It does not wait for more:
-    /// while one group is synced, the next one gathers by itself.
+    /// Returns the command and those that wait behind it and are not too much for one
+    /// transaction. It does not wait for more: while one group is synced, the next one
+    /// gathers by itself.
     fn collect_group(&self, first: Command) -> Vec<Command> {
         let mut pages = first.pages();
         let mut group = vec![first];
-        while group.len() < GROUP_COMMANDS_MAX && pages < GROUP_PAGES_MAX {
-            let Ok(command) = self.commands.try_recv() else { break };
+        while group.len() < GROUP_COMMANDS_MAX
+            && let Some(command) = self.queue.next_within(GROUP_PAGES_MAX.saturating_sub(pages))
+        {
             pages += command.pages();
             group.push(command);
         }
@@ -148,14 +150,18 @@ fn refuse_or_fail(operation: &str, error: &rusqlite::Error, group: Vec<Command>)
     Ok(())
 }
 
-/// Reports a panic of the writer, which must not leave a server behind that never
-/// replies.
-struct ReportPanic(Observer);
+/// The end of the thread. Nothing that waits is carried out any more; and a panic of the
+/// writer must not leave a server behind that never replies.
+struct OnEnd {
+    queue: Arc<CommandQueue>,
+    observer: Observer,
+}
 
-impl Drop for ReportPanic {
+impl Drop for OnEnd {
     fn drop(&mut self) {
+        self.queue.abandon();
         if thread::panicking() {
-            (self.0)(Event::Failed("the writer panicked".to_owned()));
+            (self.observer)(Event::Failed("the writer panicked".to_owned()));
         }
     }
 }

@@ -1,0 +1,118 @@
+//! The connections that wait for a worker, in two lanes: what is quickly done does not
+//! wait behind what keeps a processor or the writer busy.
+//!
+//! Only so many heavy connections are with workers at a time as keep all processors busy,
+//! which leaves workers, and reading connections to the database, for the others.
+
+use crate::fair_queue::{FairQueue, FlowId};
+
+/// What waits for a worker, each a connection with its key. See the module.
+pub(super) struct Ready<T> {
+    light: Lane<T>,
+    heavy: Lane<T>,
+}
+
+struct Lane<T> {
+    waiting: FairQueue<(usize, T)>,
+    at_work: usize,
+    at_work_max: usize,
+}
+
+/// How much work a connection is likely to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Little.
+    Light,
+    /// Enough to keep a processor or the writer busy.
+    Heavy,
+}
+
+impl<T> Ready<T> {
+    /// Creates empty lanes to so many workers, a sixteenth of which are for the heavy.
+    pub(super) fn new(workers: usize) -> Self {
+        let heavy = (workers / 16).max(1);
+        Self { light: Lane::new((workers - heavy).max(1)), heavy: Lane::new(heavy) }
+    }
+
+    /// Adds a connection, which is likely to cost so many microseconds.
+    pub(super) fn push(&mut self, key: usize, weight: Weight, cost: u64, connection: T) {
+        self.lane(weight).waiting.push(key as FlowId, cost, (key, connection));
+    }
+
+    /// Takes the next connection for which there is a worker. It is with that worker until
+    /// [`Ready::give_back`].
+    pub(super) fn pop(&mut self) -> Option<(usize, Weight, T)> {
+        [Weight::Light, Weight::Heavy].into_iter().find_map(|weight| {
+            let (key, connection) = self.lane(weight).pop()?;
+            Some((key, weight, connection))
+        })
+    }
+
+    /// Notes that the worker of a connection is free again.
+    pub(super) fn give_back(&mut self, weight: Weight) {
+        self.lane(weight).at_work -= 1;
+    }
+
+    /// Returns how many connections wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.light.waiting.len() + self.heavy.waiting.len()
+    }
+
+    /// Returns how many connections wait or are with a worker.
+    pub(super) fn len(&self) -> usize {
+        self.waiting() + self.light.at_work + self.heavy.at_work
+    }
+
+    fn lane(&mut self, weight: Weight) -> &mut Lane<T> {
+        match weight {
+            Weight::Light => &mut self.light,
+            Weight::Heavy => &mut self.heavy,
+        }
+    }
+}
+
+impl<T> Lane<T> {
+    fn new(at_work_max: usize) -> Self {
+        Self { waiting: FairQueue::default(), at_work: 0, at_work_max }
+    }
+
+    fn pop(&mut self) -> Option<(usize, T)> {
+        if self.at_work >= self.at_work_max {
+            return None;
+        }
+        let next = self.waiting.pop()?;
+        self.at_work += 1;
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_are_heavy_a_light_one_finds_a_worker() {
+        let mut ready = Ready::new(32);
+        (0..100).for_each(|key| ready.push(key, Weight::Heavy, 1_000, ()));
+        let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
+        assert_eq!(taken, [0, 1], "a sixteenth of the workers");
+        ready.push(100, Weight::Light, 1, ());
+        assert_eq!(ready.pop(), Some((100, Weight::Light, ())));
+        assert_eq!((ready.pop(), ready.waiting(), ready.len()), (None, 98, 101));
+        ready.give_back(Weight::Light);
+        assert_eq!(ready.pop(), None, "the worker of a light one is not for a heavy one");
+        ready.give_back(Weight::Heavy);
+        assert_eq!(ready.pop(), Some((2, Weight::Heavy, ())));
+    }
+
+    #[test]
+    fn however_many_are_light_a_heavy_one_finds_a_worker() {
+        for workers in [1, 2, 64] {
+            let mut ready = Ready::new(workers);
+            (0..100).for_each(|key| ready.push(key, Weight::Light, 1, ()));
+            ready.push(100, Weight::Heavy, 1_000, ());
+            let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
+            assert!(taken.contains(&100) && taken.len() >= 2, "{workers}: {taken:?}");
+        }
+    }
+}
