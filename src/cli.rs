@@ -37,6 +37,7 @@ use clap::{FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 
 use self::failure::EXIT_CODES;
+use self::signals::end_as_by_sigpipe;
 
 /// The central server of a lottery, and the tools that go with it.
 ///
@@ -114,9 +115,8 @@ fn grammar() -> clap::Command {
 
 /// Runs what was typed, and returns the exit code.
 pub fn main() -> ExitCode {
-    // A usage error prints what is wrong and exits with 2; `--help` with 0.
-    let matches = grammar().get_matches();
-    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let parsed = grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let Cli { command } = parsed.unwrap_or_else(|error| end_without_command(&error));
     if !matches!(command, Command::Man(_) | Command::Completions(_)) {
         // What the others write holds bets, and is for the user who runs them.
         rustix::process::umask(Mode::from_raw_mode(0o077));
@@ -142,11 +142,21 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_output_closed() => end_as_by_sigpipe(),
         Err(failure) => {
             // Standard error may be closed; the exit code reports the failure too.
             let _ = writeln!(std::io::stderr(), "sorteo: {failure}");
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// Prints what is wrong with the usage and exits with 2, or prints the help and exits
+/// with 0.
+fn end_without_command(error: &clap::Error) -> ! {
+    match error.print() {
+        Err(printing) if printing.kind() == std::io::ErrorKind::BrokenPipe => end_as_by_sigpipe(),
+        _ => std::process::exit(error.exit_code()),
     }
 }
 

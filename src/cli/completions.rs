@@ -1,10 +1,7 @@
 //! `sorteo completions`: completions for a shell, generated from the grammar.
 
-use std::io::Write as _;
-
-use anyhow::Context as _;
-
 use super::failure::Failure;
+use super::output::print_bytes;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,5 +19,5 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, mut grammar: clap::Command) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut grammar, "sorteo", &mut text);
-    Ok(std::io::stdout().write_all(&text).context("the completions cannot be printed")?)
+    Ok(print_bytes(&text, "the completions")?)
 }

@@ -4,12 +4,11 @@ use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
-use super::output::{quantity, say};
+use super::output::{not_printed, quantity, say};
 use super::signals::remove_unfinished_on_signals;
 use crate::atomic_file::AtomicFile;
 use crate::store::sqlite::export::{Export, ExportedBet, Subject};
@@ -79,7 +78,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             write_file(export, args.format, path, args.force)
         }
         None => {
-            write(export, args.format, io::stdout().lock(), "the export cannot be printed")?;
+            write(export, args.format, io::stdout().lock(), |error| not_printed(error, "the export"))?;
             Ok(())
         }
     }
@@ -89,25 +88,31 @@ fn write_file(export: Export, format: Format, path: &Path, replace: bool) -> Res
     remove_unfinished_on_signals(path)?;
     let draw = export.draw();
     let file = AtomicFile::create(path, replace)?;
-    let rows = write(export, format, file.file(), &format!("{} cannot be written", path.display()))?;
+    let failed = |error| anyhow::Error::from(error).context(format!("{} cannot be written", path.display()));
+    let rows = write(export, format, file.file(), failed)?;
     file.finish()?;
     say!("{}: {} of draw {draw}", path.display(), quantity(rows, "bet"))?;
     Ok(())
 }
 
 /// Writes all rows, and returns how many they were.
-fn write(mut export: Export, format: Format, out: impl Write, what: &str) -> Result<u64, Failure> {
-    let mut sink = Sink::new(format, out).with_context(|| what.to_owned())?;
+fn write(
+    mut export: Export,
+    format: Format,
+    out: impl Write,
+    failed: impl Fn(io::Error) -> anyhow::Error,
+) -> Result<u64, Failure> {
+    let mut sink = Sink::new(format, out).map_err(&failed)?;
     let mut count = 0;
     loop {
         let rows = export.next_rows()?;
         if rows.is_empty() {
             break;
         }
-        rows.iter().try_for_each(|row| sink.write(row)).with_context(|| what.to_owned())?;
+        rows.iter().try_for_each(|row| sink.write(row)).map_err(&failed)?;
         count += rows.len() as u64;
     }
-    sink.flush().with_context(|| what.to_owned())?;
+    sink.flush().map_err(&failed)?;
     Ok(count)
 }
 
@@ -122,7 +127,7 @@ impl<W: Write> Sink<W> {
         Ok(match format {
             Format::Csv => {
                 let mut writer = csv::Writer::from_writer(out);
-                writer.write_record(COLUMNS)?;
+                writer.write_record(COLUMNS).map_err(io_error)?;
                 Self::Csv(Box::new(writer))
             }
             Format::Jsonl => Self::Jsonl(BufWriter::new(out)),
@@ -131,7 +136,9 @@ impl<W: Write> Sink<W> {
 
     fn write(&mut self, row: &ExportedBet) -> io::Result<()> {
         match self {
-            Self::Csv(writer) => Ok(writer.write_record(record(row).iter().map(|field| field.as_bytes()))?),
+            Self::Csv(writer) => {
+                writer.write_record(record(row).iter().map(|field| field.as_bytes())).map_err(io_error)
+            }
             Self::Jsonl(writer) => {
                 serde_json::to_writer(&mut *writer, row)?;
                 writer.write_all(b"\n")
@@ -144,6 +151,14 @@ impl<W: Write> Sink<W> {
             Self::Csv(writer) => writer.flush(),
             Self::Jsonl(writer) => writer.flush(),
         }
+    }
+}
+
+/// Returns what the system reported, which says more than the CSV writer's own error.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        kind => io::Error::other(format!("{kind:?}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a command fails, and the exit code that each reason has.
 
+use super::output::OutputClosed;
 use crate::atomic_file::AtomicFileError;
 use crate::config::ConfigError;
 use crate::import::ImportError;
@@ -18,6 +19,7 @@ pub(super) const EXIT_CODES: &[(u8, &str)] = &[
     (74, "the database failed or was refused"),
     (75, "another server uses the database"),
     (78, "wrong configuration"),
+    (141, "whoever read standard output has gone (SIGPIPE)"),
     (143, "a second signal ended the server at once"),
 ];
 
@@ -54,6 +56,11 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Returns whether nobody reads standard output any more.
+    pub(super) fn is_output_closed(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.is::<OutputClosed>())
+    }
+
     /// Returns the exit code, as sysexits.h names them.
     pub(super) fn code(&self) -> u8 {
         match self {

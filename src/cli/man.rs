@@ -1,7 +1,6 @@
 //! `sorteo man`: the manual pages, generated from the same grammar as the help.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,7 +8,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::failure::{EXIT_CODES, Failure};
-use super::output::say;
+use super::output::{print_bytes, say};
 use crate::atomic_file;
 use crate::config::settings::{
     AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, Setting, VARIABLE_PREFIX,
@@ -33,7 +32,7 @@ pub(super) fn run(args: &Args, grammar: clap::Command) -> Result<(), Failure> {
     match &args.dir {
         None => {
             let page = main_page(&command).context("the page cannot be generated")?;
-            std::io::stdout().write_all(&page).context("the page cannot be printed")?;
+            print_bytes(&page, "the page")?;
         }
         Some(folder) => {
             let pages = pages(&command, None).context("the pages cannot be generated")?;

@@ -1,6 +1,6 @@
 //! Results on standard output: lines for a person, JSON for a program.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
@@ -17,7 +17,26 @@ macro_rules! say {
 pub(super) use say;
 
 pub(super) fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("the results cannot be printed")
+    writeln!(io::stdout(), "{line}").map_err(|error| not_printed(error, "the results"))
+}
+
+/// Prints a whole text at once.
+pub(super) fn print_bytes(bytes: &[u8], what: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(bytes).map_err(|error| not_printed(error, what))
+}
+
+/// Whoever read standard output has gone, as `head` does once it has its lines. That is
+/// no failure, and ends the program without a word.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output")]
+pub(super) struct OutputClosed;
+
+/// Returns the error of what could not be printed.
+pub(super) fn not_printed(error: io::Error, what: &str) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => OutputClosed.into(),
+        _ => anyhow::Error::from(error).context(format!("{what} cannot be printed")),
+    }
 }
 
 /// Prints a result as one line of JSON.

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
+use signal_hook::consts::{SIGHUP, SIGPIPE, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::atomic_file::{folder_of, remove_unfinished_in};
 
@@ -31,6 +32,13 @@ pub(super) fn exit_on_signals() -> anyhow::Result<()> {
 pub(super) fn remove_unfinished_on_signals(file: &Path) -> anyhow::Result<()> {
     let folder = folder_of(file);
     on_first_signal(move || remove_unfinished_in(&folder))
+}
+
+/// Ends the process as SIGPIPE does, which Rust's start-up code ignores: a shell sees 141,
+/// as of any other program whose reader has gone.
+pub(super) fn end_as_by_sigpipe() -> ! {
+    let _ = emulate_default_handler(SIGPIPE);
+    std::process::exit(SIGNALLED + SIGPIPE)
 }
 
 fn on_first_signal(tidy: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! The program as an operator and an agency use it: exit codes and messages, whole draws,
 //! ends of the server, and the lines of the log.
 
+mod closed_output;
 mod log_lines;
 mod server_ends;
 mod whole_draws;
