@@ -9,7 +9,6 @@ pub mod layers;
 mod setting;
 pub mod settings;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ pub use self::flags::Flags;
 pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment};
 use crate::logging::Format;
 use crate::server::Limits;
+use crate::server::listen::Endpoint;
 use crate::store::sqlite;
 use sorteo_protocol::AgencyId;
 use sorteo_protocol::wire::WireLimits;
@@ -34,13 +34,13 @@ pub type AgencySettings = Flags<flags::Agency>;
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Vec<Endpoint>,
     /// What its store is opened with.
     pub store: sqlite::Options,
     /// What it allows.
     pub limits: Limits,
     /// Where it serves the operators' HTTP, if it does.
-    pub ops_listen: Option<SocketAddr>,
+    pub ops_listen: Option<Vec<Endpoint>>,
     /// Free bytes of disk below which it reports that it is not ready.
     pub disk_free_bytes_min: u64,
     /// The minimum level of what is logged.
@@ -161,6 +161,29 @@ mod tests {
     use super::settings::{AGENCIES, Form, Values};
     use super::*;
 
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint::from(address.parse::<std::net::SocketAddr>().unwrap())
+    }
+
+    #[test]
+    fn several_addresses_are_a_list_in_every_layer() {
+        let listen = |file, variables: &[(&str, &str)]| serve(&flags(None), file, variables).unwrap().listen;
+        let both = ["127.0.0.1:1", "[::1]:2"].map(endpoint);
+        assert_eq!(listen(None, &[("SORTEO_LISTEN", "127.0.0.1:1, [::1]:2")]), both);
+        assert_eq!(listen(Some(r#"listen = ["127.0.0.1:1", "[::1]:2"]"#), &[]), both);
+        assert_eq!(listen(Some(r#"listen = "127.0.0.1:1,[::1]:2""#), &[]), both);
+        assert_eq!(listen(None, &[("SORTEO_LISTEN", "[::ffff:127.0.0.1]:1")]), both[..1]);
+        let wrong = |text| serve(&flags(None), None, &[("SORTEO_LISTEN", text)]).unwrap_err();
+        let expected = "SORTEO_LISTEN: `2` is not an address: write HOST:PORT, such as 127.0.0.1:12345";
+        assert_eq!(wrong("127.0.0.1:1,2"), expected);
+        assert_eq!(wrong("127.0.0.1:1,"), expected.replace("`2`", "``"));
+        let error = serve(&flags(None), Some("workers = [1]"), &[]).unwrap_err();
+        assert_eq!(
+            error,
+            "/sorteo.toml: line 1: `workers` cannot be of type array: write a number, or a string in quotes"
+        );
+    }
+
     fn environment(variables: &[(&str, &str)]) -> Environment {
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
@@ -209,7 +232,7 @@ mod tests {
             &[("SERVER_PORT", "4000"), ("LOGGING_LEVEL", "DEBUG"), ("SORTEO_AGENCIES", "")],
         )
         .unwrap();
-        assert_eq!(config.listen, "0.0.0.0:4000".parse().unwrap());
+        assert_eq!(config.listen, [endpoint("0.0.0.0:4000")]);
         assert_eq!(config.log_level, LevelFilter::Debug);
         assert_eq!(config.store.agencies, None);
     }
@@ -269,7 +292,7 @@ mod tests {
         let config = serve(&flags(None), None, &[]).unwrap();
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
         assert_eq!(format!("{:?}", config.store), format!("{:?}", sqlite::Options::new("sorteo.db")));
-        assert_eq!((config.listen.to_string(), config.ops_listen), (DEFAULT_ADDRESS.to_owned(), None));
+        assert_eq!((config.listen, config.ops_listen), (vec![endpoint(DEFAULT_ADDRESS)], None));
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, Format::Text));
     }
 
@@ -283,7 +306,7 @@ mod tests {
                     min.to_string()
                 }
                 Values::Number(_, _, max) => max.to_string(),
-                Values::Text(Form::Address) => "127.0.0.1:1".to_owned(),
+                Values::Text(Form::Address | Form::Addresses) => "127.0.0.1:1".to_owned(),
                 Values::Text(Form::Database | Form::File) => "other".to_owned(),
                 Values::Text(Form::Agencies) => "1-5,7".to_owned(),
                 Values::Text(Form::Level) | Values::Word(..) => {

@@ -21,28 +21,33 @@ mod readiness;
 mod routes;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::Socket;
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 pub use self::context::OpsContext;
 use self::monitor::Monitor;
+use crate::server::listen::{self, Endpoint, ListenError};
 use crate::store::Store;
 use crate::store::sqlite::overview::Overview;
 
 /// Most files that it has open: one for each connection, and some of its own.
 pub const FILES_MAX: u64 = http::CONNECTIONS_MAX as u64 + 16;
+/// Connections that the system keeps waiting at each address. They are accepted at once.
+const BACKLOG: i32 = 128;
 /// How long requests may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The operators' HTTP with its address taken, before it responds.
+/// The operators' HTTP with its addresses taken, before it responds.
 #[derive(Debug)]
 pub struct Ops {
-    listener: TcpListener,
+    sockets: Vec<Socket>,
 }
 
 /// Stops the running operators' HTTP.
@@ -53,24 +58,25 @@ pub struct OpsHandle {
 }
 
 impl Ops {
-    /// Takes the address.
+    /// Takes the addresses and listens. Returns also those that a name has and this
+    /// machine has not.
     ///
     /// # Errors
     ///
-    /// Where the address is taken or is not one of this machine.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener })
+    /// An address is taken, or this machine has none of a name's addresses.
+    pub fn bind(endpoints: &[Endpoint]) -> Result<(Self, Vec<SocketAddr>), ListenError> {
+        let bound = listen::bind(endpoints)?;
+        listen::listen(&bound.sockets, BACKLOG)?;
+        Ok((Self { sockets: bound.sockets }, bound.unavailable))
     }
 
-    /// Returns the address, with the port that the system chose if 0 was given.
+    /// Returns the addresses, with the port that the system chose if 0 was given.
     ///
     /// # Errors
     ///
-    /// Where the system does not know the socket's address.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where the system does not know a socket's address.
+    pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.sockets.iter().map(listen::local_address).collect()
     }
 
     /// Starts to respond, on a thread of its own. Both overviews are of the server's
@@ -81,15 +87,16 @@ impl Ops {
     /// Where the system provides no thread or no poll.
     pub fn start<S: Store>(self, context: OpsContext<S>, overviews: [Overview; 2]) -> io::Result<OpsHandle> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-        let listener = {
+        let listeners = {
             let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(self.listener)?
+            let sockets = self.sockets.into_iter();
+            sockets.map(|socket| TcpListener::from_std(socket.into())).collect::<io::Result<_>>()?
         };
         let monitor = Arc::new(Monitor::new(context, overviews));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("sorteo-ops".into())
-            .spawn(move || run(runtime, listener, monitor, stopped))?;
+            .spawn(move || run(runtime, listeners, monitor, stopped))?;
         Ok(OpsHandle { stop, thread })
     }
 }
@@ -105,14 +112,14 @@ impl OpsHandle {
 
 fn run<S: Store>(
     runtime: Runtime,
-    listener: tokio::net::TcpListener,
+    listeners: Vec<TcpListener>,
     monitor: Arc<Monitor<S>>,
     stopped: oneshot::Receiver<()>,
 ) {
     runtime.block_on(async {
         tokio::select! {
             () = monitor.tick() => {}
-            () = http::serve(listener, routes::router(Arc::clone(&monitor))) => {}
+            () = http::serve(listeners, routes::router(Arc::clone(&monitor))) => {}
             _ = stopped => {}
         }
     });

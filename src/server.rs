@@ -18,6 +18,7 @@
 //! | [`conversation`] | one peer's requests and replies, without a socket |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
 //! | `close_reason` | why a connection ended, and the line that says so |
+//! | [`listen`] | the addresses: every address of a name, several names |
 //! | `handle` | how other threads stop the server and report draws to it |
 //! | `context`, `limits` | what the reactor and the workers share; what a server allows |
 
@@ -29,6 +30,7 @@ pub mod conversation;
 mod deadlines;
 mod handle;
 mod limits;
+pub mod listen;
 mod reactor;
 mod ready;
 
@@ -42,58 +44,64 @@ use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use threadpool::ThreadPool;
 
 use self::context::Context;
 pub use self::context::ServeError;
 pub use self::handle::ServerHandle;
 pub use self::limits::{BUFFER_BYTES_FREE, Limits};
+use self::listen::{Endpoint, ListenError, local_address};
 use self::reactor::{Reactor, WAKER};
 use crate::event;
 use crate::service::Service;
 use crate::store::Store;
 
-/// Connections that the system keeps waiting for `accept`.
-const BACKLOG: i32 = 1024;
+/// Connections that the system keeps waiting for `accept`, at each address.
+pub const BACKLOG: u32 = 1024;
 /// How long the workers may take to end once all connections are closed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server that has its address, but does not listen yet.
+/// A server that has its addresses, but does not listen yet.
 #[derive(Debug)]
 pub struct Server {
     poll: Poll,
-    socket: Socket,
+    sockets: Vec<Socket>,
     handle: ServerHandle,
 }
 
 impl Server {
-    /// Takes the address. No peer can connect before [`Server::listen`], so that the
-    /// database can be opened, and a due draw be drawn, in between.
+    /// Takes sockets that have the addresses: see [`listen::bind`]. No peer can connect
+    /// before [`Server::listen`], so that the database can be opened, and a due draw be
+    /// drawn, in between.
+    ///
+    /// # Errors
+    ///
+    /// Where the system provides no poll.
+    pub fn new(sockets: Vec<Socket>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let handle = ServerHandle::new(waker);
+        Ok(Self { poll, sockets, handle })
+    }
+
+    /// Takes one address: see [`Server::new`].
     ///
     /// # Errors
     ///
     /// Where the address is taken or is not one of this machine.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restarted server gets its port back even if old connections linger.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let handle = ServerHandle::new(waker);
-        Ok(Self { poll, socket, handle })
+        let bound = listen::bind(&[Endpoint::from(address)]).map_err(|error| error.source)?;
+        Self::new(bound.sockets)
     }
 
-    /// Returns the address, with the port that the system chose if 0 was given.
+    /// Returns the addresses, with the port that the system chose if 0 was given.
     ///
     /// # Errors
     ///
-    /// Where the system does not know the socket's address.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?;
-        address.as_socket().ok_or_else(|| io::Error::other("the socket has no internet address"))
+    /// Where the system does not know a socket's address.
+    pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.sockets.iter().map(local_address).collect()
     }
 
     /// Returns a handle that stops this server and reports draws to it.
@@ -106,9 +114,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the system refuses to listen at the address.
-    pub fn listen(self) -> io::Result<Listening> {
-        self.socket.listen(BACKLOG)?;
+    /// Where the system refuses to listen at an address.
+    pub fn listen(self) -> Result<Listening, ListenError> {
+        listen::listen(&self.sockets, BACKLOG as i32)?;
         Ok(Listening(self))
     }
 }
@@ -124,8 +132,8 @@ impl Listening {
     ///
     /// Where the store or the listening socket fails: see [`ServeError`].
     pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
-        let Self(Server { poll, socket, handle }) = self;
-        let listener = TcpListener::from_std(socket.into());
+        let Self(Server { poll, sockets, handle }) = self;
+        let listeners = sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
         let workers = threadpool::Builder::new()
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())
@@ -140,7 +148,7 @@ impl Listening {
             connections_ready: AtomicUsize::new(0),
         });
         event!(Info, "accept_connections", InProgress);
-        Reactor::new(poll, listener, context).run()?;
+        Reactor::new(poll, listeners, context).run()?;
         join_workers(workers);
         Ok(())
     }

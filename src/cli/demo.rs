@@ -143,7 +143,7 @@ type Serving = thread::JoinHandle<Result<(), ServeError>>;
 
 fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), Failure> {
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port can be listened on")?;
-    let address = server.local_address().context("the socket has no address")?;
+    let address = server.local_addresses().context("the socket has no address")?[0];
     let handle = server.handle();
     let options = Options { agencies: Some(AGENCIES.into()), ..Options::new(database) };
     let (store, _) = SqliteStore::open(&options, observer::log_and_notify(&handle))?;

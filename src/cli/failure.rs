@@ -1,6 +1,5 @@
 //! Why a command fails, and the exit code that each reason has.
 
-use super::output::OutputClosed;
 use crate::atomic_file::AtomicFileError;
 use crate::config::ConfigError;
 use crate::import::ImportError;
@@ -54,6 +53,12 @@ pub(super) enum Failure {
     #[error(transparent)]
     Agency(#[from] AgencyError),
 }
+
+/// Whoever read standard output has gone, as `head` does once it has its lines. That is
+/// no failure, and ends the program without a word.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output")]
+pub(super) struct OutputClosed;
 
 impl Failure {
     /// Returns whether nobody reads standard output any more.

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
-use super::failure::Failure;
+use super::failure::{Failure, OutputClosed};
 use crate::store::sqlite::check::Report;
 
 /// Prints a line of results. Where it cannot be printed (a closed pipe, a full
@@ -24,12 +24,6 @@ pub(super) fn print_line(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
 pub(super) fn print_bytes(bytes: &[u8], what: &str) -> anyhow::Result<()> {
     io::stdout().write_all(bytes).map_err(|error| not_printed(error, what))
 }
-
-/// Whoever read standard output has gone, as `head` does once it has its lines. That is
-/// no failure, and ends the program without a word.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody reads standard output")]
-pub(super) struct OutputClosed;
 
 /// Returns the error of what could not be printed.
 pub(super) fn not_printed(error: io::Error, what: &str) -> anyhow::Error {

@@ -17,7 +17,8 @@ use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::LOG_LEVEL;
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
-use crate::server::{ServeError, Server, ServerHandle};
+use crate::server::listen::{self, Endpoint, ListenError};
+use crate::server::{BACKLOG, ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
 use crate::{event, logging};
@@ -39,11 +40,12 @@ reads the log level from the file again.
 Examples:
   sorteo serve --agencies 5
   sorteo serve --config sorteo.toml --log-format json
+  sorteo serve --listen localhost:12345 --listen 10.20.0.1:12345
   SORTEO_LISTEN=0.0.0.0:12345 sorteo serve --database /var/lib/sorteo/sorteo.db")]
 pub(super) struct Args {
     #[command(flatten)]
     sources: Sources,
-    /// Write the address to this file once the server listens
+    /// Write the addresses to this file, one per line, once the server listens
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     ready_file: Option<PathBuf>,
 }
@@ -60,16 +62,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     log_panics();
     let files = open_files::raise_limit();
     // The addresses first: if one is in use, no database is created.
-    let (server, address) = bind(config.listen)?;
-    let ops = config.ops_listen.map(bind_ops).transpose()?;
-    log_config(&config, address, files);
+    let (server, addresses) = bind(&config.listen)?;
+    let ops = config.ops_listen.as_deref().map(bind_ops).transpose()?;
+    log_config(&config, &addresses, files);
     let handle = server.handle();
     handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
     let service = open_store(&config, &handle)?;
-    let listening = server.listen().with_context(|| format!("{address} cannot be listened on"))?;
+    let listening = server.listen().map_err(anyhow::Error::from)?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     if let Some(path) = &args.ready_file {
-        atomic_file::write(path, format!("{address}\n").as_bytes())?;
+        let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        atomic_file::write(path, lines.as_bytes())?;
     }
     let served = listening.run(Arc::clone(&service), config.limits);
     if let Some(ops) = ops {
@@ -83,10 +86,25 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<(Server, SocketAddr)> {
-    let server = Server::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
-    let address = server.local_address().context("the socket has no address")?;
-    Ok((server, address))
+fn bind(endpoints: &[Endpoint]) -> anyhow::Result<(Server, Vec<SocketAddr>)> {
+    let bound = listen::bind(endpoints)?;
+    log_unavailable(&bound.unavailable);
+    let server = Server::new(bound.sockets).context("the system provides no poll")?;
+    let addresses = server.local_addresses().context("the socket has no address")?;
+    Ok((server, addresses))
+}
+
+/// Logs the addresses that a name has and this machine has not. A client that tries one
+/// of them goes on to the next.
+fn log_unavailable(addresses: &[SocketAddr]) {
+    for address in addresses {
+        event!(Warn, "config", Fail, listen = address, error = "this machine does not have this address");
+    }
+}
+
+/// Returns addresses in one value of the log.
+fn listed(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn open_store(config: &ServeConfig, handle: &ServerHandle) -> Result<Arc<Service<SqliteStore>>, Failure> {
@@ -96,8 +114,12 @@ fn open_store(config: &ServeConfig, handle: &ServerHandle) -> Result<Arc<Service
     Ok(Arc::new(Service::new(store, Arc::clone(&config.store.metrics))))
 }
 
-fn bind_ops(address: SocketAddr) -> anyhow::Result<Ops> {
-    Ops::bind(address).with_context(|| format!("{address} (ops_listen) cannot be listened on"))
+fn bind_ops(endpoints: &[Endpoint]) -> anyhow::Result<Ops> {
+    let (ops, unavailable) = Ops::bind(endpoints).map_err(|ListenError { address, source }| {
+        anyhow::Error::from(source).context(format!("{address} (ops_listen) cannot be listened on"))
+    })?;
+    log_unavailable(&unavailable);
+    Ok(ops)
 }
 
 fn start_ops(
@@ -107,7 +129,7 @@ fn start_ops(
     handle: &ServerHandle,
     started_at: SystemTime,
 ) -> Result<OpsHandle, Failure> {
-    let address = ops.local_address().context("the operators' socket has no address")?;
+    let addresses = ops.local_addresses().context("the operators' socket has no address")?;
     let overviews = [service.store().overview()?, service.store().overview()?];
     let context = OpsContext {
         service: Arc::clone(service),
@@ -119,7 +141,7 @@ fn start_ops(
         started_at,
     };
     let running = ops.start(context, overviews).context("the operators' HTTP cannot be started")?;
-    event!(Info, "listen_operators", Success, listen = address);
+    event!(Info, "listen_operators", Success, listen = listed(&addresses));
     Ok(running)
 }
 
@@ -188,7 +210,7 @@ fn log_panics() {
     }));
 }
 
-fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
+fn log_config(config: &ServeConfig, addresses: &[SocketAddr], files: u64) {
     let agencies =
         config.store.agencies.as_ref().map_or("inferred".to_owned(), |agencies| agencies.to_string());
     let limits = &config.limits;
@@ -196,7 +218,8 @@ fn log_config(config: &ServeConfig, address: SocketAddr, files: u64) {
         Info,
         "config",
         Success,
-        listen = address,
+        listen = listed(addresses),
+        listen_backlog = BACKLOG,
         database = config.store.database.display(),
         agencies = agencies,
         workers = limits.workers,

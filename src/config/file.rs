@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::error::ConfigError;
-use super::settings::{SERVE, nearest};
+use super::settings::{Form, SERVE, Values, nearest};
 
 /// A setting as it is written in the file.
 #[derive(Debug)]
@@ -70,6 +70,10 @@ fn entry(key: &str, value: &Spanned<DeValue<'_>>, line: usize) -> Result<Entry, 
     };
     let text = match value.get_ref() {
         DeValue::String(text) => text.to_string(),
+        DeValue::Array(items) if matches!(setting.values, Values::Text(Form::Addresses)) => {
+            let texts: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+            texts.ok_or_else(wanted)?.join(",")
+        }
         DeValue::Integer(number) => decimal_text(number).ok_or_else(wanted)?,
         _ => return Err(wanted()),
     };

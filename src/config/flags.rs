@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
-use clap::{Arg, ArgMatches, Command, ValueHint};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::setting::{Default, Form, Setting, Values};
 use super::settings::{AGENCY, AGENCY_ID, DATABASE, SERVE, SERVER};
@@ -74,7 +74,8 @@ impl<T: Table> clap::Args for Flags<T> {
 
 impl<T: Table> clap::FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let typed = |key| matches.get_one::<String>(key).cloned();
+        // A flag that may be repeated is a list of what was typed.
+        let typed = |key| Some(matches.get_many::<String>(key)?.cloned().collect::<Vec<_>>().join(","));
         Ok(Self::new(T::SETTINGS.iter().filter_map(|setting| Some((*setting, typed(setting.key)?)))))
     }
 
@@ -88,12 +89,16 @@ fn argument(setting: &Setting) -> Arg {
     let (short, long) = help(setting);
     let hint = match setting.values {
         Values::Text(Form::Database | Form::File) => ValueHint::FilePath,
-        Values::Text(Form::Address) => ValueHint::Hostname,
+        Values::Text(Form::Address | Form::Addresses) => ValueHint::Hostname,
         _ => ValueHint::Other,
     };
     let argument = Arg::new(setting.key).long(setting.long()).value_name(setting.placeholder());
     let argument = argument.help(short).long_help(long).value_hint(hint);
     let argument = argument.value_parser(AsTyped(setting.words())).hide_possible_values(true);
+    let argument = match setting.values {
+        Values::Text(Form::Addresses) => argument.action(ArgAction::Append),
+        _ => argument,
+    };
     match setting.group.heading() {
         Some(heading) => argument.help_heading(heading),
         None => argument,

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Source};
 use super::file;
-use super::flags::Flags;
+use super::flags::{Flags, Serve};
 use super::setting::{Kind, Optional, Setting, Typed, VARIABLE_PREFIX, Value};
-use super::settings::{AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, SERVE, SERVE_ALIASES, nearest};
+use super::settings::{
+    AGENCY, AGENCY_ALIASES, Alias, CONFIG_VARIABLE, LISTEN, SERVE, SERVE_ALIASES, SERVER, nearest,
+};
 use crate::failpoint;
 
 /// The settings of one command: for each key the value that overrides the others.
@@ -100,7 +102,9 @@ impl Layers {
         (layers, problems)
     }
 
-    /// Gathers an agency's settings. Agencies have no configuration file.
+    /// Gathers an agency's settings. Agencies have no configuration file. Where nothing says
+    /// which server is meant, it is the one that `serve` would be here: so a health check
+    /// needs no address of its own.
     ///
     /// # Errors
     ///
@@ -108,6 +112,7 @@ impl Layers {
     pub fn of_agency<T>(flags: &Flags<T>, environment: &Environment) -> Result<Self, ConfigError> {
         first(unknown_variables(environment))?;
         let mut layers = Self { settings: AGENCY, given: BTreeMap::new() };
+        layers.given.extend(server_here(environment));
         layers.add_environment(AGENCY_ALIASES, environment);
         layers.add_flags(flags);
         Ok(layers)
@@ -188,6 +193,22 @@ impl Layers {
             None => (setting.default_text(), Source::Default),
         }
     }
+}
+
+/// Returns the setting `server` of a client beside the server that the environment
+/// configures, if it does: the first of its addresses. What is wrong with the server's
+/// settings is for `serve` to say.
+fn server_here(environment: &Environment) -> Option<(&'static str, (String, Source))> {
+    let (serve, _) = Layers::gather_serve(&Flags::<Serve>::new([]), None, environment);
+    let (text, source) = serve.given.get(LISTEN.key)?;
+    let address = text.split(',').next().unwrap_or_default().trim();
+    let (host, port) = address.rsplit_once(':').filter(|(_, port)| *port != "0")?;
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "[::]" => "[::1]",
+        host => host,
+    };
+    Some((SERVER.key, (format!("{host}:{port}"), source.clone())))
 }
 
 fn first(problems: Vec<ConfigError>) -> Result<(), ConfigError> {

@@ -7,7 +7,7 @@
 //! variables and documents know only its [`Setting`].
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use log::LevelFilter;
 use serde::Serialize;
 
 use crate::logging;
+use crate::server::listen::Endpoint;
 use crate::store::{BadAgencies, ExpectedAgencies};
 use sorteo_protocol::AgencyId;
 use sorteo_protocol::text::decimal;
@@ -135,9 +136,9 @@ pub(super) const fn seconds(min: u64, max: u64) -> Kind<Duration> {
     Kind::Number(Unit::Seconds, min, max, Duration::from_secs)
 }
 
-/// An address to listen on. Its name is looked up when the value is read.
-pub(super) const fn address() -> Kind<SocketAddr> {
-    Kind::Text(Form::Address, look_up)
+/// Addresses to listen on. Their names are looked up when the value is read.
+pub(super) const fn endpoints() -> Kind<Vec<Endpoint>> {
+    Kind::Text(Form::Addresses, |text| addresses(text).map(look_up).collect())
 }
 
 /// The address of a server, whose name is looked up with each connection.
@@ -241,6 +242,9 @@ pub enum Unit {
 pub enum Form {
     /// `HOST:PORT`.
     Address,
+    /// One or more `HOST:PORT`, separated by commas: as a flag it may be repeated, and in
+    /// the file it may be an array.
+    Addresses,
     /// A path, or `sqlite:` and a path.
     Database,
     /// A path.
@@ -381,7 +385,7 @@ impl Unit {
 impl Form {
     fn placeholder(self) -> &'static str {
         match self {
-            Self::Address => "HOST:PORT",
+            Self::Address | Self::Addresses => "HOST:PORT",
             Self::Database | Self::File => "FILE",
             Self::Level => "LEVEL",
             Self::Agencies => "AGENCIES",
@@ -391,6 +395,9 @@ impl Form {
     fn read(self, text: &str) -> Result<String, String> {
         match self {
             Self::Address => read_address(text).map(str::to_owned),
+            Self::Addresses => {
+                addresses(text).try_for_each(|one| read_address(one).map(drop)).map(|()| text.to_owned())
+            }
             Self::Database => read_database(text).map(str::to_owned),
             Self::File if text.is_empty() => Err("the path is empty: give a file".to_owned()),
             Self::File => Ok(text.to_owned()),
@@ -433,10 +440,15 @@ fn read_address(text: &str) -> Result<&str, String> {
     }
 }
 
-fn look_up(text: &str) -> Result<SocketAddr, String> {
+/// Returns the parts of a list of addresses.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
+fn look_up(text: &str) -> Result<Endpoint, String> {
     let nowhere = |error: &str| format!("`{text}` cannot be resolved ({error}): give another HOST");
-    let mut addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
-    addresses.next().ok_or_else(|| nowhere("the name has no address"))
+    let addresses = text.to_socket_addrs().map_err(|error| nowhere(&error.to_string()))?;
+    Endpoint::new(addresses).ok_or_else(|| nowhere("the name has no address"))
 }
 
 /// Returns the path in a path, or in `sqlite:` and a path. Any other URL is refused,

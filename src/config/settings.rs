@@ -4,14 +4,13 @@
 //! and its help, the file's key, the variable, `config show`, the manual, and the
 //! tables in `docs/configuration.md` and `sorteo.example.toml`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::setting::{
-    DEFAULT_ADDRESS, address, agencies, agency_id, bytes, count, count_u32, database, file, level, number,
+    DEFAULT_ADDRESS, agencies, agency_id, bytes, count, count_u32, database, endpoints, file, level, number,
     remote_address, seconds,
 };
 pub use super::setting::{
@@ -19,6 +18,7 @@ pub use super::setting::{
 };
 use crate::logging::Format;
 use crate::server::Limits;
+use crate::server::listen::Endpoint;
 use crate::store::ExpectedAgencies;
 use crate::store::sqlite::{self, Checkpoints};
 use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
@@ -113,11 +113,11 @@ const AGENCY_PATIENCE_SECONDS: u64 = 600;
 
 // The server's settings, in the order of the help.
 
-pub(super) const LISTEN: Typed<SocketAddr> = Typed {
+pub(super) const LISTEN: Typed<Vec<Endpoint>> = Typed {
     key: "listen",
     group: Group::Network,
-    meaning: "Address to listen on; port 0 picks a free port",
-    kind: address(),
+    meaning: "Addresses to listen on, separated by commas; port 0 picks a free port",
+    kind: endpoints(),
     default: Default::Text(DEFAULT_ADDRESS),
 };
 
@@ -250,11 +250,11 @@ pub(super) const CHECKPOINTS: Typed<Checkpoints> = Typed {
     default: Default::Text("server"),
 };
 
-pub(super) const OPS_LISTEN: Optional<SocketAddr> = Optional(Typed {
+pub(super) const OPS_LISTEN: Optional<Vec<Endpoint>> = Optional(Typed {
     key: "ops_listen",
     group: Group::Operators,
-    meaning: "Address of the operators' HTTP; whoever reaches it can read everything",
-    kind: address(),
+    meaning: "Addresses of the operators' HTTP; whoever reaches one can read everything",
+    kind: endpoints(),
     default: Default::Unset("no HTTP"),
 });
 

@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::event;
@@ -47,9 +48,17 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// Accepts connections and responds to them, for ever.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
+pub(super) async fn serve(listeners: Vec<TcpListener>, router: Router) {
     let router = router.layer(from_fn(add_headers));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut all = JoinSet::new();
+    for listener in listeners {
+        all.spawn(accept(listener, router.clone(), Arc::clone(&places)));
+    }
+    while all.join_next().await.is_some() {}
+}
+
+async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {

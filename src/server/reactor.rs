@@ -20,6 +20,7 @@ use super::connection::{Connection, Next};
 use super::context::{Context, ServeError};
 use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
+use super::listen::canonical;
 use super::ready::{Ready, Weight};
 use crate::event;
 use crate::metrics::{ConnectionState, Metrics};
@@ -43,6 +44,7 @@ const EVENTS_PER_POLL: usize = 1024;
 /// The token of the waker that other threads wake the reactor with.
 pub(super) const WAKER: Token = Token(1);
 
+/// The token of all listeners: where one is ready, all are tried.
 const LISTENER: Token = Token(0);
 const _: () = assert!(WAKER.0 != LISTENER.0 && WAKER.0 < FIRST_PEER, "tokens must differ");
 const FIRST_PEER: usize = 2;
@@ -50,7 +52,8 @@ const FIRST_PEER: usize = 2;
 /// The reactor's state. See the module.
 pub(super) struct Reactor<S> {
     poll: Poll,
-    listener: Option<TcpListener>,
+    /// One for each address; none once the server stops.
+    listeners: Vec<TcpListener>,
     accept_again_at: Option<Instant>,
     peers: Slab<Peer>,
     deadlines: Deadlines,
@@ -152,11 +155,11 @@ impl Drop for Lease {
 }
 
 impl<S: Store> Reactor<S> {
-    pub(super) fn new(poll: Poll, listener: TcpListener, context: Arc<Context<S>>) -> Self {
+    pub(super) fn new(poll: Poll, listeners: Vec<TcpListener>, context: Arc<Context<S>>) -> Self {
         let (returns, returned) = mpsc::channel();
         Self {
             poll,
-            listener: Some(listener),
+            listeners,
             accept_again_at: None,
             peers: Slab::new(),
             deadlines: Deadlines::default(),
@@ -173,7 +176,7 @@ impl<S: Store> Reactor<S> {
 
     /// Serves until the server is stopped and has drained.
     pub(super) fn run(&mut self) -> Result<(), ServeError> {
-        if let Some(listener) = &mut self.listener {
+        for listener in &mut self.listeners {
             self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
         }
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
@@ -196,7 +199,7 @@ impl<S: Store> Reactor<S> {
                 return Err(ServeError::StoreFailed(error));
             }
             self.take_returned(now);
-            self.accept(now)?;
+            self.accept(now);
             self.answer_waiting(now);
             self.expire(now);
             self.hand_over_ready();
@@ -230,31 +233,36 @@ impl<S: Store> Reactor<S> {
     }
 
     /// Accepts the connections that wait, if a pause is not on.
-    fn accept(&mut self, now: Instant) -> Result<(), ServeError> {
+    fn accept(&mut self, now: Instant) {
         if self.accept_again_at.is_none_or(|at| at > now) {
-            return Ok(());
+            return;
         }
         self.accept_again_at = None;
+        for at in 0..self.listeners.len() {
+            let again_at = self.accept_from(at, now);
+            // The later of two: a system that refuses one listener refuses all.
+            self.accept_again_at = self.accept_again_at.max(again_at);
+        }
+    }
+
+    /// Accepts connections of one listener, and returns when to try it again even if the
+    /// edge-triggered poll reports nothing.
+    fn accept_from(&mut self, at: usize, now: Instant) -> Option<Instant> {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else {
-                return Ok(());
-            };
-            match listener.accept() {
-                Ok((stream, address)) => self.add_peer(stream, address, now),
+            match self.listeners[at].accept() {
+                Ok((stream, address)) => self.add_peer(stream, canonical(address), now),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::WouldBlock => return None,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
                         event!(Error, "accept_connections", Fail, error = error);
-                        self.accept_again_at = Some(now + ACCEPT_PAUSE);
-                        return Ok(());
+                        return Some(now + ACCEPT_PAUSE);
                     }
                 },
             }
         }
-        // More may wait, and the edge-triggered poll will not report them again.
-        self.accept_again_at = Some(now);
-        Ok(())
+        // More may wait.
+        Some(now)
     }
 
     /// Parks a new connection, or refuses it if there are too many.
@@ -453,9 +461,8 @@ impl<S: Store> Reactor<S> {
     fn start_draining(&mut self, now: Instant) {
         self.drain_until = Some(now + self.context.limits.drain_timeout);
         self.accept_again_at = None;
-        if self.listener.take().is_some() {
-            event!(Info, "close_listener", Success);
-        }
+        self.listeners.clear();
+        event!(Info, "close_listener", Success);
         for key in self.keys() {
             match &self.peers[key].state {
                 PeerState::Parked(connection) if connection.is_waiting() => self.dispatch(key),

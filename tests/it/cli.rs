@@ -2,6 +2,7 @@
 //! ends of the server, and the lines of the log.
 
 mod closed_output;
+mod listening;
 mod log_lines;
 mod server_ends;
 mod whole_draws;

@@ -80,7 +80,7 @@ impl TestServer {
     pub fn start<S: Store>(setup: Setup, wrap: impl FnOnce(SqliteStore) -> S) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = server.local_address().unwrap();
+        let address = server.local_addresses().unwrap()[0];
         let handle = server.handle();
         let draws_made = Arc::new(AtomicUsize::new(0));
         let observer = {

@@ -47,16 +47,18 @@ impl From<NotAReply> for ExchangeError {
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT`, trying each address of the host in turn for at most
-    /// `timeout`.
+    /// Connects to `HOST:PORT` within `timeout`, trying each address of the host in turn:
+    /// one that does not answer leaves the others their share of the time.
     ///
     /// # Errors
     ///
     /// Where no address accepts in time: the last one's failure.
     pub fn open(server: &str, dialect: Dialect, timeout: Duration) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in server.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
+        let addresses: Vec<_> = server.to_socket_addrs()?.collect();
+        let share = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, share) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     return Ok(Self { dialect, stream, input: Vec::new(), timeout: None });
