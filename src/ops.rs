@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `http` | connections: limits, deadlines, headers |
 //! | `routes` | the paths, and the response to each |
+//! | `places` | which connections are served, and which make room |
 //! | `monitor` | looks up what is asked for, some of it at most every two seconds |
 //! | `readiness` | whether the server can do its work, and if not, which part cannot |
 //! | `exposition` | the text that Prometheus scrapes |
@@ -17,6 +18,7 @@ mod context;
 mod exposition;
 mod http;
 mod monitor;
+mod places;
 mod readiness;
 mod routes;
 

@@ -8,23 +8,27 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Response};
 use axum::middleware::{Next, from_fn};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::places::{Place, Places};
 use crate::event;
 
-/// Most connections at once; one more waits. Each open page has one.
+/// Most connections at once. Each open page has one.
 pub(super) const CONNECTIONS_MAX: usize = 256;
+/// Most requests in progress at once, apart from probes, which find at least 64 places.
+pub(super) const REQUESTS_MAX: usize = 192;
+const _: () = assert!(REQUESTS_MAX < CONNECTIONS_MAX, "probes need places");
 /// How long the head of a request may take to arrive whole, and how long a connection may
 /// be kept without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,7 +54,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 /// Accepts connections and responds to them, for ever.
 pub(super) async fn serve(listeners: Vec<TcpListener>, router: Router) {
     let router = router.layer(from_fn(add_headers));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(CONNECTIONS_MAX);
     let mut all = JoinSet::new();
     for listener in listeners {
         all.spawn(accept(listener, router.clone(), Arc::clone(&places)));
@@ -58,16 +62,12 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, router: Router) {
     while all.join_next().await.is_some() {}
 }
 
-async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, router: Router, places: Arc<Places>) {
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    answer(stream, router).await;
-                    drop(place);
-                });
+                let place = places.take().await;
+                tokio::spawn(answer(stream, router.clone(), place));
             }
             Err(error) => {
                 event!(Error, "accept_operators", Fail, error = error);
@@ -77,20 +77,43 @@ async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: TcpStream, router: Router, place: Arc<Place>) {
     // A system without this option has a longer timeout of its own.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let requests = service_fn(|request| {
+        let (router, place) = (router.clone(), Arc::clone(&place));
+        async move {
+            place.set_busy();
+            let response = router.call(request).await?;
+            if !is_stream(&response) {
+                place.set_idle();
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
-        // The peer went away, was too slow or does not speak HTTP.
-        event!(Debug, "close_operators_connection", Fail, error = error);
+        // A peer may close its side after its request, and reads the response.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), requests);
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            // The peer went away, was too slow or does not speak HTTP.
+            event!(Debug, "close_operators_connection", Fail, error = error);
+        },
+        () = place.is_needed() => {
+            event!(Debug, "close_operators_connection", Fail, error = "another connection needs the place");
+        }
     }
+}
+
+/// Returns whether a response goes on for as long as the peer reads it.
+fn is_stream<B>(response: &Response<B>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|form| form == "text/event-stream")
 }
 
 async fn add_headers(request: Request, next: Next) -> Result<Response<axum::body::Body>, Infallible> {

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
+use super::http::REQUESTS_MAX;
 use super::monitor::{LookupError, Monitor};
 use crate::store::Store;
 use crate::store::sqlite::overview::{self, ResultsCursor, Winner};
@@ -47,24 +50,48 @@ const SCRIPT: Asset =
     Asset { content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("page/page.js") };
 const ICON: Asset = Asset { content_type: "image/svg+xml", bytes: include_bytes!("page/icon.svg") };
 
+/// What a proxy must know of a stream of events: to hold nothing back, by its buffers
+/// (nginx) or to compress it.
+const STREAM_HEADERS: StreamHeaders =
+    [(CACHE_CONTROL, "no-cache, no-transform"), (HeaderName::from_static("x-accel-buffering"), "no")];
+type StreamHeaders = [(HeaderName, &'static str); 2];
+
 type Monitoring<S> = State<Arc<Monitor<S>>>;
 
 pub(super) fn router<S: Store>(monitor: Arc<Monitor<S>>) -> Router {
-    Router::new()
+    let requests = Router::new()
         .route("/", get(|headers: HeaderMap| async move { PAGE.respond(&headers) }))
         .route("/page.css", get(|headers: HeaderMap| async move { STYLE.respond(&headers) }))
         .route("/page.js", get(|headers: HeaderMap| async move { SCRIPT.respond(&headers) }))
         .route("/icon.svg", get(|headers: HeaderMap| async move { ICON.respond(&headers) }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness::<S>))
-        .route("/metrics", get(metrics::<S>))
         .route("/api/status", get(status::<S>))
         .route("/api/events", get(events::<S>))
         .route("/api/draws/{draw}", get(draw::<S>))
         .route("/api/draws/{draw}/results", get(results::<S>))
+        .route_layer(from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_MAX)), limit));
+    requests
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readiness::<S>))
+        .route("/metrics", get(metrics::<S>))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .with_state(monitor)
 }
+
+/// Refuses a request where too many are in progress. A request keeps its permit until it
+/// has its response; a stream of events, until its end.
+async fn limit(State(requests): State<Arc<Semaphore>>, mut request: Request, next: Next) -> Response {
+    match requests.try_acquire_owned() {
+        Ok(permit) => {
+            request.extensions_mut().insert(Permit(Arc::new(permit)));
+            next.run(request).await
+        }
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again later"),
+    }
+}
+
+/// The right of a request to be in progress.
+#[derive(Clone, Debug)]
+struct Permit(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 impl Asset {
     /// Returns the file, or 304 if the browser has the same one.
@@ -103,12 +130,16 @@ async fn status<S: Store>(State(monitor): Monitoring<S>) -> Result<Response, Ref
 /// Sends the status at once, then each second.
 async fn events<S: Store>(
     State(monitor): Monitoring<S>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    Extension(permit): Extension<Permit>,
+) -> Result<(StreamHeaders, Sse<impl Stream<Item = Result<Event, Infallible>>>), Refusal> {
     let first = monitor.status().await?;
     let news = WatchStream::from_changes(monitor.subscribe());
     let all = tokio_stream::once(Arc::from(first)).chain(news);
-    let events = all.map(|status: Arc<str>| Ok(Event::default().event("status").retry(RETRY).data(&*status)));
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    let events = all.map(move |status: Arc<str>| {
+        let _held = &permit;
+        Ok(Event::default().event("status").retry(RETRY).data(&*status))
+    });
+    Ok((STREAM_HEADERS, Sse::new(events).keep_alive(KeepAlive::default())))
 }
 
 async fn draw<S: Store>(

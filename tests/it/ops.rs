@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -420,27 +421,120 @@ fn an_address_that_is_taken_is_told_before_anything_is_made() {
     assert_names(finished.failed(2), &["--ops-listen: `9090` is not an address"]);
 }
 
+/// Long before a slow peer's time is over, which is 30 s.
+const PROBE_DEADLINE: Duration = Duration::from_secs(15);
+
+fn probe(watched: &Watched, path: &str) -> Answer {
+    let mut stream = watched.connect();
+    stream.set_read_timeout(Some(PROBE_DEADLINE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{path}: {error}"));
+    Answer::parse(&text)
+}
+
+fn assert_probes_are_answered(watched: &Watched) {
+    assert_eq!(probe(watched, "/healthz").body, "ok\n");
+    assert_eq!(probe(watched, "/readyz").code, 200);
+    assert_eq!(probe(watched, "/metrics").code, 200);
+}
+
 #[test]
-fn more_connections_than_there_may_be_wait_and_are_served() {
+fn peers_that_are_slow_or_idle_make_room_for_probes() {
     let folder = folder();
     let watched = Watched::start(folder.path(), &[]);
-    let mut held: Vec<TcpStream> = (0..256).map(|_| watched.connect()).collect();
-    // All of them are with the server once the last is answered, and kept.
-    for stream in &mut held {
+    let mut kept: Vec<TcpStream> = (0..100).map(|_| watched.connect()).collect();
+    for stream in &mut kept {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
     }
-    let mut late = watched.connect();
-    late.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    late.set_nonblocking(true).unwrap();
-    let mut byte = [0; 1];
-    assert!(late.peek(&mut byte).is_err(), "no place yet");
-    held.pop();
-    late.set_nonblocking(false).unwrap();
+    let silent: Vec<TcpStream> = (0..100).map(|_| watched.connect()).collect();
+    let mut slow: Vec<TcpStream> = (0..100).map(|_| watched.connect()).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /healthz HTT").unwrap();
+    }
+    assert_probes_are_answered(&watched);
+    // The one that waited longest without a request has made room; the newest has not.
+    let mut rest = Vec::new();
+    assert!(kept[0].read_to_end(&mut rest).is_ok(), "closed");
+    let newest = slow.last_mut().unwrap();
+    newest.write_all(b"P/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
-    late.read_to_string(&mut text).unwrap();
-    assert_eq!(Answer::parse(&text).body, "ok\n");
+    newest.read_to_string(&mut text).unwrap();
+    assert_eq!(Answer::parse(&text).code, 200);
+    drop(silent);
+    watched.server.stop();
+}
+
+#[test]
+fn streams_of_events_leave_places_for_probes() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    let stream = || {
+        let mut stream = watched.connect();
+        stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut code = [0; 12];
+        stream.read_exact(&mut code).unwrap();
+        (stream, code)
+    };
+    let mut streams: Vec<_> = (0..192).map(|_| stream()).collect();
+    assert!(streams.iter().all(|(_, code)| code == b"HTTP/1.1 200"));
+    let more: Vec<_> = (0..100).map(|_| stream()).collect();
+    assert!(more.iter().all(|(_, code)| code == b"HTTP/1.1 503"));
+    assert_probes_are_answered(&watched);
+    // A stream that ends makes room for the next.
+    drop(streams.pop());
+    wait_for("a place", || (stream().1 == *b"HTTP/1.1 200").then_some(()));
+    // None of the others was closed for all that.
+    for (stream, _) in &mut streams {
+        let mut reader = BufReader::new(stream);
+        wait_for("the next event", || {
+            let mut line = String::new();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "a stream was closed");
+            line.starts_with("data: ").then_some(())
+        });
+    }
+    watched.server.stop();
+}
+
+#[test]
+fn a_peer_that_closes_its_side_after_its_request_gets_the_response() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    for path in ["/healthz", "/readyz", "/metrics", "/api/status", "/api/draws/1", "/page.js"].repeat(5) {
+        let mut stream = watched.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{path}: `{text}`");
+    }
+    // And nobody who closes in the middle of a request is waited for.
+    let mut stream = watched.connect();
+    stream.write_all(b"GET /healthz HTT").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.set_read_timeout(Some(PROBE_DEADLINE)).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    watched.server.stop();
+}
+
+#[test]
+fn a_proxy_is_told_to_pass_events_on_as_they_are() {
+    let folder = folder();
+    let watched = Watched::start(folder.path(), &[]);
+    let mut stream = watched.connect();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map(|line| line.unwrap());
+    let head: String = lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect();
+    assert_names(
+        &head,
+        &[
+            "content-type: text/event-stream",
+            "cache-control: no-cache, no-transform",
+            "x-accel-buffering: no",
+        ],
+    );
     watched.server.stop();
 }
