@@ -6,7 +6,8 @@
 //! commit; [`Service::finish`] waits for it. The server's
 //! [`conversation`](crate::server::conversation) calls both.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::event;
@@ -15,6 +16,7 @@ use crate::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, NotAdmitted, Store, StoreError,
     Submitter, Ticket, WinningBet as StoredBet,
 };
+use sorteo_protocol::wire::counted::PAYLOAD_AGENCIES_MAX;
 use sorteo_protocol::wire::framed::Documents;
 use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners, WinnersSize, WinningBet, WinningBets};
 use sorteo_protocol::{AgencyId, Batch, DrawId};
@@ -27,6 +29,9 @@ const WINNERS_READ: usize = 1_000;
 /// is known after at most 247 of them.
 const ALL_WINNERS_READ: usize = 256;
 
+/// Agencies of a draw that are remembered since their winners did not fit one frame.
+const UNPAGED_LOGGED_MAX: usize = 1_000;
+
 /// Winning bets in one piece of a long reply: 32 KiB or so at most.
 const WINNERS_PIECE: usize = 128;
 
@@ -35,6 +40,25 @@ const WINNERS_PIECE: usize = 128;
 pub struct Service<S> {
     store: S,
     metrics: Arc<Metrics>,
+    unpaged: Mutex<Unpaged>,
+}
+
+/// The agencies of one draw whose winners do not fit one frame and were asked for in one:
+/// the log tells of each once, however often its client asks.
+#[derive(Debug, Default)]
+struct Unpaged {
+    draw: Option<DrawId>,
+    agencies: BTreeSet<AgencyId>,
+}
+
+impl Unpaged {
+    /// Returns whether this is the first time for this agency of this draw.
+    fn add(&mut self, draw: DrawId, agency: AgencyId) -> bool {
+        if self.draw != Some(draw) {
+            *self = Self { draw: Some(draw), agencies: BTreeSet::new() };
+        }
+        self.agencies.len() < UNPAGED_LOGGED_MAX && self.agencies.insert(agency)
+    }
 }
 
 /// A request that was begun.
@@ -69,9 +93,25 @@ pub struct Commit {
 #[derive(Debug)]
 enum Write {
     Bet { document: String, number: u32, ticket: Ticket<Appended> },
-    Batch { count: u64, ticket: Ticket<Appended> },
+    Batch { count: u64, single: Option<Single>, ticket: Ticket<Appended> },
     Done { agency: AgencyId, ticket: Ticket<Closed> },
     DoneThenWinners { agency: AgencyId, ticket: Ticket<Closed> },
+}
+
+/// The only bet of a payload: the counted original server logs it as a bet, too.
+#[derive(Debug)]
+struct Single {
+    document: String,
+    number: u32,
+}
+
+impl Single {
+    fn of(batches: &[Batch]) -> Option<Self> {
+        let mut bets = batches.iter().flat_map(|batch| batch.bets.iter());
+        let bet = bets.next()?;
+        let single = Self { document: bet.document.to_owned(), number: bet.number };
+        bets.next().is_none().then_some(single)
+    }
 }
 
 /// A request that was given to the store.
@@ -99,7 +139,7 @@ pub struct MoreWinners {
 impl<S: Store> Service<S> {
     /// Creates a service on a store, which counts into these metrics.
     pub fn new(store: S, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics }
+        Self { store, metrics, unpaged: Mutex::default() }
     }
 
     /// Returns the store.
@@ -122,8 +162,11 @@ impl<S: Store> Service<S> {
         let begun_at = Instant::now();
         let submitted = match request {
             Request::Bet(batch) => self.begin_bet(batch, submitter),
-            Request::Batch(batch) => self.begin_batches(vec![batch], submitter),
-            Request::Payload(batches) => self.begin_batches(batches, submitter),
+            Request::Batch(batch) => self.begin_batches(vec![batch], None, submitter),
+            Request::Payload(batches) => {
+                let single = Single::of(&batches);
+                self.begin_batches(batches, single, submitter)
+            }
             Request::Done { agency, bets } => self.begin_done(agency, bets, submitter),
             Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency, submitter),
             Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
@@ -155,7 +198,9 @@ impl<S: Store> Service<S> {
             Write::Bet { document, number, ticket } => {
                 self.count_unknown(bet_outcome(&document, number, ticket.wait()))
             }
-            Write::Batch { count, ticket } => self.count_unknown(batch_outcome(count, ticket.wait())),
+            Write::Batch { count, single, ticket } => {
+                self.count_unknown(batch_outcome(count, single, ticket.wait()))
+            }
             Write::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
             Write::DoneThenWinners { agency, ticket } => self.finish_done_and_winners(agency, ticket.wait()),
         };
@@ -222,11 +267,11 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn begin_batches(&self, batches: Vec<Batch>, submitter: Submitter) -> Submitted {
+    fn begin_batches(&self, batches: Vec<Batch>, single: Option<Single>, submitter: Submitter) -> Submitted {
         let count = batches.iter().map(|batch| batch.bets.len() as u64).sum();
         match self.store.append_from(submitter, batches) {
-            Ok(ticket) => Submitted::Write(Write::Batch { count, ticket }),
-            Err(error) => Submitted::Done(batch_outcome(count, Err(error))),
+            Ok(ticket) => Submitted::Write(Write::Batch { count, single, ticket }),
+            Err(error) => Submitted::Done(batch_outcome(count, single, Err(error))),
         }
     }
 
@@ -301,12 +346,23 @@ impl<S: Store> Service<S> {
             for bet in bets {
                 after = bet.id;
                 if !documents.push(bet.document) {
+                    self.log_unpaged(draw, agency);
                     return Err(Reason::UsePages);
                 }
             }
             if is_last {
                 return Ok(Winners::All(documents.into_vec()));
             }
+        }
+    }
+
+    /// Logs, once for each agency and draw, that a client gets no winners as it asks for
+    /// them: the framed original one takes the refusal for "not yet", and asks for ever.
+    fn log_unpaged(&self, draw: DrawId, agency: AgencyId) {
+        if self.unpaged.lock().unwrap_or_else(PoisonError::into_inner).add(draw, agency) {
+            let error = "too_many use_pages: the winners do not fit one frame. A client that does not ask for pages \
+                         may ask for ever; `sorteo winners` gets them";
+            event!(Warn, "consulta_ganadores", Fail, draw = draw, agencia = agency, error = error);
         }
     }
 
@@ -417,9 +473,12 @@ fn bet_outcome(document: &str, number: u32, result: Result<Appended, StoreError>
     }
 }
 
-fn batch_outcome(count: u64, result: Result<Appended, StoreError>) -> Outcome {
+fn batch_outcome(count: u64, single: Option<Single>, result: Result<Appended, StoreError>) -> Outcome {
     let result = match appended(result) {
         Ok(()) => {
+            if let Some(Single { document, number }) = single {
+                event!(Info, "apuesta_almacenada", Success, dni = document, numero = number);
+            }
             event!(Info, "apuesta_recibida", Success, cantidad = count);
             Ok(())
         }
@@ -532,9 +591,16 @@ fn log_closed(agency: AgencyId, closing: Closing) {
     }
 }
 
-/// Returns a reason as the log has it, where a `|` would end the value.
+/// Returns a reason as the log has it, where a `|` would end the value. Where it is a
+/// limit, an operator must know which setting.
 fn logged(reason: &Reason) -> String {
-    reason.to_string().replace('|', " ")
+    match reason {
+        Reason::TooMany => {
+            format!("too_many (the limits: batch_bets_max, and {PAYLOAD_AGENCIES_MAX} agencies in a payload)")
+        }
+        Reason::BadLength => "bad_length (not a number, or more than payload_bytes_max)".to_owned(),
+        reason => reason.to_string().replace('|', " "),
+    }
 }
 
 /// Logs a draw. The process that drew calls it, once for each draw.

@@ -18,7 +18,8 @@ use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
 use crate::{event, logging};
-use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
+use sorteo_agency::rows::FileError;
+use sorteo_agency::{AgencyError, ClientOptions, Event, Observer, Upload, counted};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO.
 Exits with 0 only if every bet was acknowledged and the winners were received.
 
 An agency with several files uploads each of them with --not-done, and then runs
-`sorteo done`.
+`sorteo done`. One without bets uploads an empty file with --allow-empty.
 
 Examples:
   sorteo upload --agency 1 --file agency-1.csv --winners-out winners-1.txt
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// Do not mark the agency as done, since more bets follow; do not wait for the draw
     #[arg(long)]
     not_done: bool,
+    /// Accept a file without bets: the agency is done with none
+    #[arg(long)]
+    allow_empty: bool,
     /// Write the winning documents to this file, one per line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_wait", "not_done"])]
     winners_out: Option<PathBuf>,
@@ -67,6 +71,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         refuse_own_bets(path, config.file.as_deref())?;
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
+    options.allow_empty = args.allow_empty;
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);
         options.observer = Observer::new(log_client_event);
@@ -121,9 +126,11 @@ fn send_file(
                 "the counted dialect marks its agency as done: leave out --not-done or --dialect counted"
             )));
         }
-        DialectName::Counted => counted::upload(options, agency, path, config.batch)?,
+        DialectName::Counted => {
+            counted::upload(options, agency, path, config.batch).map_err(name_allow_empty)?
+        }
         DialectName::Framed => {
-            let mut upload = Upload::start(options.clone(), agency, path)?;
+            let mut upload = Upload::start(options.clone(), agency, path).map_err(name_allow_empty)?;
             upload.send(path, config.batch)?;
             if !args.not_done {
                 upload.done()?;
@@ -143,6 +150,16 @@ fn send_file(
         atomic_file::write(out, lines.as_bytes())?;
     }
     Ok(())
+}
+
+/// Returns the failure; where the file has no bets, it names the flag that allows that.
+fn name_allow_empty(error: AgencyError) -> Failure {
+    match error {
+        AgencyError::File(error @ FileError::Empty(_)) => {
+            Failure::Failed(anyhow::anyhow!("{error}: if the agency has none, give --allow-empty"))
+        }
+        error => error.into(),
+    }
 }
 
 fn send_one_bet(options: &ClientOptions, agency: AgencyId, environment: &Environment) -> Result<(), Failure> {

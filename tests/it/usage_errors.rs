@@ -37,6 +37,8 @@ const CASES: &[Case] = &[
     (&[], &["upload", "--file", "a.csv"]),
     (&[], &["upload", "--agency", "1"]),
     (&[], &["upload", "--agency", "1", "--file", "missing.csv"]),
+    (&[], &["upload", "--agency", "1", "--file", "empty.csv"]),
+    (&[], &["import", "missing.csv"]),
     (&[], &["upload", "--agency", "1", "--no-wait", "--winners-out", "w"]),
     (&[], &["upload", "--agency", "1", "--dialect", "framd"]),
     (&[], &["winners", "--agency", "1", "--draw", "0"]),
@@ -53,6 +55,7 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         ("broken.toml", "workers = 8\nagencies 5\n"),
         ("unknown.toml", "workers = 8\n\nmax_conections = 5\n"),
         ("range.toml", "# mine\nworkers = 2000\n"),
+        ("empty.csv", "\n"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
@@ -198,7 +201,15 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         [2]
 
         $ sorteo upload --agency 1 --file missing.csv
-        sorteo: missing.csv: No such file or directory (os error 2): give the file of the agency's bets in --file
+        sorteo: missing.csv: No such file or directory (os error 2): give the CSV file of the bets
+        [1]
+
+        $ sorteo upload --agency 1 --file empty.csv
+        sorteo: empty.csv: the file has no bets: if the agency has none, give --allow-empty
+        [1]
+
+        $ sorteo import missing.csv
+        sorteo: missing.csv: No such file or directory (os error 2): give the CSV file of the bets
         [1]
 
         $ sorteo upload --agency 1 --no-wait --winners-out w

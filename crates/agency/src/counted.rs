@@ -31,7 +31,7 @@ pub fn upload(
     path: &Path,
     batch_max: usize,
 ) -> Result<Vec<String>, AgencyError> {
-    let scan = Scan::of(path)?;
+    let scan = Scan::of(path, options.allow_empty)?;
     let mut batches = Batches::open(path, &scan, batch_max)?;
     let mut connection = connect(options, Dialect::Counted)?;
     let mut stored = 0;

@@ -75,6 +75,10 @@ fn hint(reason: &Reason) -> &'static str {
         Reason::CountMismatch { .. } => {
             " (the server holds another number of bets of this agency in this draw)"
         }
+        Reason::Unknown => {
+            " (the server does not know this request, so it is older than this client: \
+             upgrade the server, or use a client of its version)"
+        }
         Reason::NotReady => " (the draw has not taken place yet)",
         Reason::BadDraw => " (there is no such draw)",
         Reason::StorageFull => " (the server's disk is full, and was at every retry)",

@@ -30,8 +30,9 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read, a row is wrong, or there is none.
-    pub fn of(path: &Path) -> Result<Self, FileError> {
+    /// Where the file cannot be read, a row is wrong, or there is none and `allow_empty`
+    /// does not allow that.
+    pub fn of(path: &Path, allow_empty: bool) -> Result<Self, FileError> {
         let version = Version::of(path)?;
         let mut rows = HashedRows::open(path)?;
         let mut one = Bets::default();
@@ -39,7 +40,7 @@ impl Scan {
             one.clear();
         }
         match rows.rows.count() {
-            0 => Err(FileError::Empty(path.to_owned())),
+            0 if !allow_empty => Err(FileError::Empty(path.to_owned())),
             count => Ok(Self { version, rows: count, upload: rows.upload() }),
         }
     }

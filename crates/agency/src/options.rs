@@ -12,14 +12,17 @@ pub struct ClientOptions {
     pub server: String,
     /// How long to go on trying without any success.
     pub give_up_after: Duration,
+    /// Whether a file may have no bets: its agency is done with none.
+    pub allow_empty: bool,
     /// Is given what happens.
     pub observer: Observer,
 }
 
 impl ClientOptions {
-    /// Options with an observer that ignores everything.
+    /// Options with an observer that ignores everything; a file must have bets.
     pub fn new(server: impl Into<String>, give_up_after: Duration) -> Self {
-        Self { server: server.into(), give_up_after, observer: Observer::default() }
+        let server = server.into();
+        Self { server, give_up_after, allow_empty: false, observer: Observer::default() }
     }
 }
 

@@ -26,7 +26,7 @@ const SHOWN_CHARS_MAX: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened or read.
-    #[error("{}: {source}: give the file of the agency's bets in --file", path.display())]
+    #[error("{}: {source}: give the CSV file of the bets", path.display())]
     Io {
         /// The file.
         path: PathBuf,

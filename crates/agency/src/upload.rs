@@ -28,7 +28,7 @@ impl Upload {
     ///
     /// Where the file is malformed or the server cannot be reached; nothing was sent.
     pub fn start(options: ClientOptions, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
-        let scan = Scan::of(path)?;
+        let scan = Scan::of(path, options.allow_empty)?;
         let mut client = Client::new(options);
         let draw = client.status()?.draw;
         client.stay_in(draw);

@@ -40,6 +40,13 @@ fn options(server: String) -> ClientOptions {
     ClientOptions::new(server, Duration::from_millis(500))
 }
 
+#[test]
+fn a_server_that_is_older_than_the_client_is_told_as_such() {
+    let error = Client::new(options(answering("ACK|ERR|unknown\n"))).status().unwrap_err().to_string();
+    assert!(error.starts_with("the server refused STATUS: unknown ("), "{error}");
+    assert!(error.contains("older than this client: upgrade the server"), "{error}");
+}
+
 fn winners(line: &'static str) -> Result<Option<Vec<String>>, AgencyError> {
     Client::new(options(answering(line))).winners(AgencyId(1), Some(DrawId(1)))
 }

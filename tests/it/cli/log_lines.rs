@@ -38,6 +38,65 @@ fn what_an_answer_tells_is_in_the_log_before_the_answer_arrives() {
     server.stop();
 }
 
+#[test]
+fn a_payload_of_one_row_is_logged_as_a_bet_too() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "1"]);
+    let mut counted = Peer::connect(&server);
+    assert_eq!(counted.ask_counted("Ana|Paz|30904465|1999-03-17|7574|1"), "ACK");
+    assert_eq!(counted.ask_counted("Ana|Paz|1|1999-03-17|1|1\nAna|Paz|2|1999-03-17|2|1"), "ACK");
+    assert_eq!(Peer::connect(&server).ask(&["BATCH|1|1", "Ana|Paz|3|1999-03-17|3"]), "ACK_BATCH|OK|1\n");
+    let log = LogLine::parse_all(&server.stop().stderr);
+    let lines: Vec<_> = log.iter().filter(|line| line.action.starts_with("apuesta_")).collect();
+    let lines: Vec<_> = lines.iter().map(|line| (line.action.as_str(), line.pairs.clone())).collect();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let expected = [
+        ("apuesta_almacenada", vec![pair("dni", "30904465"), pair("numero", "7574")]),
+        ("apuesta_recibida", vec![pair("cantidad", "1")]),
+        ("apuesta_recibida", vec![pair("cantidad", "2")]),
+        ("apuesta_recibida", vec![pair("cantidad", "1")]),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_refusal_for_a_limit_names_the_setting() {
+    let folder = folder();
+    let limits = ["--batch-bets-max", "2", "--payload-bytes-max", "64"];
+    let server = Server::start(folder.path(), &limits);
+    assert_eq!(Peer::connect(&server).ask(&["BATCH|1|3"]), "ACK_BATCH|ERR|3|too_many\n");
+    assert_eq!(Peer::connect(&server).ask_counted(&"x".repeat(65)), "ERROR_INVALID_BATCH");
+    let log = LogLine::parse_all(&server.stop().stderr);
+    let errors: Vec<_> = log.iter().filter_map(|line| line.get("error")).collect();
+    assert!(errors.iter().any(|error| error.contains("too_many") && error.contains("batch_bets_max")));
+    assert!(errors.iter().any(|error| error.contains("bad_length") && error.contains("payload_bytes_max")));
+}
+
+#[test]
+fn winners_that_fit_no_frame_are_warned_of_once_however_often_a_client_asks() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "2"]);
+    let mut peer = Peer::connect(&server);
+    let rows = |agency: u32, winners: u32| -> String {
+        (0..winners).map(|row| format!("Ana|Paz|{}|1999-03-17|7574|{agency}\n", 30_000_000 + row)).collect()
+    };
+    assert_eq!(peer.ask_counted(&rows(1, 1000)), "ACK");
+    assert_eq!(peer.ask_counted(&rows(2, 900)), "ACK");
+    for agency in ["1", "2"] {
+        peer.ask_counted(&format!("GET_WINNERS|{agency}"));
+    }
+    for _ in 0..3 {
+        assert_eq!(Peer::connect(&server).ask(&["GET_WINNERS|1"]), "WINNERS|ERR|too_many|use_pages\n");
+        assert!(Peer::connect(&server).ask(&["GET_WINNERS|2"]).starts_with("WINNERS|OK|30000000,"));
+    }
+    let log = LogLine::parse_all(&server.stop().stderr);
+    let warned: Vec<_> = log.iter().filter(|line| line.action == "consulta_ganadores").collect();
+    let [warned] = warned[..] else { panic!("{warned:?}") };
+    assert_eq!((warned.level.as_str(), warned.result.as_str()), ("WARNING", "fail"));
+    assert_eq!((warned.get("draw"), warned.get("agencia")), (Some("1"), Some("1")));
+    assert!(warned.get("error").unwrap().contains("`sorteo winners` gets them"), "{warned:?}");
+}
+
 /// Asserts that a line is there with this action and result and just these keys.
 #[track_caller]
 fn assert_logged(log: &[LogLine], action: &str, result: &str, keys: &[&str]) {

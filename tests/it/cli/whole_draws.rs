@@ -274,6 +274,38 @@ fn a_counted_upload_whose_answer_is_lost_says_so_and_sends_nothing_again() {
 }
 
 #[test]
+fn an_agency_without_bets_is_done_by_an_empty_file_if_that_is_allowed() {
+    let folder = folder();
+    bets_file(folder.path(), "1.csv", &[7574]);
+    fs::write(folder.path().join("none.csv"), "").unwrap();
+    let server = Server::start(folder.path(), &["--agencies", "3"]);
+    let upload = |agency: &str, more: &[&str]| {
+        let args = [&["upload", "--agency", agency, "--file", "none.csv"], more].concat();
+        run(&mut server.command(folder.path(), &args))
+    };
+    for dialect in ["framed", "counted"] {
+        let refused = upload("2", &["--dialect", dialect]);
+        assert_names(refused.failed(1), &["none.csv: the file has no bets", "--allow-empty"]);
+    }
+    assert_eq!(status(&server, folder.path())["done"], 0);
+    upload("2", &["--allow-empty", "--no-wait"]).succeeded();
+    assert_eq!(status(&server, folder.path())["done"], 1);
+    let one = ["upload", "--agency", "1", "--file", "1.csv", "--no-wait"];
+    run(&mut server.command(folder.path(), &one)).succeeded();
+    // The last: the draw takes place, and it has no winners.
+    let counted = upload("3", &["--allow-empty", "--dialect", "counted", "--winners-out", "w"]);
+    counted.succeeded();
+    assert_names(&counted.stderr, &["action: consulta_ganadores | result: success | cant_ganadores: 0"]);
+    assert_eq!(fs::read_to_string(folder.path().join("w")).unwrap(), "");
+    let framed = upload("2", &["--allow-empty"]);
+    framed.succeeded();
+    assert_names(&framed.stderr, &["cant_ganadores: 0"]);
+    let drawn = status(&server, folder.path());
+    assert_eq!((&drawn["state"], &drawn["bets"]), (&"drawn".into(), &1.into()));
+    server.stop();
+}
+
+#[test]
 fn a_bench_stores_what_it_reports_in_either_dialect_kept_or_fresh() {
     let folder = folder();
     let server = Server::start(folder.path(), &["--agencies", "9", "--batch-bets-max", "100"]);

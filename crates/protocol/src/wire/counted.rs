@@ -20,7 +20,7 @@ const LENGTH_DIGITS_MAX: usize = 10;
 /// Most agencies whose rows one payload may have. The rows of each are a batch of their
 /// own: 41,000 batches, which fit a payload, would occupy the writer for more than half a
 /// second.
-const PAYLOAD_AGENCIES_MAX: usize = 1_000;
+pub const PAYLOAD_AGENCIES_MAX: usize = 1_000;
 
 /// The counted half of [`super::Decoder`].
 pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
