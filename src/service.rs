@@ -162,11 +162,8 @@ impl<S: Store> Service<S> {
         let begun_at = Instant::now();
         let submitted = match request {
             Request::Bet(batch) => self.begin_bet(batch, submitter),
-            Request::Batch(batch) => self.begin_batches(vec![batch], None, submitter),
-            Request::Payload(batches) => {
-                let single = Single::of(&batches);
-                self.begin_batches(batches, single, submitter)
-            }
+            Request::Batch(batch) => self.append_batches(vec![batch], None, submitter),
+            Request::Payload(batches) => self.begin_batches(batches, submitter),
             Request::Done { agency, bets } => self.begin_done(agency, bets, submitter),
             Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency, submitter),
             Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
@@ -267,7 +264,12 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn begin_batches(&self, batches: Vec<Batch>, single: Option<Single>, submitter: Submitter) -> Submitted {
+    fn begin_batches(&self, batches: Vec<Batch>, submitter: Submitter) -> Submitted {
+        let single = Single::of(&batches);
+        self.append_batches(batches, single, submitter)
+    }
+
+    fn append_batches(&self, batches: Vec<Batch>, single: Option<Single>, submitter: Submitter) -> Submitted {
         let count = batches.iter().map(|batch| batch.bets.len() as u64).sum();
         match self.store.append_from(submitter, batches) {
             Ok(ticket) => Submitted::Write(Write::Batch { count, single, ticket }),

@@ -304,8 +304,8 @@ _ => {
         it("cli::server_ends::a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on")),
 
     Bug("a server without file descriptors spins", "I6", "src/server/reactor.rs",
-        "self.accept_again_at = Some(now + ACCEPT_PAUSE);",
-        "self.accept_again_at = Some(now);",
+        "return Some(now + ACCEPT_PAUSE);",
+        "return Some(now);",
         faults("few_files::few_file_descriptors")),
 
     # ---- The wire, and the agency -----------------------------------------------
@@ -403,6 +403,14 @@ _ => {
         "open::open_beside_store(files)?",
         "open::open_reader(files)?",
         it("ops::those_who_look_take_no_lock_from_the_server"), few=True),
+    Bug("streams of events take every place", "I6", "src/ops/http.rs",
+        "REQUESTS_MAX: usize = 192;",
+        "REQUESTS_MAX: usize = CONNECTIONS_MAX - 1;",
+        it("ops::streams_of_events_leave_places_for_probes")),
+    Bug("silent peers keep the operators' places", "I6", "src/ops/places.rs",
+        "self.lock().by_turn.pop_first()",
+        "self.lock().by_turn.pop_first().filter(|_| false)",
+        it("ops::peers_that_are_slow_or_idle_make_room_for_probes")),
     Bug("a refused command copies the log", "I1", OPEN,
         "    checkpoint_on_close(&connection, false)\n",
         "    checkpoint_on_close(&connection, true)\n",
