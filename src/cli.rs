@@ -117,6 +117,9 @@ fn grammar() -> clap::Command {
 pub fn main() -> ExitCode {
     let parsed = grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command } = parsed.unwrap_or_else(|error| end_without_command(&error));
+    // A core dump would hold bets, and lie in the working folder, which is often the
+    // database's. Where the system refuses, there is nothing better to do.
+    let _ = rlimit::Resource::CORE.set(0, 0);
     if !matches!(command, Command::Man(_) | Command::Completions(_)) {
         // What the others write holds bets, and is for the user who runs them.
         rustix::process::umask(Mode::from_raw_mode(0o077));

@@ -49,6 +49,20 @@ fn sigterm_finishes_what_is_in_flight_closes_with_a_line_each_and_exits_0() {
 }
 
 #[test]
+fn a_server_that_crashes_leaves_no_core_dump() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let Ok(limits) = fs::read_to_string(format!("/proc/{}/limits", server.process.id())) else {
+        eprintln!("skipped: this system has no /proc");
+        return;
+    };
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let values: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(values, ["0", "0"], "{core}");
+    server.stop();
+}
+
+#[test]
 fn a_server_whose_database_fails_ends_with_74_without_an_answer_and_the_next_goes_on() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]);
