@@ -1,7 +1,13 @@
 # Two stages: the first has the compiler, the second only the program. Nothing
 # here needs BuildKit, so old engines with the classic builder make the same image.
 
-FROM rust:1.95-bookworm AS build
+# The base images, by their digests: the same commit gives the same image. To update one,
+# look up its digest (docker buildx imagetools inspect debian:bookworm-slim) and change tag
+# and digest together; another registry or image is a --build-arg.
+ARG RUST_IMAGE=rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
+ARG DEBIAN_IMAGE=debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
+
+FROM ${RUST_IMAGE} AS build
 WORKDIR /build
 
 # The dependencies are built in a layer of their own, which is reused until the
@@ -31,7 +37,7 @@ RUN cargo build --release --locked --package sorteo
 
 
 # The same Debian as above, since the program is linked against its C library.
-FROM debian:bookworm-slim
+FROM ${DEBIAN_IMAGE}
 
 # A fixed uid, so that the owner of a volume's files is known in advance and stays
 # the same in every image. /data is created here, because a new named volume takes
@@ -43,9 +49,10 @@ RUN groupadd --gid 10001 sorteo \
 
 COPY --from=build /build/target/release/sorteo /usr/local/bin/sorteo
 
-# All addresses: inside a container, loopback cannot be reached from outside. To
-# use another port, publish this one under it: the health check uses this port.
-ENV SORTEO_LISTEN=0.0.0.0:12345 \
+# SERVER_PORT means all addresses: inside a container, loopback cannot be reached from
+# outside. `-e SERVER_PORT=4000` is another port, and `-e SORTEO_LISTEN=…`, which it does
+# not override, other addresses. The health check follows both, but no --listen.
+ENV SERVER_PORT=12345 \
     SORTEO_DATABASE=/data/sorteo.db
 EXPOSE 12345
 
@@ -65,9 +72,10 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 
 # The health check uses the program's own client, so it tests the protocol that
-# agencies use, and the image needs neither curl nor a shell.
+# agencies use, and the image needs neither curl nor a shell. The client finds the
+# server by the server's variables.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["/usr/local/bin/sorteo", "status", "--server", "127.0.0.1:12345"]
+    CMD ["/usr/local/bin/sorteo", "status"]
 
 # The exec form makes the program process 1, so that it receives the signals.
 ENTRYPOINT ["/usr/local/bin/sorteo"]
@@ -78,5 +86,5 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sorteo" \
       org.opencontainers.image.description="The central server of a lottery, and its agencies' client" \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-20260824-slim" \
       org.opencontainers.image.revision="${REVISION}"

@@ -2,6 +2,7 @@
 
 mod check;
 mod cli;
+mod container_files;
 mod conversations;
 mod corpus;
 mod data;

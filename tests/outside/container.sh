@@ -272,7 +272,9 @@ need_tools() {
 }
 
 build_image() {
-    docker build --tag "$IMAGE" "$root" >"$work/build.log" 2>&1 || {
+    local args
+    mapfile -t args < <("$root/tests/outside/container/base-images.sh" --build-args)
+    docker build "${args[@]}" --tag "$IMAGE" "$root" >"$work/build.log" 2>&1 || {
         tail -n 40 "$work/build.log"
         return 1
     }
@@ -303,6 +305,19 @@ test_image() {
     check_stop "$alone" 1
     docker container rm --volumes "$alone" >/dev/null
     server=
+    test_port SERVER_PORT 4000 4000
+    test_port SORTEO_LISTEN 0.0.0.0:5000 5000
+}
+
+# test_port VARIABLE VALUE PORT: the server listens there, and the health check asks there.
+test_port() {
+    docker container run --detach --name "$alone" --network none --env "$1=$2" "$IMAGE" >/dev/null
+    server=$alone
+    need "with $1=$2 the server becomes healthy" within "$healthy_max" is_healthy "$alone"
+    check "with $1=$2 it listens on port $3" equal "0.0.0.0:$3" \
+        "$(docker container logs "$alone" 2>&1 | sed -n 's/.*action: config | result: success | listen: \([^ ]*\).*/\1/p')"
+    docker container rm --force --volumes "$alone" >/dev/null
+    server=
 }
 
 # limits CONTAINER: prints its limits: bytes of memory, processes, billionths of a processor.
@@ -323,6 +338,8 @@ check_compose_limits() {
     check "an agency is limited" equal "268435456 64 500000000" "$(limits "$(container agency-1)")"
     check "the server's ports are published on loopback only" \
         equal "12345/tcp 127.0.0.1,9090/tcp 127.0.0.1" "$(published "$server")"
+    check "the server leaves no core dump" equal "0 0" \
+        "$(docker container exec "$server" awk '/^Max core file size/ { print $5, $6 }' /proc/1/limits)"
     check "the server may open a file for each connection" equal "16384 16384" \
         "$(docker container exec "$server" awk '/^Max open files/ { print $4, $5 }' /proc/1/limits)"
 }

@@ -2,15 +2,16 @@
 #
 # Provides the base images that the Dockerfile names.
 #
-#   base-images.sh            pull or make the missing ones
-#   base-images.sh --remove   remove the ones that this script made
+#   base-images.sh                pull or make the missing ones
+#   base-images.sh --build-args   print the arguments of `docker build` for stand-ins
+#   base-images.sh --remove       remove the ones that this script made
 #
 # An image that is present stays as it is, and one that can be pulled is pulled.
 # Only where no registry answers, stand-ins are made on this machine, under the
-# names that the Dockerfile uses:
+# names that the Dockerfile uses, without their digests, which a stand-in cannot have:
 #
-#   debian:SUITE-slim    debootstrap's minimal system of that suite
-#   rust:VERSION-SUITE   the same with gcc, and this machine's own Rust toolchain
+#   debian:SUITE-DATE-slim   debootstrap's minimal system of that suite
+#   rust:VERSION-SUITE       the same with gcc, and this machine's own Rust toolchain
 #
 # The stand-ins have a label, so that they are not mistaken for the public images
 # and --remove finds them. They also trust the certificates that this machine
@@ -37,18 +38,21 @@ present() { docker image inspect "$1" >/dev/null 2>&1; }
 # The time limit is for a registry that accepts the connection and never answers.
 pull() { timeout 600 docker pull --quiet "$1" >/dev/null 2>&1; }
 
-# Prints the image names of the FROM lines, without those that name an earlier stage.
-base_images() {
-    awk 'toupper($1) == "FROM" {
-             if (!($2 in stage)) print $2
-             if (toupper($3) == "AS") stage[$4] = 1
-         }' "$dockerfile" | sort -u
+# Prints the base images, each with the argument that names it: RUST_IMAGE=rust:…@sha256:…
+base_images() { sed -n 's/^ARG \([A-Z]*_IMAGE=\)/\1/p' "$dockerfile"; }
+
+# Prints an argument of `docker build` for each image that is here only as a stand-in.
+build_args() {
+    local line image
+    base_images | while IFS== read -r line image; do
+        present "$image" || printf -- '--build-arg=%s=%s\n' "$line" "${image%@*}"
+    done
 }
 
-# make_debian IMAGE, for debian:SUITE-slim
+# make_debian IMAGE, for debian:SUITE-slim and debian:SUITE-DATE-slim
 make_debian() {
     local image=$1 tag=${1#*:} root=$work/root
-    local suite=${tag%-slim}
+    local suite=${tag%%-*}
 
     ((EUID == 0)) || die "$image can't be pulled, and making it needs root"
     command -v debootstrap >/dev/null || die "$image can't be pulled, and debootstrap is not installed"
@@ -67,8 +71,8 @@ make_debian() {
 
 # make_rust IMAGE, for rust:VERSION-SUITE
 make_rust() {
-    local image=$1 tag=${1#*:} toolchain triple installed
-    local version=${tag%%-*} suite=${tag#*-} context=$work/rust
+    local image=$1 tag=${1#*:} toolchain triple installed debian
+    local version=${tag%%-*} context=$work/rust
 
     command -v rustc >/dev/null || die "$image can't be pulled, and there is no Rust toolchain here"
     installed=$(rustc --version | awk '{ print $2 }')
@@ -76,9 +80,11 @@ make_rust() {
     "$version".*) ;;
     *) die "$image can't be pulled, and the toolchain here is $installed" ;;
     esac
-    ensure "debian:$suite-slim"
+    debian=$(base_images | sed -n 's/^DEBIAN_IMAGE=//p')
+    ensure "$debian"
+    present "$debian" || debian=${debian%@*}
 
-    say "$image: making it from debian:$suite-slim and the toolchain $installed"
+    say "$image: making it from $debian and the toolchain $installed"
     toolchain=$(rustc --print sysroot)
     triple=$(rustc --version --verbose | awk '$1 == "host:" { print $2 }')
     mkdir -p "$context/toolchain/bin" "$context/toolchain/lib/rustlib"
@@ -92,7 +98,7 @@ make_rust() {
     # The public image has its toolchain below /usr/local too. The packages are those
     # that building crates with C code needs.
     cat >"$context/Dockerfile" <<END
-FROM debian:$suite-slim
+FROM $debian
 RUN apt-get update \\
     && apt-get install --yes --no-install-recommends \\
         ca-certificates gcc libc6-dev make pkg-config \\
@@ -119,6 +125,11 @@ ensure() {
         say "$image: pulled"
         return
     fi
+    image=${image%@*}
+    if present "$image"; then
+        say "$image: present, as a stand-in"
+        return
+    fi
     case $image in
     debian:*-slim) make_debian "$image" ;;
     rust:*-*) make_rust "$image" ;;
@@ -142,11 +153,12 @@ remove() {
 
 case ${1-} in
 --remove) remove ;;
+--build-args) build_args ;;
 '')
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     # Read into a list first: the commands in the loop must not read its input.
-    mapfile -t images < <(base_images)
+    mapfile -t images < <(base_images | cut --delimiter== --fields=2-)
     for image in "${images[@]}"; do
         ensure "$image"
     done
