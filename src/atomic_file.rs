@@ -1,9 +1,9 @@
 //! Files that appear complete or not at all: each is written under a temporary name in the
 //! same folder, and renamed. A reader sees the previous file, or all of the new one.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -228,6 +228,16 @@ pub fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
+    }
+}
+
+/// Gives a file to the user and the group of another, if root runs this: what root writes
+/// for a service must be open to its user.
+pub fn give_owner_of(file: &File, other: &Metadata) {
+    let is_like = |own: &Metadata| (own.uid(), own.gid()) == (other.uid(), other.gid());
+    if rustix::process::geteuid().is_root() && !file.metadata().is_ok_and(|own| is_like(&own)) {
+        // Without the capability (in some containers) root keeps it, as any user would.
+        let _ = fchown(file, Some(other.uid()), Some(other.gid()));
     }
 }
 

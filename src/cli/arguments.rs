@@ -1,5 +1,6 @@
 //! Arguments that several subcommands take.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -9,7 +10,7 @@ use crate::config::{
     ConfigError, Environment, Flags, Layers, ServeConfig, ServeSettings, database, flags as config_flags,
     process_environment,
 };
-use crate::store::sqlite::Options;
+use crate::store::sqlite::{Options, other_names};
 
 /// The database that a command works on.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,17 @@ pub(super) struct DatabaseArg {
 impl DatabaseArg {
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         Ok(database(&self.flags, &process_environment()?)?)
+    }
+
+    /// Returns the path for a command that only reads, and warns of a file of which it may
+    /// not see everything.
+    pub(super) fn path_to_read(&self) -> Result<PathBuf, Failure> {
+        let path = self.path()?;
+        if let Some(warning) = other_names(&path) {
+            // Standard error may be closed.
+            let _ = writeln!(std::io::stderr(), "sorteo: warning: {warning}");
+        }
+        Ok(path)
     }
 
     /// Returns the options that `serve` would open it with.

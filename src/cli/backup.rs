@@ -37,7 +37,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let database = args.database.path()?;
+    let database = args.database.path_to_read()?;
     remove_unfinished_on_signals(&args.file)?;
     let progress = CopyProgress::new();
     let saved = backup(&database, &args.file, args.force, &mut |step| progress.step(step));

@@ -44,7 +44,7 @@ struct CheckOutput<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let database = args.database.path()?;
+    let database = args.database.path_to_read()?;
     let report = check_with_progress(&database)?;
     if args.json {
         say_json(&CheckOutput {

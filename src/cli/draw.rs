@@ -139,8 +139,8 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let terms = DrawTerms { agencies: agencies.clone(), winning_number: *winning_number };
             set(&database.path()?, &terms, reason, *json)
         }
-        Command::List { database, json } => list(&database.path()?, *json),
-        Command::Show { id, database, json } => show(&database.path()?, id.map(DrawId), *json),
+        Command::List { database, json } => list(&database.path_to_read()?, *json),
+        Command::Show { id, database, json } => show(&database.path_to_read()?, id.map(DrawId), *json),
         Command::CloseAgency { id, reason, force, database, json } => {
             close_agency(&database.path()?, *id, reason, *force, *json)
         }

@@ -66,7 +66,7 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let database = args.database.path()?;
+    let database = args.database.path_to_read()?;
     let subject = match args.subject {
         SubjectName::Results => Subject::Results,
         SubjectName::Bets => Subject::Bets,

@@ -73,7 +73,7 @@ impl Failure {
             Self::Config(error) => config_code(error),
             // What `serve` would exit with: it stops at the first.
             Self::Configs(errors) => errors.first().map_or(78, config_code),
-            Self::Open(OpenError::Held(_)) | Self::Copy(CopyError::Open(OpenError::Held(_))) => 75,
+            Self::Open(OpenError::Held(..)) | Self::Copy(CopyError::Open(OpenError::Held(..))) => 75,
             Self::Copy(
                 CopyError::SameFile(..)
                 | CopyError::OwnFile { .. }

@@ -24,9 +24,9 @@
 //! | inside a write transaction | `append`, `draw` |
 //! | opening, in four ways | `open` |
 //! | what must hold before | `pending_restore`, `verify` |
-//! | single rules | `admission`, `audit`, `filesystem`, `header`, `lock`, `options`, `terms` |
+//! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `terms` |
 //! | what a database is made of | `schema`, `totals` |
-//! | what all use | `connection`, `error`, `event`, `files`, `status`, `text`, `time` |
+//! | what all use | `connection`, `error`, `event`, `files`, `holder`, `status`, `text`, `time` |
 
 mod admission;
 mod append;
@@ -42,6 +42,8 @@ pub mod export;
 mod files;
 mod filesystem;
 mod header;
+mod holder;
+mod identity;
 mod lock;
 mod open;
 pub mod operator;
@@ -65,6 +67,8 @@ pub use self::copy::{CopyError, Progress as CopyProgress, Step as CopyStep, refu
 pub use self::error::OpenError;
 pub use self::event::{Event, Observer};
 pub use self::files::wal_path;
+pub use self::holder::Holder;
+pub use self::identity::other_names;
 pub use self::options::{AGENCIES_MAX, Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
 pub use self::terms::{DrawTerm, NotTakenReason, TermNotTaken};
 
@@ -72,7 +76,8 @@ use self::connection::checkpoint_on_close;
 use self::error::sqlite_error;
 use self::event::Announcement;
 use self::files::DatabaseFiles;
-use self::lock::LockFile;
+use self::identity::ServedFiles;
+use self::lock::DatabaseLock;
 use self::overview::Overview;
 use self::prepare::Prepared;
 use self::readers::Readers;
@@ -88,7 +93,7 @@ pub struct SqliteStore {
     readers: Readers,
     announcement: Announcement,
     // Last, so that the lock is released after the connections are closed.
-    _lock: LockFile,
+    _lock: DatabaseLock,
 }
 
 /// What was found when a database was opened.
@@ -117,12 +122,14 @@ impl SqliteStore {
         let path = files.database();
         open::require_safe_sqlite()?;
         filesystem::refuse_network(&files)?;
+        identity::refuse_other_names(&files)?;
         pending_restore::finish_interrupted(&files)?;
         header::refuse_foreign_file(&files)?;
-        let lock = LockFile::take(&files)?;
+        let mut lock = DatabaseLock::take(&files)?;
         // Another restore may have ended between the two.
         pending_restore::finish(&files)?;
         let created = !path.exists();
+        let held = lock.hold_database(&files)?;
         let mut writing = open::open_writer(&files)?;
         let Prepared { status, drawn_now, terms_not_taken } =
             prepare::prepare(&mut writing, &options.terms())
@@ -131,12 +138,13 @@ impl SqliteStore {
         wal_resync::resync(&writing, &files, options.checkpoints)?;
         checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
+        let served = ServedFiles::new(&options.database, &files, held)?;
         if drawn_now {
             observer(Event::Drawn(status));
         }
         let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
-        let writer = Writer::start(writing, options, observer, announcement.clone());
+        let writer = Writer::start(writing, served, options, observer, announcement.clone());
         let store = Self { writer, files, readers, announcement, _lock: lock };
         Ok((store, Recovery { created, status, drawn_now, terms_not_taken }))
     }

@@ -72,7 +72,8 @@ fn ended_by_itself(server: Server) -> Finished {
     ended
 }
 
-fn assert_database_failed(ended: &Finished) {
+/// It says why in one line, and exits with 74.
+pub fn assert_database_failed(ended: &Finished) {
     ended.failed(EXIT_DATABASE_FAILED);
     let errors = || ended.stderr.lines().filter_map(|line| LogLine::parse(line).ok());
     let errors: Vec<LogLine> = errors().filter(|line| line.level == "ERROR").collect();

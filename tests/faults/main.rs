@@ -23,6 +23,7 @@ mod few_files;
 mod history;
 mod injection;
 mod loop_disk;
+mod moved_files;
 mod network;
 mod network_disk;
 mod observed;
@@ -91,6 +92,11 @@ faults! {
     failing_io::unreadable_log needs injection::missing;
     network_disk::refused needs network_disk::missing;
     network_disk::unless_it_may_be_local needs network_disk::missing;
+    // The path does not lead to the server's files, or is not the only one that does.
+    moved_files::noticed;
+    moved_files::under_load;
+    moved_files::two_names;
+    moved_files::mounted needs moved_files::no_mounts;
     // The network cuts, drips, stalls and vanishes.
     cuts::cut_at_every_byte;
     network::a_bad_line;

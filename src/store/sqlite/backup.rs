@@ -7,7 +7,7 @@ use std::path::Path;
 use super::check::Report;
 use super::copy::{CopyError, Progress, copy_verified, refuse_own};
 use super::files::DatabaseFiles;
-use super::lock::LockFile;
+use super::lock::DatabaseLock;
 use super::open;
 use crate::atomic_file::{AtomicFile, AtomicFileError};
 
@@ -41,7 +41,7 @@ pub fn backup(
     let file = AtomicFile::create(destination, replace)?;
     refuse_stray_wal(&target)?;
     // What is replaced may be the database of another server.
-    let _lock = LockFile::take_if_there(&target)?;
+    let _lock = DatabaseLock::take_if_there(&target)?;
     let report = copy_verified(source, database, &file, destination, progress)?;
     let io = |error| AtomicFileError::io(destination, error);
     let permissions = fs::metadata(database).map_err(io)?.permissions();

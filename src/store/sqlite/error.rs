@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::holder::Holder;
+
 /// Why a database was not opened. Nothing of its contents was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -34,9 +36,26 @@ pub enum OpenError {
         /// The system's error.
         source: io::Error,
     },
-    /// Another server holds the database.
-    #[error("another server holds {}: stop it first, or give another --database", .0.display())]
-    Held(PathBuf),
+    /// Another server, or another process, holds the database.
+    #[error("another server holds {}{}: stop it first, or give another --database", .0.display(), .1)]
+    Held(PathBuf, Holder),
+    /// The file has several names, and each would have a WAL of its own.
+    #[error("{path} has {links} hard links: opened by another name it has another WAL, and commits are lost. Remove the \
+             other names (`find / -xdev -samefile {path}` lists them), or copy the file and use the copy",
+            path = .path.display())]
+    HardLinks {
+        /// The database.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// The file is mounted by itself.
+    #[error("{} is a mount point: what SQLite keeps beside it would be on another disk, and lost with a container. \
+             Mount the folder, not the file", .0.display())]
+    MountPoint(PathBuf),
+    /// The path leads to another file than the one that was locked.
+    #[error("{0}")]
+    Moved(String),
     /// A restore is running, or its process died.
     #[error("a restore of {path} is under way or was interrupted: start the server, which finishes it, \
              or run `sorteo restore` again", path = .0.display())]

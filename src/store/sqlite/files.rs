@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,6 +18,22 @@ const LINKS_MAX: usize = 40;
 /// Suffix of the copy that a restore has decided on. Its name begins with a dot, so
 /// that no person gives it to another file by accident.
 const RESTORE_SUFFIX: &str = ".sorteo-restore";
+
+/// The identity of a file, whatever its name: its device and its inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    /// Returns the identity of the file that this describes.
+    pub(super) fn of(file: &fs::Metadata) -> Self {
+        Self(file.dev(), file.ino())
+    }
+
+    /// Returns the file that a path leads to now, if the system identifies it.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|file| Self::of(&file))
+    }
+}
 
 /// A database file and the files beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,15 +118,22 @@ impl DatabaseFiles {
         self.journal().exists()
     }
 
-    /// Returns whether a path leads to one of the files, also where that does not
-    /// exist yet.
+    /// Returns whether a path leads to one of the files, by whatever name, also where
+    /// that does not exist yet.
     pub(super) fn include(&self, path: &Path) -> bool {
         let place =
             |path: &Path| Some((fs::canonicalize(folder_of(path)).ok()?, path.file_name()?.to_owned()));
-        let other = place(Self::resolve(path).database());
-        [self.database.clone(), self.wal(), self.wal_index(), self.journal(), self.lock()]
-            .iter()
-            .any(|own| place(own) == other)
+        let (other, file) = (place(Self::resolve(path).database()), FileId::at(path));
+        [
+            self.database.clone(),
+            self.wal(),
+            self.wal_index(),
+            self.journal(),
+            self.lock(),
+            self.pending_restore(),
+        ]
+        .iter()
+        .any(|own| place(own) == other || file.is_some() && FileId::at(own) == file)
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {

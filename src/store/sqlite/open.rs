@@ -12,7 +12,7 @@ use super::connection::{
 use super::error::{OpenError, open_error};
 use super::files::DatabaseFiles;
 use super::header::refuse_foreign_file;
-use super::{filesystem, pending_restore, schema, verify};
+use super::{filesystem, identity, pending_restore, schema, verify};
 use crate::atomic_file::sync_folder_of;
 
 /// The first SQLite without the WAL-reset race, as `sqlite3_libversion_number`.
@@ -77,6 +77,7 @@ pub(super) fn open_source(files: &DatabaseFiles) -> Result<Connection, OpenError
 pub(super) fn open_beside_server(files: &DatabaseFiles) -> Result<Connection, OpenError> {
     let path = files.database();
     filesystem::refuse_network(files)?;
+    identity::refuse_other_names(files)?;
     let connection = open_existing(files, WRITER_FLAGS)?;
     schema::refuse_older(&connection, path)?;
     verify::verify(&connection, path)?;

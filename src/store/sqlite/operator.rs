@@ -4,8 +4,6 @@
 //!
 //! Each change is recorded in the table `audit`, in the same transaction.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::error::{OpenError, sqlite_error};
-use super::files::DatabaseFiles;
+use super::files::{DatabaseFiles, FileId};
 use super::status::{newest_draw, newest_draw_for_write};
 pub use super::terms::DrawTerms;
 use super::terms::{RecordedBy, SET_DRAW};
@@ -38,14 +36,6 @@ pub struct Operator {
     path: PathBuf,
     /// The file that was opened, if the system identifies it.
     file: Option<FileId>,
-}
-
-/// The identity of a file, whatever its name: its device and its inode number.
-type FileId = (u64, u64);
-
-/// Returns the file that a path leads to now.
-fn file_at(path: &Path) -> Option<FileId> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// An agency that was closed.
@@ -143,7 +133,7 @@ impl Operator {
                 tries < LOCK_TRIES
             }))
             .map_err(|source| sqlite_error(path, "setting up the operator's connection", source))?;
-        Ok(Self { connection, path: path.to_owned(), file: file_at(path) })
+        Ok(Self { connection, path: path.to_owned(), file: FileId::at(path) })
     }
 
     /// Opens the next draw, once the newest is drawn. Returns its status.
@@ -256,7 +246,7 @@ impl Operator {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(fail("waiting for the write lock"))?;
-        if file_at(path) != self.file {
+        if FileId::at(path) != self.file {
             return Err(OperatorError::Replaced(path.clone()));
         }
         let status = newest_draw(&transaction).optional().map_err(fail("reading the newest draw"))?;
@@ -265,7 +255,7 @@ impl Operator {
         };
         let changed = change(&transaction, status).map_err(fail("changing the draw"))??;
         transaction.commit().map_err(fail("committing the change"))?;
-        match file_at(path) == self.file {
+        match FileId::at(path) == self.file {
             true => Ok(changed),
             false => Err(OperatorError::Replaced(path.clone())),
         }

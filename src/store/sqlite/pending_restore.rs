@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use super::error::OpenError;
 use super::files::DatabaseFiles;
 use super::header::refuse_foreign_file;
-use super::lock::LockFile;
+use super::lock::DatabaseLock;
 use crate::atomic_file::sync_folder_of;
 
 /// Returns whether a restore was decided on and has not ended.
@@ -48,7 +48,7 @@ pub(super) fn finish_interrupted(files: &DatabaseFiles) -> Result<(), OpenError>
     if !is_pending(files) {
         return Ok(());
     }
-    let _lock = LockFile::take(files)?;
+    let _lock = DatabaseLock::take(files)?;
     finish(files)?;
     crate::event!(Warn, "restore_database", Success, database = files.database().display());
     Ok(())

@@ -13,9 +13,9 @@ use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
-use super::lock::LockFile;
+use super::lock::DatabaseLock;
 use super::text::{counted, one_line};
-use super::{audit, filesystem, open, pending_restore};
+use super::{audit, filesystem, identity, open, pending_restore};
 use crate::atomic_file::{AtomicFile, AtomicFileError};
 use sorteo_protocol::DrawId;
 
@@ -43,13 +43,13 @@ pub fn restore(file: &Path, database: &Path, progress: &mut Progress<'_>) -> Res
         .map_err(|source| CopyError::Backup { path: file.to_owned(), source: Box::new(source) })?;
     // A lock file that does not exist is held by nobody; a refusal does not create one.
     let found_lock = match pending_restore::is_pending(files) {
-        true => Some(LockFile::take(files)?),
-        false => LockFile::take_if_there(files)?,
+        true => Some(DatabaseLock::take(files)?),
+        false => DatabaseLock::take_if_there(files)?,
     };
     pending_restore::finish(files)?;
     let copy = AtomicFile::create(&files.pending_restore(), false)?;
     let report = copy_verified(source, file, &copy, files.database(), progress)?;
-    let _lock = found_lock.map_or_else(|| LockFile::take(files), Ok)?;
+    let _lock = found_lock.map_or_else(|| DatabaseLock::take(files), Ok)?;
     inherit_access(&copy, file, files.database())?;
     let kept = date_and_record(&copy, file, files, &report)?;
     copy.finish()?;
@@ -63,6 +63,7 @@ fn refuse_target(files: &DatabaseFiles) -> Result<(), OpenError> {
         return Err(OpenError::NoFolder(folder));
     }
     filesystem::refuse_network(files)?;
+    identity::refuse_mount_points(files)?;
     match fs::symlink_metadata(files.database()) {
         Ok(found) if !found.is_file() => Err(OpenError::NotAFile(files.database().to_owned())),
         _ => Ok(()),
@@ -204,8 +205,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (database, saved) = database_with_log(folder.path());
         fs::copy(&saved, pending(&database)).unwrap();
-        let lock = LockFile::take(&DatabaseFiles::at(database.clone())).unwrap();
-        assert!(matches!(restore(&saved, &database, &mut |_| {}), Err(CopyError::Open(OpenError::Held(_)))));
+        let lock = DatabaseLock::take(&DatabaseFiles::at(database.clone())).unwrap();
+        assert!(matches!(restore(&saved, &database, &mut |_| {}), Err(CopyError::Open(OpenError::Held(..)))));
         drop(lock);
         restore(&saved, &database, &mut |_| {}).unwrap();
         let names: Vec<String> = fs::read_dir(folder.path())

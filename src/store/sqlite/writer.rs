@@ -21,6 +21,7 @@ use self::queue::CommandQueue;
 use self::task::Task;
 use super::append::DigestedBatch;
 use super::event::{Announcement, Observer};
+use super::identity::ServedFiles;
 use super::options::Options;
 use crate::metrics::Metrics;
 use crate::store::{Appended, Closed, StoreError, Submitter, Ticket};
@@ -38,6 +39,7 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(
         connection: Connection,
+        files: ServedFiles,
         options: &Options,
         observer: Observer,
         announcement: Announcement,
@@ -47,6 +49,7 @@ impl Writer {
         let checkpointer = Checkpointer::new(options.checkpoints, Arc::clone(&metrics));
         let task = Task {
             connection,
+            files,
             queue: Arc::clone(&queue),
             observer,
             announcement,

@@ -164,7 +164,7 @@ fn a_link_to_a_database_is_that_database() {
     let link = database.folder.path().join("link.db");
     std::os::unix::fs::symlink(database.path(), &link).unwrap();
     let (store, _) = database.open(&Options::new(&link));
-    assert!(matches!(database.open_error(&database.options(None)), OpenError::Held(_)));
+    assert!(matches!(database.open_error(&database.options(None)), OpenError::Held(..)));
     append(&store, batch(1, &["1"], 1)).unwrap();
     let names = names_in(database.folder.path());
     assert!(!names.iter().any(|name| name.starts_with("link.db-") || name == "link.db.lock"), "{names:?}");
@@ -181,7 +181,7 @@ fn one_server_at_a_time_holds_a_database() {
     let (store, _) = database.open(&options);
     for _ in 0..2 {
         let error = database.open_error(&options);
-        assert!(matches!(&error, OpenError::Held(path) if *path == database.path()), "{error:?}");
+        assert!(matches!(&error, OpenError::Held(path, _) if *path == database.path()), "{error:?}");
     }
     assert_eq!(append(&store, batch(1, &["1"], WINS)), Ok(()), "the first is not disturbed");
     store.close();

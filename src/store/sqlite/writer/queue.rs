@@ -58,16 +58,10 @@ impl CommandQueue {
     /// # Errors
     ///
     /// Fails if the queue is closed and empty.
-    pub(super) fn next(&self, wait: Option<Duration>) -> Result<Option<Command>, Closed> {
+    pub(super) fn next(&self, wait: Duration) -> Result<Option<Command>, Closed> {
         let is_idle = |state: &mut State| state.commands.is_empty() && !state.closed;
-        let state = self.lock();
-        let mut state = match wait {
-            None => self.changed.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner),
-            Some(time) => {
-                let waited = self.changed.wait_timeout_while(state, time, is_idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let waited = self.changed.wait_timeout_while(self.lock(), wait, is_idle);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match state.commands.pop() {
             None if state.closed => Err(Closed),
             command => Ok(command),
@@ -139,13 +133,17 @@ mod tests {
         queue.submit(Submitter(1), append(500)).unwrap();
         queue.submit(Submitter(2), append(1)).unwrap();
         queue.submit(Submitter(3), close()).unwrap();
-        let first = queue.next(None).ok().flatten().unwrap();
+        let first = queue.next(Duration::ZERO).ok().flatten().unwrap();
         assert_eq!(first.pages(), 4, "the cheap ones come first");
         assert!(queue.next_within(100).is_some());
         assert!(queue.next_within(100).is_none(), "the next writes 2000 pages");
         queue.close();
         assert_eq!(queue.submit(Submitter(4), close()), Err(StoreError::Unknown));
-        assert_eq!(queue.next(None).ok().flatten().unwrap().pages(), 2000, "what waits is carried out");
-        assert!(queue.next(None).is_err());
+        assert_eq!(
+            queue.next(Duration::ZERO).ok().flatten().unwrap().pages(),
+            2000,
+            "what waits is carried out"
+        );
+        assert!(queue.next(Duration::ZERO).is_err());
     }
 }

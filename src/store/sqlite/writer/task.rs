@@ -16,6 +16,7 @@ use crate::failpoint::Failpoint;
 use crate::metrics::{Metrics, seconds_since};
 use crate::store::DrawStatus;
 use crate::store::sqlite::event::{Announcement, Event, Observer};
+use crate::store::sqlite::identity::ServedFiles;
 
 /// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -24,10 +25,14 @@ const GROUP_COMMANDS_MAX: usize = 256;
 const GROUP_PAGES_MAX: u64 = 2_048;
 /// Quiet time after which the WAL is copied and truncated.
 const IDLE_BEFORE_TRUNCATE: Duration = Duration::from_secs(1);
+/// How often a writer without work looks whether its files are still where they were: a
+/// server whose files are gone ends within a second.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the writer's thread owns.
 pub(super) struct Task {
     pub(super) connection: Connection,
+    pub(super) files: ServedFiles,
     pub(super) queue: Arc<CommandQueue>,
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
@@ -54,19 +59,29 @@ impl Task {
             self.commit(group)?;
             self.checkpointer.checkpoint_if_due(&self.connection)?;
         }
+        // Closing removes the WAL by its name, which may be another server's by now.
+        self.require_files()?;
         self.checkpointer.truncate(&self.connection)
     }
 
     /// Waits for the next command; `None` when the queue is closed and empty.
     fn next_command(&mut self) -> Result<Option<Command>, Fatal> {
+        let idle_since = Instant::now();
         loop {
-            let wait = (!self.checkpointer.is_truncated()).then_some(IDLE_BEFORE_TRUNCATE);
-            match self.queue.next(wait) {
+            match self.queue.next(IDLE_CHECK_INTERVAL) {
                 Ok(Some(command)) => return Ok(Some(command)),
-                Ok(None) => self.checkpointer.truncate(&self.connection)?,
+                Ok(None) => self.require_files()?,
                 Err(Closed) => return Ok(None),
             }
+            if idle_since.elapsed() >= IDLE_BEFORE_TRUNCATE && !self.checkpointer.is_truncated() {
+                self.checkpointer.truncate(&self.connection)?;
+            }
         }
+    }
+
+    /// Fails if what was committed is not where the next server looks for it.
+    fn require_files(&self) -> Result<(), Fatal> {
+        self.files.verify().map_err(Fatal)
     }
 
     /// Returns the command and those that wait behind it and are not too much for one
@@ -87,7 +102,8 @@ impl Task {
 
     /// Carries out a group in one transaction and resolves every command of it.
     ///
-    /// Nothing is resolved before the commit has returned. A failure before the commit
+    /// Nothing is resolved before the commit has returned, and before it is certain that
+    /// it went to the files that the next server opens. A failure before the commit
     /// stores nothing, and is refused as such; a failure in it leaves the outcome
     /// unknown, which is what a dropped resolver means.
     fn commit(&mut self, group: Vec<Command>) -> Result<(), Fatal> {
@@ -117,6 +133,7 @@ impl Task {
             };
         }
         Failpoint::AfterCommit.pass();
+        self.require_files()?;
         self.metrics.commit_seconds.observe(seconds_since(began));
         self.metrics.commit_writes.observe(group.len() as f64);
         self.metrics.bets.inc_by(executed.bets);
