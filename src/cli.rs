@@ -117,6 +117,7 @@ fn grammar() -> clap::Command {
 pub fn main() -> ExitCode {
     let parsed = grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command } = parsed.unwrap_or_else(|error| end_without_command(&error));
+    signals::survive_file_size_limit();
     // A core dump would hold bets, and lie in the working folder, which is often the
     // database's. Where the system refuses, there is nothing better to do.
     let _ = rlimit::Resource::CORE.set(0, 0);

@@ -1,10 +1,11 @@
 //! Signals that end a command.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGHUP, SIGPIPE, TERM_SIGNALS};
+use signal_hook::consts::{SIGHUP, SIGPIPE, SIGXFSZ, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -12,6 +13,14 @@ use crate::atomic_file::{folder_of, remove_unfinished_in};
 
 /// A process that a signal ended exits with this and the signal's number.
 const SIGNALLED: i32 = 128;
+
+/// Keeps the system from killing the process without a word where a file may not grow
+/// (`ulimit -f`): the write fails instead, and what fails is reported.
+pub(super) fn survive_file_size_limit() {
+    // The flag is never read: it is enough that there is a handler. It cannot fail, as the
+    // signal exists and may be handled.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
 
 /// Makes SIGTERM, SIGINT and SIGHUP end the process, with 128 and the signal's number. The
 /// system does so by itself, but not for the first process of a container.

@@ -24,7 +24,7 @@
 //! | inside a write transaction | `append`, `draw` |
 //! | opening, in four ways | `open` |
 //! | what must hold before | `pending_restore`, `verify` |
-//! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `terms` |
+//! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `room`, `terms` |
 //! | what a database is made of | `schema`, `totals` |
 //! | what all use | `connection`, `error`, `event`, `files`, `holder`, `status`, `text`, `time` |
 
@@ -53,6 +53,7 @@ mod pending_restore;
 mod prepare;
 mod readers;
 pub mod restore;
+mod room;
 mod schema;
 mod status;
 mod terms;
@@ -144,7 +145,7 @@ impl SqliteStore {
         }
         let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
-        let writer = Writer::start(writing, served, options, observer, announcement.clone());
+        let writer = Writer::start(writing, files.clone(), served, options, observer, announcement.clone());
         let store = Self { writer, files, readers, announcement, _lock: lock };
         Ok((store, Recovery { created, status, drawn_now, terms_not_taken }))
     }

@@ -2,14 +2,16 @@
 //! and the server goes on; where something cannot be read, no wrong reply is sent.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::{fs, io};
 
 use rand::RngExt as _;
 use sorteo_test_support::log_line::LogLine;
-use sorteo_test_support::process::wait_for;
+use sorteo_test_support::process::{self, Server, assert_names, wait_for};
 
 use crate::crowd::{Crowd, Dialect, Line, frame};
 use crate::failing_sync::{DATABASE, LOG, crash, inject};
+use crate::injection::Injection;
 use crate::process_death::{announcements, announcements_of, conclude_draw};
 use crate::program::{EXIT_DATABASE_FAILED, Program};
 use crate::upload::Upload;
@@ -21,6 +23,10 @@ const ROWS: u64 = 3;
 /// The write of the log that fails first, at most: there are more in an upload.
 const FROM_WRITE_MAX: u64 = 60;
 const FAILED_WRITES_MAX: u64 = 40;
+/// Writes of a start on an existing database, on its first thread, at most.
+const STARTS_WRITES_MAX: u64 = 20;
+/// How large a file may become: a new database has half of it.
+const FILE_BYTES_MAX: u64 = 300_000;
 /// Batches after which the log has been copied, however small they are.
 const MANY_BATCHES: u64 = 800;
 /// The read that fails first, at most, and how many do: a worker that is asked
@@ -43,21 +49,76 @@ pub fn no_room_in_the_log(run: &Run) {
         let until = from + rng.random_range(0..FAILED_WRITES_MAX);
         let injection = inject("pwrite64", LOG, "ENOSPC", format!("{from}..{until}"), &workplace);
         let server = injection.of(&program).start();
-        let mut upload = Upload::new(program.address, BATCHES, ROWS);
-        for step in upload.steps() {
-            while let answer = upload.attempt(step).unwrap()
-                && answer != upload.acknowledgement(step)
-            {
-                assert!(answer.ends_with("|storage_full"), "{answer}");
-                assert!(!upload.holds(step), "step {step} was refused, and holds");
-                count("writes refused for want of room", 1);
-            }
-        }
+        refused_for_a_while(Upload::new(program.address, BATCHES, ROWS), server, &workplace, || ());
         assert!(injection.times() > 0, "there was always room");
-        let announced = announcements_of(server);
-        upload.hold_against(&workplace.database());
-        conclude_draw(&workplace.database(), announced);
     }
+}
+
+/// A quota is used up for a while. That is no failing disk: what is sent is refused as on
+/// a full one, and the same process goes on when there is room.
+pub fn no_quota(run: &Run) {
+    for workplace in run.rounds(5) {
+        let program = Program::new(&workplace).with("--agencies", 1);
+        program.start().stop();
+        let mut rng = workplace.rng(0);
+        let from = rng.random_range(STARTS_WRITES_MAX..=FROM_WRITE_MAX);
+        // Of every file: where one cannot grow, none can. An even number of calls, since the
+        // server asks the system a second time for the reason of each.
+        let when = format!("{from}..{}", from + FAILED_WRITES_MAX - 1);
+        let injection = Injection::anywhere("pwrite64", "EDQUOT", when, workplace.folder());
+        let server = injection.of(&program).start();
+        refused_for_a_while(Upload::new(program.address, BATCHES, ROWS), server, &workplace, || ());
+        assert!(injection.times() > 0, "there was always room");
+    }
+}
+
+/// Files may not grow over a limit (`ulimit -f`), for which the system has a signal that
+/// kills. It is as a full disk, and passes when the limit is raised.
+pub fn file_size_limit(run: &Run) {
+    for workplace in run.rounds(1) {
+        let program = Program::new(&workplace).with("--agencies", 1);
+        let limited =
+            program.clone().started_by(&["prlimit", &format!("--fsize={FILE_BYTES_MAX}:unlimited")]);
+        let server = limited.start();
+        let id = server.process.id().to_string();
+        let raise = || {
+            let raised = Command::new("prlimit").args(["--pid", &id, "--fsize=unlimited"]).status();
+            assert!(raised.unwrap().success());
+        };
+        refused_for_a_while(Upload::new(program.address, MANY_BATCHES, ROWS), server, &workplace, raise);
+        // Every command says what is wrong.
+        let mut generate = Command::new("prlimit");
+        generate.arg("--fsize=1000:unlimited").arg(process::binary()).args(["generate", "--dir", "data"]);
+        let generated = process::run(generate.current_dir(workplace.folder()));
+        assert_names(generated.failed(1), &["File too large"]);
+    }
+}
+
+/// Why files cannot be limited, if they cannot.
+pub fn no_prlimit() -> Option<&'static str> {
+    let tried = Command::new("prlimit").arg("--version").output();
+    (!tried.is_ok_and(|tried| tried.status.success())).then_some("prlimit is needed")
+}
+
+/// Carries out an upload, of which some is refused for want of room until `make_room` was
+/// called or time has passed.
+fn refused_for_a_while(mut upload: Upload, server: Server, workplace: &Workplace, make_room: impl Fn()) {
+    let mut refused = 0;
+    for step in upload.steps() {
+        while let answer = upload.attempt(step).unwrap()
+            && answer != upload.acknowledgement(step)
+        {
+            assert!(answer.ends_with("|storage_full"), "{answer}");
+            assert!(!upload.holds(step), "step {step} was refused, and holds");
+            refused += 1;
+            make_room();
+        }
+    }
+    assert!(refused > 0, "there was always room");
+    count("writes refused for want of room", refused);
+    let announced = announcements_of(server);
+    upload.hold_against(&workplace.database());
+    conclude_draw(&workplace.database(), announced);
 }
 
 /// The database has no room for what the log holds: all goes on in the log, also

@@ -24,11 +24,21 @@ impl Injection {
     ///
     /// What happens is written to a file in the folder `notes`.
     pub fn new(calls: &str, file: &Path, error: &str, when: impl ToString, notes: &Path) -> Self {
+        Self::on(Some(file), calls, error, when, notes)
+    }
+
+    /// Calls of these names on any file.
+    pub fn anywhere(calls: &str, error: &str, when: impl ToString, notes: &Path) -> Self {
+        Self::on(None, calls, error, when, notes)
+    }
+
+    fn on(file: Option<&Path>, calls: &str, error: &str, when: impl ToString, notes: &Path) -> Self {
         let trace = notes.join("strace");
         let when = when.to_string();
         // -D: the program is the child of the test, and strace is not.
-        let strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", path(&trace), "-P", path(file)];
+        let strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", path(&trace)];
         let mut strace: Vec<String> = strace.map(str::to_owned).to_vec();
+        strace.extend(file.into_iter().flat_map(|file| ["-P".to_owned(), path(file).to_owned()]));
         strace.extend(["-e".to_owned(), format!("trace={calls}")]);
         strace.extend(["-e".to_owned(), format!("inject={calls}:error={error}:when={when}")]);
         Self { strace, trace }

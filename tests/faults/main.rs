@@ -87,6 +87,8 @@ faults! {
     failing_sync::of_what_a_crash_left needs injection::missing;
     failing_sync::of_the_folder needs injection::missing;
     failing_io::no_room_in_the_log needs injection::missing;
+    failing_io::no_quota needs injection::missing;
+    failing_io::file_size_limit needs failing_io::no_prlimit;
     failing_io::no_room_in_the_database needs injection::missing;
     failing_io::unreadable_database needs injection::missing;
     failing_io::unreadable_log needs injection::missing;

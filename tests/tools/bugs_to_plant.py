@@ -67,7 +67,7 @@ BUGS = [
     Bug("answer before the commit", "I1", TASK,
         """\
         if let Err(error) = transaction.commit() {
-            return match""",
+""",
         """\
         let all: Vec<Command> = std::mem::take(&mut { group });
         let group: Vec<Command> = Vec::new();
@@ -76,7 +76,7 @@ BUGS = [
         }
         let executed = super::execute::Executed { outcomes: Vec::new(), bets: executed.bets, drawn: executed.drawn };
         if let Err(error) = transaction.commit() {
-            return match""",
+""",
         faults("disk::power_cut_at_every_operation"), few=True),
     Bug("outcomes given to the wrong commands of a group", "I1", TASK,
         "in group.into_iter().zip(executed.outcomes)",
@@ -115,34 +115,24 @@ BUGS = [
     Bug("a commit that failed is answered OK", "I1", TASK,
         """\
         if let Err(error) = transaction.commit() {
-            return match""",
+""",
         """\
         if let Err(error) = transaction.commit()
-            && error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
         {
-            return match""",
+""",
         faults("failing_sync::of_a_commit")),
     Bug("a commit that failed is refused, and writing goes on", "I2", TASK,
-        """_ => Err(Fatal::new("COMMIT", &error)),""",
-        """\
-_ => {
-                    for command in group {
-                        if let Command::Append(_, resolver) = command {
-                            resolver.resolve(Err(crate::store::StoreError::Full));
-                        }
-                    }
-                    Ok(())
-                }""",
+        "refusal(&error, &self.files).filter(|refusal| *refusal == StoreError::Full)",
+        "Some(StoreError::Full)",
         faults("failing_sync::of_a_commit")),
     Bug("a checkpoint whose sync failed is tried again", "I1", CHECKPOINTER,
         """Err(error) => Err(Fatal::new("a checkpoint", &error)),""",
         "Err(_) => Ok(WalState { busy: true, pages: 0, copied: 0 }),",
         faults("failing_sync::of_a_checkpoint")),
     Bug("a disk that is full at the commit ends the server", "I7", TASK,
-        """\
-                Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
-                _ =>""",
-        "                _ =>",
+        "refusal(&error, &self.files).filter(|refusal| *refusal == StoreError::Full)",
+        "None",
         faults("disk::full_at_every_operation")),
 
     # ---- Inside the transaction: places, closing, the draw ----------------------
@@ -419,6 +409,10 @@ _ => {
         "let files = DatabaseFiles::resolve(&options.database);",
         "let files = DatabaseFiles::at(options.database.clone());",
         it("sqlite_store::opening::a_link_to_a_database_is_that_database")),
+    Bug("a used-up quota ends the server", "I7", "src/store/sqlite/room.rs",
+        "=> !has_room(files)",
+        "=> false",
+        faults("failing_io::file_size_limit") + faults("failing_io::no_quota")),
     Bug("a server does not look where its files are", "I1", TASK,
         "        Failpoint::AfterCommit.pass();\n        self.require_files()?;\n",
         "        Failpoint::AfterCommit.pass();\n",

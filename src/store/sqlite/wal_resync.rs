@@ -11,11 +11,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{OpenError, sqlite_error};
 use super::files::DatabaseFiles;
 use super::options::Checkpoints;
+use super::room::is_full;
 
 /// Bytes that are read and written together.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,7 +28,7 @@ pub(super) fn resync(
     checkpoints: Checkpoints,
 ) -> Result<(), OpenError> {
     match checkpoints {
-        Checkpoints::Server => copy_into_database(connection)
+        Checkpoints::Server => copy_into_database(connection, files)
             .map_err(|source| sqlite_error(files.database(), "syncing its WAL", source)),
         // The next write would start the WAL over, over what a replicator that is away
         // has not seen.
@@ -36,10 +37,10 @@ pub(super) fn resync(
 }
 
 /// Copies the WAL into the database, with a sync of both.
-fn copy_into_database(connection: &Connection) -> rusqlite::Result<()> {
+fn copy_into_database(connection: &Connection, files: &DatabaseFiles) -> rusqlite::Result<()> {
     match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         // There is no room for the copy; SQLite has synced the WAL first.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        Err(error) if is_full(&error, files) => Ok(()),
         result => result,
     }
 }

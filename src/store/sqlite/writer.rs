@@ -21,6 +21,7 @@ use self::queue::CommandQueue;
 use self::task::Task;
 use super::append::DigestedBatch;
 use super::event::{Announcement, Observer};
+use super::files::DatabaseFiles;
 use super::identity::ServedFiles;
 use super::options::Options;
 use crate::metrics::Metrics;
@@ -39,17 +40,19 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(
         connection: Connection,
-        files: ServedFiles,
+        files: DatabaseFiles,
+        served: ServedFiles,
         options: &Options,
         observer: Observer,
         announcement: Announcement,
     ) -> Self {
         let queue = Arc::new(CommandQueue::new(options.queue_max));
         let metrics = Arc::clone(&options.metrics);
-        let checkpointer = Checkpointer::new(options.checkpoints, Arc::clone(&metrics));
+        let checkpointer = Checkpointer::new(options.checkpoints, files.clone(), Arc::clone(&metrics));
         let task = Task {
             connection,
             files,
+            served,
             queue: Arc::clone(&queue),
             observer,
             announcement,

@@ -9,6 +9,7 @@ use super::failure::{Fatal, refusal};
 use crate::failpoint::Failpoint;
 use crate::metrics::{CheckpointResult, Metrics, seconds_since};
 use crate::store::sqlite::connection::BUSY_TIMEOUT;
+use crate::store::sqlite::files::DatabaseFiles;
 use crate::store::sqlite::options::Checkpoints;
 
 /// Pages written after which the WAL is copied into the database: 12 MiB.
@@ -22,6 +23,7 @@ const RESTART_TIMEOUT: Duration = Duration::from_millis(500);
 /// The state of the WAL, as far as the writer knows it.
 pub(super) struct Checkpointer {
     checkpoints: Checkpoints,
+    files: DatabaseFiles,
     metrics: Arc<Metrics>,
     /// An estimate; it may only be too high.
     pages_since_checkpoint: u64,
@@ -40,9 +42,10 @@ struct WalState {
 }
 
 impl Checkpointer {
-    pub(super) fn new(checkpoints: Checkpoints, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(checkpoints: Checkpoints, files: DatabaseFiles, metrics: Arc<Metrics>) -> Self {
         Self {
             checkpoints,
+            files,
             metrics,
             pages_since_checkpoint: 0,
             restart_from_pages: WAL_PAGES_MAX,
@@ -117,7 +120,7 @@ impl Checkpointer {
                 self.metrics.count_checkpoint(result);
                 Ok(wal)
             }
-            Err(error) if refusal(&error).is_some() => {
+            Err(error) if refusal(&error, &self.files).is_some() => {
                 self.metrics.count_checkpoint(CheckpointResult::failed);
                 crate::event!(Warn, "checkpoint", Fail, error = error);
                 Ok(WalState { busy: true, pages: 0, copied: 0 })

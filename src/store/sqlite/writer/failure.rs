@@ -3,6 +3,8 @@
 use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
+use crate::store::sqlite::files::DatabaseFiles;
+use crate::store::sqlite::room::is_full;
 
 /// A failure after which nothing more may be written.
 pub(super) struct Fatal(pub(super) String);
@@ -15,11 +17,10 @@ impl Fatal {
 
 /// Returns the refusal for a failure that leaves the database as it was and passes by
 /// itself; `None` for any other failure.
-pub(super) fn refusal(error: &rusqlite::Error) -> Option<StoreError> {
+pub(super) fn refusal(error: &rusqlite::Error, files: &DatabaseFiles) -> Option<StoreError> {
     match error.sqlite_error_code()? {
-        ErrorCode::DiskFull => Some(StoreError::Full),
         // Another process holds the write lock for longer than the busy timeout.
         ErrorCode::DatabaseBusy => Some(StoreError::Busy),
-        _ => None,
+        _ => is_full(error, files).then_some(StoreError::Full),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
 use super::command::Command;
@@ -14,9 +14,10 @@ use super::failure::{Fatal, refusal};
 use super::queue::{Closed, CommandQueue};
 use crate::failpoint::Failpoint;
 use crate::metrics::{Metrics, seconds_since};
-use crate::store::DrawStatus;
 use crate::store::sqlite::event::{Announcement, Event, Observer};
+use crate::store::sqlite::files::DatabaseFiles;
 use crate::store::sqlite::identity::ServedFiles;
+use crate::store::{DrawStatus, StoreError};
 
 /// Most commands in one transaction.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -32,7 +33,8 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// What the writer's thread owns.
 pub(super) struct Task {
     pub(super) connection: Connection,
-    pub(super) files: ServedFiles,
+    pub(super) files: DatabaseFiles,
+    pub(super) served: ServedFiles,
     pub(super) queue: Arc<CommandQueue>,
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
@@ -81,7 +83,7 @@ impl Task {
 
     /// Fails if what was committed is not where the next server looks for it.
     fn require_files(&self) -> Result<(), Fatal> {
-        self.files.verify().map_err(Fatal)
+        self.served.verify().map_err(Fatal)
     }
 
     /// Returns the command and those that wait behind it and are not too much for one
@@ -110,7 +112,7 @@ impl Task {
         let began = Instant::now();
         let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
-            Err(error) => return refuse_or_fail("BEGIN", &error, group),
+            Err(error) => return refuse_or_fail("BEGIN", &error, refusal(&error, &self.files), group),
         };
         Failpoint::BeforeInsert.pass();
         let executed = match execute_all(&transaction, &group, self.agencies_max) {
@@ -119,18 +121,17 @@ impl Task {
                 // SQLite has rolled it back already if the disk filled up in a
                 // statement: `finish` rolls back only what is still open.
                 let rolled_back = transaction.finish();
-                refuse_or_fail("a write", &error, group)?;
+                refuse_or_fail("a write", &error, refusal(&error, &self.files), group)?;
                 return rolled_back.map_err(|error| Fatal::new("ROLLBACK", &error));
             }
         };
         let announcing = executed.drawn.is_some().then(|| self.announcement.begin());
         Failpoint::BeforeCommit.pass();
         if let Err(error) = transaction.commit() {
-            return match error.sqlite_error_code() {
-                // The WAL could not take the commit's frames, so there is no commit.
-                Some(ErrorCode::DiskFull) => refuse_or_fail("COMMIT", &error, group),
-                _ => Err(Fatal::new("COMMIT", &error)),
-            };
+            // The WAL could not take the commit's frames, so there is no commit. After any
+            // other failure there may be one.
+            let refusal = refusal(&error, &self.files).filter(|refusal| *refusal == StoreError::Full);
+            return refuse_or_fail("COMMIT", &error, refusal, group);
         }
         Failpoint::AfterCommit.pass();
         self.require_files()?;
@@ -158,8 +159,13 @@ impl Task {
 
 /// Refuses every command of a group of which nothing was stored, if that is certain and
 /// a retry makes sense; otherwise the writer has failed.
-fn refuse_or_fail(operation: &str, error: &rusqlite::Error, group: Vec<Command>) -> Result<(), Fatal> {
-    let refusal = refusal(error).ok_or_else(|| Fatal::new(operation, error))?;
+fn refuse_or_fail(
+    operation: &str,
+    error: &rusqlite::Error,
+    refusal: Option<StoreError>,
+    group: Vec<Command>,
+) -> Result<(), Fatal> {
+    let refusal = refusal.ok_or_else(|| Fatal::new(operation, error))?;
     crate::event!(Error, "write_database", Fail, operation = operation, error = error);
     for command in group {
         command.refuse(refusal);
