@@ -1,8 +1,10 @@
 //! Files that appear complete or not at all: each is written under a temporary name in the
 //! same folder, and renamed. A reader sees the previous file, or all of the new one.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,11 @@ fn prefix() -> String {
 /// What SQLite may leave beside a database that it was writing.
 const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
 
+/// The first bytes of a database, of a WAL in either byte order, and of a journal: from "The
+/// SQLite database file format".
+const MAGIC: [&[u8]; 4] =
+    [b"SQLite format 3\0", &[0x37, 0x7f, 6, 0x82], &[0x37, 0x7f, 6, 0x83], &[0xd9, 0xd5, 5, 0xf9]];
+
 /// Why a file was not written. Nothing is left at its name or beside it.
 #[derive(Debug, thiserror::Error)]
 pub enum AtomicFileError {
@@ -28,6 +35,12 @@ pub enum AtomicFileError {
     /// The name belongs to something that is not a file.
     #[error("{} is not a file: give another name", .0.display())]
     NotAFile(PathBuf),
+    /// The name is a symbolic link: whoever can change it would decide what is replaced.
+    #[error("{} is a symbolic link: give the file that it leads to, or another name", .0.display())]
+    Link(PathBuf),
+    /// The name belongs to a SQLite database, or to what is kept beside one.
+    #[error("{} is a database, or belongs to one: give another name", .0.display())]
+    Database(PathBuf),
     /// The folder does not exist.
     #[error("{} cannot be written: there is no folder {}: create it first", path.display(), folder.display())]
     NoFolder {
@@ -108,9 +121,11 @@ impl AtomicFile {
     ///
     /// It could not be finished: the folder is missing, or the name is taken.
     pub fn with_options(target: &Path, options: Options) -> Result<Self, AtomicFileError> {
-        match fs::symlink_metadata(target) {
-            Ok(_) if !options.replace => return Err(AtomicFileError::Exists(target.to_owned())),
-            Ok(found) if !found.is_file() => return Err(AtomicFileError::NotAFile(target.to_owned())),
+        let found = fs::symlink_metadata(target).ok();
+        match &found {
+            Some(_) if !options.replace => return Err(AtomicFileError::Exists(target.to_owned())),
+            Some(found) if found.is_symlink() => return Err(AtomicFileError::Link(target.to_owned())),
+            Some(found) if !found.is_file() => return Err(AtomicFileError::NotAFile(target.to_owned())),
             _ => {}
         }
         require_folder_of(target)?;
@@ -120,6 +135,9 @@ impl AtomicFile {
             .permissions(fs::Permissions::from_mode(options.access.mode()))
             .tempfile_in(folder_of(target))
             .map_err(|error| AtomicFileError::io(target, error))?;
+        if let Some(replaced) = &found {
+            give_owner_of(file.as_file(), replaced);
+        }
         Ok(Self { file: Some(file), target: target.to_owned(), options })
     }
 
@@ -177,26 +195,71 @@ impl Drop for AtomicFile {
 }
 
 /// Writes a whole file, like [`fs::write`], but so that a reader sees the previous file, or
-/// all of the new one. Links are followed. A pipe or a device has no content to replace: it
-/// is written to.
+/// all of the new one. A pipe or a device has no content to replace: it is written to.
+/// Returns what was written, if that is a file.
 ///
 /// Nothing is synced: a program that waits for the file may remove it with its folder as soon
 /// as it exists, which must not fail the writer.
 ///
 /// # Errors
 ///
-/// The folder is missing, or the system refused.
-pub fn write(target: &Path, content: &[u8]) -> Result<(), AtomicFileError> {
+/// The [target](require_target) cannot be written, or the system refused.
+pub fn write(target: &Path, content: &[u8]) -> Result<Option<Metadata>, AtomicFileError> {
     let fail = |error| AtomicFileError::io(target, error);
-    let file = match fs::metadata(target) {
-        Ok(found) if !found.is_file() => return fs::write(target, content).map_err(fail),
-        Ok(_) => fs::canonicalize(target).map_err(fail)?,
-        Err(_) => target.to_owned(),
-    };
+    require_target(target)?;
+    if fs::metadata(target).is_ok_and(|found| !found.is_file()) {
+        return fs::write(target, content).map_err(fail).map(|()| None);
+    }
     let file =
-        AtomicFile::with_options(&file, Options { replace: true, access: Access::Umask, durable: false })?;
+        AtomicFile::with_options(target, Options { replace: true, access: Access::Umask, durable: false })?;
     file.file().write_all(content).map_err(fail)?;
-    file.finish()
+    let written = file.file().metadata().map_err(fail)?;
+    file.finish()?;
+    Ok(Some(written))
+}
+
+/// Requires that a file can be [written](write), as far as that can be known, so that a
+/// mistake is reported before the work and not after it.
+///
+/// # Errors
+///
+/// The folder is missing, or the name is that of a symbolic link to a file or of a database.
+pub fn require_target(target: &Path) -> Result<(), AtomicFileError> {
+    require_folder_of(target)?;
+    let is_link = fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink());
+    // `/dev/stdout` is a link, to what is no file.
+    if is_link && !fs::metadata(target).is_ok_and(|found| !found.is_file()) {
+        return Err(AtomicFileError::Link(target.to_owned()));
+    }
+    refuse_database(target)
+}
+
+/// Refuses to replace a SQLite database, or a file that is kept beside one. Must not be called
+/// on a database that this process has open, which would lose its locks.
+///
+/// # Errors
+///
+/// It is one.
+pub fn refuse_database(target: &Path) -> Result<(), AtomicFileError> {
+    let name = target.as_os_str().as_bytes();
+    let database_of = |suffix: &&str| name.strip_suffix(suffix.as_bytes()).map(OsStr::from_bytes);
+    let is_beside_one = COMPANIONS.iter().chain(&[".lock"]).filter_map(database_of);
+    match is_of_sqlite(target) || is_beside_one.map(Path::new).any(is_of_sqlite) {
+        true => Err(AtomicFileError::Database(target.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Returns whether a file begins as SQLite's databases, WALs and journals do.
+fn is_of_sqlite(path: &Path) -> bool {
+    // A pipe without a writer would be waited for.
+    if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let mut start = Vec::new();
+    // What cannot be read is no reason: writing it fails, or it is not ours.
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
+    read.is_ok() && MAGIC.iter().any(|magic| start.starts_with(magic))
 }
 
 /// Removes the unfinished files that this process has in a folder: for a process that is
@@ -255,17 +318,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_through_its_link_and_nothing_stays_beside_it() {
+    fn a_file_is_replaced_but_through_no_link_and_nothing_stays_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         write(&file, b"one\n").unwrap();
-        std::os::unix::fs::symlink("file", &link).unwrap();
-        write(&link, b"two\n").unwrap();
+        write(&file, b"two\n").unwrap();
+        for target in ["file", "missing"] {
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(matches!(write(&link, b"three\n"), Err(AtomicFileError::Link(_))), "{target}");
+            fs::remove_file(&link).unwrap();
+        }
         assert_eq!(fs::read(&file).unwrap(), b"two\n");
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let nowhere = write(&folder.path().join("nowhere/file"), b"").unwrap_err();
         assert!(matches!(nowhere, AtomicFileError::NoFolder { .. }), "{nowhere}");
+    }
+
+    #[test]
+    fn what_belongs_to_a_database_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.db"), b"SQLite format 3\0 and so on").unwrap();
+        fs::write(path("b-wal"), b"\x37\x7f\x06\x82 and so on").unwrap();
+        for name in ["a.db", "a.db-wal", "a.db-shm", "a.db-journal", "a.db.lock", "b-wal"] {
+            assert!(matches!(write(&path(name), b"x"), Err(AtomicFileError::Database(_))), "{name}");
+        }
+        for name in ["a", "b.lock", "b-shm", "a.db-2"] {
+            write(&path(name), b"x").unwrap();
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Each subcommand has a file of its own, which reads its settings, calls the library
 //! and prints the result. None of them knows another. What several need is in
-//! `arguments`, `failure`, `findings`, `observer`, `open_files`, `output`, `progress`
-//! and `signals`.
+//! `arguments`, `failure`, `findings`, `observer`, `open_files`, `output`, `progress`,
+//! `ready_file` and `signals`.
 
 mod arguments;
 mod backup;
@@ -25,6 +25,7 @@ mod open_files;
 mod output;
 mod progress;
 mod queries;
+mod ready_file;
 mod restore;
 mod serve;
 mod signals;

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::say_findings_of_copy;
-use super::output::{quantity, say, say_json};
+use super::output::{json_path, quantity, say, say_json};
 use super::progress::CopyProgress;
 use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::backup::backup;
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (file, report, bytes) = (args.file.display(), saved.report, saved.bytes);
     if args.json {
         return say_json(&json!({
-            "file": args.file,
+            "file": json_path(&args.file),
             "draws": report.draws,
             "batches": report.batches,
             "bets": report.bets,

@@ -1,13 +1,11 @@
 //! `sorteo check`: verifies a database, whether a server runs on it or not.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::{check_with_progress, require_none};
-use super::output::{quantity, say, say_findings, say_json};
+use super::output::{json_path, quantity, say, say_findings, say_json};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -32,7 +30,7 @@ pub(super) struct Args {
 /// What was found, for a program.
 #[derive(Serialize)]
 struct CheckOutput<'a> {
-    database: &'a Path,
+    database: String,
     fine: bool,
     draws: u64,
     batches: u64,
@@ -48,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let report = check_with_progress(&database)?;
     if args.json {
         say_json(&CheckOutput {
-            database: &database,
+            database: json_path(&database),
             fine: report.findings_total() == 0,
             draws: report.draws,
             batches: report.batches,

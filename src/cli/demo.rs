@@ -21,7 +21,7 @@ use super::arguments::DialectName;
 use super::failure::Failure;
 use super::findings::{check_with_progress, require_none};
 use super::observer;
-use super::output::{quantity, say, say_json};
+use super::output::{json_path, quantity, say, say_json};
 use super::progress::{bar, write_bets_files};
 use crate::server::{Limits, ServeError, Server, ServerHandle};
 use crate::service::Service;
@@ -65,7 +65,7 @@ pub(super) struct Args {
 /// The result as JSON.
 #[derive(Serialize)]
 struct DemoOutput<'a> {
-    database: &'a Path,
+    database: String,
     bets: u64,
     /// From the first bet to the last winner.
     seconds: f64,
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     require_none(&check_with_progress(&database)?, &database)?;
     if args.json {
         return say_json(&DemoOutput {
-            database: &database,
+            database: json_path(&database),
             bets: agencies.iter().map(|done| done.bets).sum(),
             seconds: took.as_secs_f64(),
             agencies: &agencies,

@@ -10,7 +10,7 @@ use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::output::{not_printed, quantity, say};
 use super::signals::remove_unfinished_on_signals;
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::{AtomicFile, refuse_database};
 use crate::store::sqlite::export::{Export, ExportedBet, Subject};
 use crate::store::sqlite::refuse_own_files;
 use sorteo_protocol::{AgencyId, DrawId};
@@ -75,6 +75,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.out {
         Some(path) => {
             refuse_own_files(&database, path)?;
+            refuse_database(path)?;
             write_file(export, args.format, path, args.force)
         }
         None => {

@@ -78,7 +78,12 @@ impl Failure {
                 CopyError::SameFile(..)
                 | CopyError::OwnFile { .. }
                 | CopyError::StrayWal { .. }
-                | CopyError::File(AtomicFileError::Exists(_) | AtomicFileError::NotAFile(_)),
+                | CopyError::File(
+                    AtomicFileError::Exists(_)
+                    | AtomicFileError::NotAFile(_)
+                    | AtomicFileError::Link(_)
+                    | AtomicFileError::Database(_),
+                ),
             ) => 1,
             Self::Open(_) | Self::Database(_) | Self::Copy(_) | Self::Import(ImportError::Store(_)) => 74,
             Self::Import(_) => 1,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{quantity, say, say_json};
+use super::output::{json_path, quantity, say, say_json};
 use super::progress::write_bets_files;
 use crate::generate;
 
@@ -37,17 +37,22 @@ pub(super) struct Args {
 
 /// The result as JSON.
 #[derive(Serialize)]
-struct Written<'a> {
+struct Written {
     bets: u64,
     agencies: u32,
     seed: u64,
-    files: &'a [PathBuf],
+    files: Vec<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let files = write_bets_files(&args.dir, args.agencies, args.bets, args.seed)?;
     if args.json {
-        let written = Written { bets: args.bets, agencies: args.agencies, seed: args.seed, files: &files };
+        let written = Written {
+            bets: args.bets,
+            agencies: args.agencies,
+            seed: args.seed,
+            files: files.iter().map(|file| json_path(file)).collect(),
+        };
         return say_json(&written);
     }
     let (bets, agencies) = (quantity(args.bets, "bet"), quantity(args.agencies.into(), "agency"));

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::observer;
-use super::output::{quantity, say, say_json};
+use super::output::{json_path, quantity, say, say_json};
 use super::progress::bar;
 use crate::import::Imported;
 use crate::store::sqlite::operator::Operator;
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Operator::open(&options.database)?.record_import(imported.draw, &stored)?;
     if args.json {
         return say_json(&json!({
-            "file": args.file,
+            "file": json_path(&args.file),
             "draw": imported.draw.0,
             "agencies": imported.agencies,
             "stored": imported.stored,

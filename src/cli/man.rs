@@ -48,7 +48,7 @@ type Page = (String, Vec<u8>);
 
 fn write(folder: &Path, pages: &[Page]) -> Result<(), Failure> {
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be written to", folder.display()))?;
-    Ok(pages.iter().try_for_each(|(name, text)| atomic_file::write(&folder.join(name), text))?)
+    Ok(pages.iter().try_for_each(|(name, text)| atomic_file::write(&folder.join(name), text).map(drop))?)
 }
 
 /// Returns the page of a command, then those of all its subcommands.

@@ -1,6 +1,7 @@
 //! Results on standard output: lines for a person, JSON for a program.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -36,6 +37,12 @@ pub(super) fn not_printed(error: io::Error, what: &str) -> anyhow::Error {
 /// Prints a result as one line of JSON.
 pub(super) fn say_json(result: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(say!("{}", serde_json::to_string(result).context("the result has no JSON form")?)?)
+}
+
+/// Returns a path for JSON, which has no form for one that is not UTF-8: what cannot be
+/// shown is replaced, so that what was done is never reported as a failure.
+pub(super) fn json_path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Returns a number with its noun: `1 draw`, `2 draws`. The noun is a regular one.

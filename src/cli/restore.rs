@@ -7,7 +7,7 @@ use serde_json::json;
 use super::arguments::DatabaseArg;
 use super::failure::Failure;
 use super::findings::say_findings_of_copy;
-use super::output::{quantity, say, say_json};
+use super::output::{json_path, quantity, say, say_json};
 use super::progress::CopyProgress;
 use super::signals::remove_unfinished_on_signals;
 use crate::store::sqlite::restore::restore;
@@ -42,13 +42,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let report = restored.report;
     if args.json {
         return say_json(&json!({
-            "database": database,
-            "from": args.file,
+            "database": json_path(&database),
+            "from": json_path(&args.file),
             "draws": report.draws,
             "batches": report.batches,
             "bets": report.bets,
             "winners": report.winners,
-            "kept": restored.kept,
+            "kept": restored.kept.as_deref().map(json_path),
         }));
     }
     say!(

@@ -12,15 +12,15 @@ use signal_hook::iterator::Signals;
 
 use super::arguments::Sources;
 use super::failure::Failure;
+use super::ready_file::ReadyFile;
 use super::{observer, open_files};
-use crate::atomic_file::{self, require_folder_of};
 use crate::config::settings::LOG_LEVEL;
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::listen::{self, Endpoint, ListenError};
 use crate::server::{BACKLOG, ServeError, Server, ServerHandle};
 use crate::service::Service;
-use crate::store::sqlite::{Recovery, SqliteStore, refuse_own_files};
+use crate::store::sqlite::{Recovery, SqliteStore};
 use crate::{event, logging};
 
 /// The exit code of a process that a second signal ended at once: 128 and SIGTERM.
@@ -45,7 +45,7 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     sources: Sources,
-    /// Write the addresses to this file, one per line, once the server listens
+    /// Write the addresses to this file, one per line, while the server listens
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     ready_file: Option<PathBuf>,
 }
@@ -54,10 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let started_at = SystemTime::now();
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
-    if let Some(path) = &args.ready_file {
-        require_folder_of(path)?;
-        refuse_own_files(&config.store.database, path)?;
-    }
+    let ready = ReadyFile::new(args.ready_file.as_deref(), &config.store.database)?;
     logging::init(config.log_level, config.log_format);
     log_panics();
     let files = open_files::raise_limit();
@@ -66,15 +63,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let ops = config.ops_listen.as_deref().map(bind_ops).transpose()?;
     log_config(&config, &addresses, files);
     let handle = server.handle();
-    handle_signals(&handle, args.sources.clone(), environment).context("signals cannot be handled")?;
+    handle_signals(&handle, ready.clone(), args.sources.clone(), environment)
+        .context("signals cannot be handled")?;
     let service = open_store(&config, &handle)?;
+    ready.remove_old();
     let listening = server.listen().map_err(anyhow::Error::from)?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
-    if let Some(path) = &args.ready_file {
-        let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
-        atomic_file::write(path, lines.as_bytes())?;
-    }
+    ready.write(&addresses)?;
     let served = listening.run(Arc::clone(&service), config.limits);
+    ready.remove();
     if let Some(ops) = ops {
         ops.stop();
         event!(Info, "close_operators", Success);
@@ -163,7 +160,12 @@ fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<()
 
 /// Makes the first SIGTERM or SIGINT stop the server and a second one end the process;
 /// SIGHUP reads the log level again.
-fn handle_signals(handle: &ServerHandle, sources: Sources, environment: Environment) -> std::io::Result<()> {
+fn handle_signals(
+    handle: &ServerHandle,
+    ready: ReadyFile,
+    sources: Sources,
+    environment: Environment,
+) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = handle.clone();
     thread::Builder::new().name("sorteo-signals".into()).spawn(move || {
@@ -174,6 +176,7 @@ fn handle_signals(handle: &ServerHandle, sources: Sources, environment: Environm
                 continue;
             }
             if std::mem::replace(&mut stopping, true) {
+                ready.remove();
                 event!(Warn, "shutdown", Fail, error = "a second signal: ending at once");
                 std::process::exit(SECOND_SIGNAL_EXIT);
             }

@@ -14,7 +14,7 @@ use super::observer::log_client_event;
 use super::output::quantity;
 use super::progress::bar;
 use super::signals::exit_on_signals;
-use crate::atomic_file::{self, require_folder_of};
+use crate::atomic_file;
 use crate::config::settings::FILE;
 use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Layers, process_environment};
 use crate::{event, logging};
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let agency = config.require_agency()?;
     exit_on_signals()?;
     if let Some(path) = &args.winners_out {
-        require_folder_of(path)?;
+        atomic_file::require_target(path)?;
         refuse_own_bets(path, config.file.as_deref())?;
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);

@@ -13,6 +13,7 @@
 //! the history with the database. A failure prints its seed and keeps its folder. A test
 //! that cannot run on this machine is shown and counted as ignored, with the reason.
 
+mod as_root;
 mod crowd;
 mod cuts;
 mod disk;
@@ -99,6 +100,7 @@ faults! {
     moved_files::under_load;
     moved_files::two_names;
     moved_files::mounted needs moved_files::no_mounts;
+    as_root::files_keep_their_owner needs as_root::missing;
     // The network cuts, drips, stalls and vanishes.
     cuts::cut_at_every_byte;
     network::a_bad_line;

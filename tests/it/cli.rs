@@ -6,6 +6,7 @@ mod listening;
 mod log_lines;
 mod server_ends;
 mod whole_draws;
+mod written_files;
 mod wrong_input;
 
 use std::fs;

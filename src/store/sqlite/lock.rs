@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use super::error::OpenError;
 use super::files::{DatabaseFiles, FileId};
 use super::holder::Holder;
-use crate::atomic_file::{folder_of, give_owner_of};
+use crate::atomic_file::give_owner_of;
 
 /// The mode of what is created here: whoever can open a file can lock it.
 const MODE: u32 = 0o600;
@@ -85,10 +85,10 @@ impl DatabaseLock {
 /// cannot open.
 fn open_or_create(path: &Path, open: &mut OpenOptions, files: &DatabaseFiles) -> Result<File, OpenError> {
     let fail = |source| not_writable(path, source);
+    let like = fs::metadata(files.database()).or_else(|_| fs::metadata(files.folder()));
     let mut create = OpenOptions::new();
     match create.read(true).write(true).create_new(true).mode(MODE).open(path) {
         Ok(file) => {
-            let like = fs::metadata(files.database()).or_else(|_| fs::metadata(folder_of(path)));
             give_owner_of(&file, &like.map_err(fail)?);
             Ok(file)
         }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::check::Report;
 use super::copy::{self, CopyError, Progress, copy_verified, refuse_same_file};
@@ -16,7 +16,7 @@ use super::files::DatabaseFiles;
 use super::lock::DatabaseLock;
 use super::text::{counted, one_line};
 use super::{audit, filesystem, identity, open, pending_restore};
-use crate::atomic_file::{AtomicFile, AtomicFileError};
+use crate::atomic_file::{AtomicFile, AtomicFileError, folder_of, give_owner_of};
 use sorteo_protocol::DrawId;
 
 /// A restore that was carried out.
@@ -70,15 +70,21 @@ fn refuse_target(files: &DatabaseFiles) -> Result<(), OpenError> {
     }
 }
 
-/// Gives the copy the owner and the permissions of the old database, so that the same
-/// server can use it; if there was none, the permissions of the copy's source.
+/// Gives the copy the owner, the group and the permissions of the old database, so that the
+/// same server can use it; if there was none, the owner and the group of the folder, and the
+/// permissions of the copy's source.
 fn inherit_access(copy: &AtomicFile, file: &Path, database: &Path) -> Result<(), CopyError> {
     let io = |error| AtomicFileError::io(database, error);
     let before = fs::metadata(database).ok();
     let own = copy.file().metadata().map_err(io)?;
-    if let Some(before) = before.as_ref().filter(|before| before.uid() != own.uid()) {
-        fchown(copy.file(), Some(before.uid()), Some(before.gid()))
-            .map_err(|source| CopyError::Owner { path: database.to_owned(), source })?;
+    match &before {
+        Some(before) if before.uid() != own.uid() => {
+            fchown(copy.file(), Some(before.uid()), Some(before.gid()))
+                .map_err(|source| CopyError::Owner { path: database.to_owned(), source })?;
+        }
+        // A user can give it to a group only as a member; the owner can open it anyway.
+        Some(before) => _ = fchown(copy.file(), None, Some(before.gid())),
+        None => give_owner_of(copy.file(), &fs::metadata(folder_of(database)).map_err(io)?),
     }
     let like = before.map_or_else(|| fs::metadata(file), Ok).map_err(io)?;
     Ok(copy.file().set_permissions(like.permissions()).map_err(io)?)
@@ -93,8 +99,8 @@ fn date_and_record(
     report: &Report,
 ) -> Result<Option<PathBuf>, CopyError> {
     let io = |error| AtomicFileError::io(files.database(), error);
-    let now = SystemTime::now();
-    let kept = files.database().exists().then(|| files.kept(now).database().to_owned());
+    let date = free_date(files);
+    let kept = files.database().exists().then(|| files.kept(date).database().to_owned());
     let before = match &kept {
         Some(kept) => format!("what was there is kept as {}", kept.display()),
         None => "nothing was there".to_owned(),
@@ -104,8 +110,22 @@ fn date_and_record(
     record(copy.path(), &one_line(&from))
         .map_err(|source| sqlite_error(file, "recording the restore", source))?;
     // After the last write, which dates the file too.
-    copy.file().set_modified(now).map_err(io)?;
+    copy.file().set_modified(date).map_err(io)?;
     Ok(kept)
+}
+
+/// Returns a date after which nothing is kept yet: now, or a little later.
+///
+/// The steps of `pending_restore` read the date from the copy. So it is one that every file
+/// system keeps as it is: FAT has only even seconds.
+fn free_date(files: &DatabaseFiles) -> SystemTime {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let is_free = |date: &SystemTime| {
+        let kept = files.kept(*date);
+        ![kept.database().to_owned(), kept.wal(), kept.journal()].iter().any(|path| path.exists())
+    };
+    let mut dates = (seconds / 2..).map(|pairs| UNIX_EPOCH + Duration::from_secs(2 * pairs));
+    dates.find(is_free).expect("a folder cannot hold a file for each date")
 }
 
 fn record(copy: &Path, detail: &str) -> rusqlite::Result<()> {
@@ -215,6 +235,28 @@ mod tests {
             .filter(|name| name.contains(".before-restore-") && !name.ends_with("-wal"))
             .collect();
         assert_eq!(names.len(), 2, "both that were there are kept: {names:?}");
+    }
+
+    #[test]
+    fn two_restores_in_one_second_keep_both_also_where_dates_are_coarse() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, saved) = database_with_log(folder.path());
+        let files = DatabaseFiles::at(database.clone());
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let copy = AtomicFile::create(&files.pending_restore(), false).unwrap();
+            fs::copy(&saved, copy.path()).unwrap();
+            kept.push(date_and_record(&copy, &saved, &files, &Report::default()).unwrap().unwrap());
+            // As FAT keeps it: the last two seconds and all below are lost.
+            let date = copy.file().metadata().unwrap().modified().unwrap();
+            let seconds = date.duration_since(UNIX_EPOCH).unwrap().as_secs();
+            copy.file().set_modified(UNIX_EPOCH + Duration::from_secs(seconds / 2 * 2)).unwrap();
+            copy.finish().unwrap();
+            pending_restore::finish(&files).unwrap();
+        }
+        assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
+        kept.dedup();
+        assert_eq!(kept.len(), 3);
     }
 
     #[test]
