@@ -34,6 +34,7 @@ mod power;
 mod process_death;
 mod program;
 mod proxy;
+mod read_only;
 mod slow_peers;
 mod unread;
 mod upload;
@@ -100,6 +101,7 @@ faults! {
     moved_files::under_load;
     moved_files::two_names;
     moved_files::mounted needs moved_files::no_mounts;
+    read_only::can_be_read needs moved_files::no_mounts;
     as_root::files_keep_their_owner needs as_root::missing;
     // The network cuts, drips, stalls and vanishes.
     cuts::cut_at_every_byte;

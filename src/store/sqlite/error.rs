@@ -36,6 +36,15 @@ pub enum OpenError {
         /// The system's error.
         source: io::Error,
     },
+    /// The folder cannot be written, and there is a WAL that can only be read with an index.
+    #[error("{} cannot be read: its WAL {} has commits, for which SQLite creates a file beside it, and the folder is \
+             read-only: copy both to a folder that can be written", path.display(), wal.display())]
+    ReadOnlyWal {
+        /// The database.
+        path: PathBuf,
+        /// Its WAL.
+        wal: PathBuf,
+    },
     /// Another server, or another process, holds the database.
     #[error("another server holds {}{}: stop it first, or give another --database", .0.display(), .1)]
     Held(PathBuf, Holder),

@@ -3,7 +3,11 @@
 //!
 //! Each refuses what is not a database of ours before anything is changed.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{self, Path};
+
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::Access;
 
 use super::connection::{
     CREATOR_FLAGS, READER_FLAGS, WRITER_FLAGS, checkpoint_on_close, configure, disable_auto_checkpoints,
@@ -69,7 +73,27 @@ pub(super) fn open_reader(files: &DatabaseFiles) -> Result<Connection, OpenError
 /// Opens a connection that copies an existing database, of this schema version or of an
 /// older one.
 pub(super) fn open_source(files: &DatabaseFiles) -> Result<Connection, OpenError> {
-    open_existing(files, READER_FLAGS)
+    let flags = match can_only_be_read(files)? {
+        true => READER_FLAGS | OpenFlags::SQLITE_OPEN_URI,
+        false => READER_FLAGS,
+    };
+    open_existing(files, flags)
+}
+
+/// Returns whether SQLite must be told that nobody changes the file: it is on read-only
+/// media, and so is its folder, where SQLite cannot create the WAL and the index of that.
+///
+/// If both are there, SQLite reads them. While a server runs they are, and its database is
+/// never taken for one that nobody changes.
+fn can_only_be_read(files: &DatabaseFiles) -> Result<bool, OpenError> {
+    let writable = rustix::fs::access(files.folder(), Access::WRITE_OK).is_ok();
+    if writable || files.has_journal() || files.wal_index().exists() && files.wal().exists() {
+        return Ok(false);
+    }
+    match files.has_wal() {
+        true => Err(OpenError::ReadOnlyWal { path: files.database().to_owned(), wal: files.wal() }),
+        false => Ok(true),
+    }
 }
 
 /// Opens a connection that changes an existing database, beside a running server or
@@ -109,7 +133,11 @@ fn open_existing(files: &DatabaseFiles, flags: OpenFlags) -> Result<Connection, 
     }
     refuse_foreign_file(files)?;
     let fail = |operation| move |source| open_error(path, operation, source);
-    let mut connection = Connection::open_with_flags(path, flags).map_err(fail("opening the database"))?;
+    let name = match flags.contains(OpenFlags::SQLITE_OPEN_URI) {
+        true => immutable_uri(path).into(),
+        false => path.to_owned(),
+    };
+    let mut connection = Connection::open_with_flags(name, flags).map_err(fail("opening the database"))?;
     // Before anything may be refused: what is refused stays as it was found.
     checkpoint_on_close(&connection, false)
         .and_then(|()| configure(&mut connection))
@@ -119,6 +147,17 @@ fn open_existing(files: &DatabaseFiles, flags: OpenFlags) -> Result<Connection, 
         true => Err(OpenError::Foreign(path.to_owned())),
         false => Ok(connection),
     }
+}
+
+/// Returns the name by which SQLite opens a file that nobody changes.
+fn immutable_uri(path: &Path) -> String {
+    let absolute = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let encode = |byte: &u8| match byte {
+        b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(*byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    let encoded: String = absolute.as_os_str().as_bytes().iter().map(encode).collect();
+    format!("file://{encoded}?immutable=1")
 }
 
 /// Syncs the folder once its files are there: SQLite syncs them, but does not fail when

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use sorteo_test_support::log_line::LogLine;
 use sorteo_test_support::process::{Server, bets_file, folder, run};
 
+use rusqlite::Connection;
+
 use super::Peer;
 
 #[test]
@@ -205,4 +207,27 @@ fn the_reader_of_log_lines_refuses_what_breaks_the_contract() {
         let bad = good.replace(from, to);
         assert!(LogLine::parse(&bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn a_reader_that_makes_the_log_of_the_database_grow_is_told_of() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "2"]);
+    let reader = Connection::open(folder.path().join("sorteo.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let _: i64 = reader.query_row("SELECT count(*) FROM draws", [], |row| row.get(0)).unwrap();
+    let mut peer = Peer::connect(&server);
+    let row = format!("{name}|{name}|1|1999-03-17|1", name = "n".repeat(120));
+    let mut batch = vec!["BATCH|1|10000"];
+    batch.resize(10_001, &row);
+    let line = "action: checkpoint | result: fail | wal_pages: ";
+    // Each is some 650 pages; from 8,192 on it is told, and again for each as many.
+    for _ in 0..20 {
+        assert_eq!(peer.ask(&batch), "ACK_BATCH|OK|10000\n");
+    }
+    server.process.wait_log(line, 1);
+    assert!(server.process.count(line) <= 2, "{}", server.process.log());
+    assert_eq!(server.process.count("`fuser -v sorteo.db` lists the programs"), server.process.count(line));
+    reader.execute_batch("COMMIT").unwrap();
+    server.stop();
 }

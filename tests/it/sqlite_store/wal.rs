@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use sorteo::metrics::{CheckpointLabel, CheckpointResult};
 use sorteo::store::sqlite::{Checkpoints, Options};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
-use super::{Database, append, batch, count};
+use super::{Database, append, batch, count, until};
 
 #[test]
 fn the_log_stays_small_under_many_small_writes() {
@@ -25,6 +26,25 @@ fn the_log_stays_small_under_many_small_writes() {
     }
     // Each writes four pages or more: without checkpoints, 64 MiB.
     assert!(largest < 24 << 20, "the log grew to {largest} bytes");
+}
+
+#[test]
+fn the_log_is_emptied_when_a_reader_has_gone_though_nothing_more_is_written() {
+    let database = Database::new();
+    let options = database.options(None);
+    let (store, _) = database.open(&options);
+    let log = || fs::metadata(database.path().with_extension("db-wal")).unwrap().len();
+    let reader = database.raw();
+    reader.execute_batch("BEGIN").unwrap();
+    count(&reader, "batches");
+    assert_eq!(append(&store, batch(1, &["1"], 1)), Ok(()));
+    let busy = CheckpointLabel { result: CheckpointResult::busy };
+    until("a checkpoint that the reader stops", || {
+        options.metrics.checkpoints.get_or_create(&busy).get() > 0
+    });
+    assert!(log() > 0);
+    reader.execute_batch("COMMIT").unwrap();
+    until("the log is empty", || log() == 0);
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(super) struct Checkpointer {
     /// Pages in the WAL from which on a checkpoint waits for readers.
     restart_from_pages: i64,
     truncated: bool,
+    /// Whether truncating has waited for a reader that is still there.
+    waited: bool,
 }
 
 /// What a checkpoint reports of the WAL.
@@ -41,6 +43,13 @@ struct WalState {
     copied: i64,
 }
 
+impl WalState {
+    /// Returns whether a reader keeps the WAL from starting over.
+    fn is_read(&self) -> bool {
+        self.busy && self.pages > 0
+    }
+}
+
 impl Checkpointer {
     pub(super) fn new(checkpoints: Checkpoints, files: DatabaseFiles, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -50,6 +59,7 @@ impl Checkpointer {
             pages_since_checkpoint: 0,
             restart_from_pages: WAL_PAGES_MAX,
             truncated: false,
+            waited: false,
         }
     }
 
@@ -60,7 +70,7 @@ impl Checkpointer {
 
     /// Counts a commit of so many pages.
     pub(super) fn count_commit(&mut self, pages: u64) {
-        self.truncated = false;
+        (self.truncated, self.waited) = (false, false);
         self.pages_since_checkpoint += pages;
     }
 
@@ -74,7 +84,10 @@ impl Checkpointer {
         if wal.pages < self.restart_from_pages {
             return Ok(());
         }
-        let wal = self.wait_for_readers(connection, "RESTART")?;
+        let wal = self.wait_for_readers(connection, "RESTART", RESTART_TIMEOUT)?;
+        if wal.is_read() {
+            self.warn_of_reader(&wal);
+        }
         // A reader that stays for long (a check, a backup) is not waited for again and
         // again: only once the WAL has grown by as much again.
         self.restart_from_pages = if wal.busy { wal.pages + WAL_PAGES_MAX } else { WAL_PAGES_MAX };
@@ -84,18 +97,42 @@ impl Checkpointer {
     /// Copies the WAL into the database and empties it: then a copy of the one file is
     /// a whole backup, and the next start has nothing to recover.
     pub(super) fn truncate(&mut self, connection: &Connection) -> Result<(), Fatal> {
-        self.truncated = true;
         if self.checkpoints == Checkpoints::External {
+            self.truncated = true;
             return Ok(());
         }
+        // While a reader stays, it is tried again and again: that must not hold up a write.
+        let timeout = if self.waited { Duration::ZERO } else { RESTART_TIMEOUT };
         self.pages_since_checkpoint = 0;
-        self.wait_for_readers(connection, "TRUNCATE").map(drop)
+        let wal = self.wait_for_readers(connection, "TRUNCATE", timeout)?;
+        (self.truncated, self.waited) = (!wal.is_read(), wal.is_read());
+        Ok(())
     }
 
-    fn wait_for_readers(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
+    /// Names the reason for which the WAL grows: only a person can end another program.
+    fn warn_of_reader(&self, wal: &WalState) {
+        crate::event!(
+            Warn,
+            "checkpoint",
+            Fail,
+            wal_pages = wal.pages,
+            error = format_args!(
+                "a program has been reading an old state, and the WAL grows as long as it does: \
+                 `fuser -v {}` lists the programs",
+                self.files.database().display()
+            )
+        );
+    }
+
+    fn wait_for_readers(
+        &self,
+        connection: &Connection,
+        mode: &str,
+        timeout: Duration,
+    ) -> Result<WalState, Fatal> {
         let set_timeout =
             |timeout| connection.busy_timeout(timeout).map_err(|error| Fatal::new("busy_timeout", &error));
-        set_timeout(RESTART_TIMEOUT)?;
+        set_timeout(timeout)?;
         let wal = self.checkpoint(connection, mode)?;
         set_timeout(BUSY_TIMEOUT)?;
         Ok(wal)
