@@ -218,7 +218,7 @@ pub fn write(target: &Path, content: &[u8]) -> Result<Option<Metadata>, AtomicFi
     Ok(Some(written))
 }
 
-/// Requires that a file can be [written](write), as far as that can be known, so that a
+/// Requires that a file can be [written](fn@write), as far as that can be known, so that a
 /// mistake is reported before the work and not after it.
 ///
 /// # Errors
