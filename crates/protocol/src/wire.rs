@@ -14,6 +14,7 @@ mod limits;
 mod reason;
 mod reply;
 mod request;
+mod sender;
 
 pub use decoder::Decoder;
 pub use dialect::Dialect;
@@ -22,6 +23,7 @@ pub use limits::{FRAME_BYTES_MAX, WAIT_MAX, WireLimits};
 pub use reason::{NotAReason, Reason};
 pub use reply::{NotAReply, Reply, Status, Winners, WinnersSize, WinningBet, WinningBets};
 pub use request::Request;
+pub use sender::{Sender, SenderAgency};
 
 /// Appends the reply's bytes, as the connection's dialect writes them.
 pub fn encode_reply(dialect: Dialect, reply: &Reply, out: &mut Vec<u8>) {

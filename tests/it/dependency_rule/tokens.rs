@@ -213,6 +213,9 @@ fn expand(tree: &[&str], before: &[String], paths: &mut Vec<(Vec<String>, String
         depth += i32::from(*token == "{") - i32::from(*token == "}");
         *token == "," && depth == 0
     }) {
-        expand(part, &before, paths);
+        // A comma behind the last name is followed by nothing.
+        if !part.is_empty() {
+            expand(part, &before, paths);
+        }
     }
 }

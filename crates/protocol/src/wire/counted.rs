@@ -8,7 +8,9 @@ use std::collections::hash_map::Entry;
 use std::io::Write as _;
 use std::str;
 
-use super::{Incoming, Reason, Reply, Request, Winners, WinnersSize, WinningBet, WinningBets, WireLimits};
+use super::{
+    Incoming, Reason, Reply, Request, Sender, Winners, WinnersSize, WinningBet, WinningBets, WireLimits,
+};
 use crate::text::{split_exactly, without_line_end};
 use crate::{AgencyId, Batch, Bet, BetError, Bets};
 
@@ -23,17 +25,23 @@ const LENGTH_DIGITS_MAX: usize = 10;
 pub const PAYLOAD_AGENCIES_MAX: usize = 1_000;
 
 /// The counted half of [`super::Decoder`].
-pub(super) fn decode(input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
+pub(super) fn decode(input: &mut &[u8], limits: &WireLimits, refused: &mut Sender) -> Option<Incoming> {
     let (length, rest) = match read_length(input)? {
         Ok((length, rest)) if length <= limits.payload_bytes_max => (length, rest),
-        _ => return Some(Incoming::RefusedForGood(Reply::Unrecognised(Reason::BadLength))),
+        _ => {
+            *refused = Sender::default();
+            return Some(Incoming::RefusedForGood(Reply::Unrecognised(Reason::BadLength)));
+        }
     };
     let length = usize::try_from(length).expect("below the payload limit");
     let (payload, rest) = rest.split_at_checked(length)?;
     *input = rest;
     Some(match read_payload(payload) {
         Ok(request) => Incoming::Request(request),
-        Err(reply) => Incoming::Refused(reply),
+        Err(reply) => {
+            *refused = Sender::of_payload(payload);
+            Incoming::Refused(reply)
+        }
     })
 }
 

@@ -1,6 +1,6 @@
 //! Decodes the bytes of one connection, however they are split.
 
-use super::{Dialect, Incoming, WireLimits, counted, framed};
+use super::{Dialect, Incoming, Sender, WireLimits, counted, framed};
 
 /// Decodes the messages of one connection, in order.
 ///
@@ -11,6 +11,8 @@ use super::{Dialect, Incoming, WireLimits, counted, framed};
 pub struct Decoder {
     limits: WireLimits,
     state: State,
+    /// Who sent the last message that was refused.
+    refused: Sender,
 }
 
 #[derive(Debug)]
@@ -23,7 +25,7 @@ enum State {
 impl Decoder {
     /// Creates the decoder of a new connection.
     pub fn new(limits: WireLimits) -> Self {
-        Self { limits, state: State::Undetected }
+        Self { limits, state: State::Undetected, refused: Sender::default() }
     }
 
     /// Returns the connection's dialect, once its first byte was decoded.
@@ -48,8 +50,8 @@ impl Decoder {
             };
         }
         match &mut self.state {
-            State::Framed(decoder) => decoder.decode(input, &self.limits),
-            State::Counted => counted::decode(input, &self.limits),
+            State::Framed(decoder) => decoder.decode(input, &self.limits, &mut self.refused),
+            State::Counted => counted::decode(input, &self.limits, &mut self.refused),
             State::Undetected => unreachable!("detected above"),
         }
     }
@@ -60,6 +62,20 @@ impl Decoder {
             State::Framed(decoder) => decoder.batch_in_progress(),
             _ => None,
         }
+    }
+
+    /// Returns who sends the half-received framed batch, if there is one.
+    pub fn batch_sender(&self) -> Sender {
+        match &self.state {
+            State::Framed(decoder) => decoder.batch_sender(),
+            _ => Sender::default(),
+        }
+    }
+
+    /// Returns who sent the last message that was [`Incoming::Refused`] or
+    /// [`Incoming::RefusedForGood`].
+    pub fn refused_sender(&self) -> &Sender {
+        &self.refused
     }
 
     /// Discards a half-received batch; what follows is decoded as requests.

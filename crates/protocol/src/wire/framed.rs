@@ -8,10 +8,13 @@
 mod client;
 
 use std::borrow::Cow;
+use std::slice;
 use std::str;
 use std::time::Duration;
 
-use super::{FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Status, WAIT_MAX, Winners, WireLimits};
+use super::{
+    FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Sender, Status, WAIT_MAX, Winners, WireLimits,
+};
 use crate::text::{decimal, split_exactly, without_line_end};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
@@ -43,11 +46,18 @@ struct PartialBatch {
 }
 
 impl Decoder {
-    pub(super) fn decode(&mut self, input: &mut &[u8], limits: &WireLimits) -> Option<Incoming> {
+    /// Decodes the next message; of one that is refused, `refused` becomes the sender.
+    pub(super) fn decode(
+        &mut self,
+        input: &mut &[u8],
+        limits: &WireLimits,
+        refused: &mut Sender,
+    ) -> Option<Incoming> {
         loop {
             let frame = match next_frame(input)? {
                 Ok(frame) => frame,
                 Err(BadFrame) => {
+                    *refused = Sender::default();
                     return Some(Incoming::RefusedForGood(Reply::Unrecognised(Reason::BadFrame)));
                 }
             };
@@ -57,7 +67,13 @@ impl Decoder {
                     partial.is_complete()
                 }
                 None => match read_request(frame, limits) {
-                    Message::Whole(incoming) => return Some(self.without_stray_rows(incoming)),
+                    Message::Whole(incoming) => {
+                        let incoming = self.without_stray_rows(incoming);
+                        if !matches!(incoming, Incoming::Request(_)) {
+                            *refused = Sender::of_frame(frame);
+                        }
+                        return Some(incoming);
+                    }
                     Message::BatchHeader(mut partial) => {
                         self.stray_rows = false;
                         // Room for what has arrived, whatever was announced.
@@ -70,7 +86,11 @@ impl Decoder {
                 },
             };
             if complete {
-                return self.batch.take().map(|partial| partial.finish());
+                let partial = self.batch.take()?;
+                if partial.refusal.is_some() {
+                    *refused = partial.sender();
+                }
+                return Some(partial.finish());
             }
         }
     }
@@ -90,6 +110,10 @@ impl Decoder {
 
     pub(super) fn batch_in_progress(&self) -> Option<u64> {
         self.batch.as_ref().map(|partial| partial.count)
+    }
+
+    pub(super) fn batch_sender(&self) -> Sender {
+        self.batch.as_ref().map(|partial| partial.sender()).unwrap_or_default()
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -117,6 +141,13 @@ impl PartialBatch {
     fn refuse(&mut self, reason: Reason) {
         self.refusal = Some(reason);
         self.batch.bets = Bets::default();
+    }
+
+    fn sender(&self) -> Sender {
+        match self.refusal {
+            Some(Reason::BadAgency) => Sender::default(),
+            _ => Sender::of_batches(slice::from_ref(&self.batch)),
+        }
     }
 
     fn finish(self) -> Incoming {
@@ -222,9 +253,10 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
         }));
     }
     // The count is known, so the rows can be skipped whatever else is wrong.
-    let (agency, position, refusal) = match read_batch_place(agency, position) {
-        Ok((agency, position)) => (agency, position, None),
-        Err(reason) => (AgencyId(0), None, Some(reason)),
+    let (agency, position, refusal) = match (read_agency(agency), read_position(position)) {
+        (Ok(agency), Ok(position)) => (agency, position, None),
+        (Ok(agency), Err(reason)) => (agency, None, Some(reason)),
+        (Err(reason), _) => (AgencyId(0), None, Some(reason)),
     };
     Message::BatchHeader(Box::new(PartialBatch {
         count,
@@ -234,17 +266,13 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
     }))
 }
 
-fn read_batch_place(
-    agency: &str,
-    position: Option<(&str, &str)>,
-) -> Result<(AgencyId, Option<UploadPosition>), Reason> {
-    let agency = read_agency(agency)?;
+fn read_position(position: Option<(&str, &str)>) -> Result<Option<UploadPosition>, Reason> {
     let Some((upload, first_row)) = position else {
-        return Ok((agency, None));
+        return Ok(None);
     };
     let upload = UploadId::new(upload).ok_or(Reason::BadUpload)?;
     let first_row = read_stored_number(first_row).ok_or(Reason::BadFirstRow)?;
-    Ok((agency, Some(UploadPosition { upload, first_row })))
+    Ok(Some(UploadPosition { upload, first_row }))
 }
 
 fn read_done(fields: &[&str]) -> Result<Request, Reason> {
