@@ -31,7 +31,6 @@ mod serve;
 mod signals;
 mod upload;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
@@ -39,6 +38,7 @@ use rustix::fs::Mode;
 
 use self::failure::EXIT_CODES;
 use self::signals::end_as_by_sigpipe;
+use crate::logging;
 
 /// The central server of a lottery, and the tools that go with it.
 ///
@@ -145,15 +145,16 @@ pub fn main() -> ExitCode {
         Command::Man(args) => man::run(&args, grammar()),
         Command::Completions(args) => completions::run(&args, grammar()),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_output_closed() => end_as_by_sigpipe(),
         Err(failure) => {
-            // Standard error may be closed; the exit code reports the failure too.
-            let _ = writeln!(std::io::stderr(), "sorteo: {failure}");
+            logging::print(&format!("sorteo: {failure}"));
             ExitCode::from(failure.code())
         }
-    }
+    };
+    logging::flush();
+    code
 }
 
 /// Prints what is wrong with the usage and exits with 2, or prints the help and exits

@@ -8,16 +8,38 @@
 //! (see `docs/protocol.md`, "Log lines"). Events are logged with [`event!`](crate::event),
 //! which passes their parts to the `log` crate as key-value pairs; [`init`] sets up the
 //! format. A value can never end its field or its line, wherever it comes from.
+//!
+//! Logging never waits: a thread writes the lines, from a bounded `queue`. How many lines
+//! a peer may cause is in [`limits`].
+
+pub mod limits;
+mod queue;
 
 use std::cell::RefCell;
 use std::fmt::{Display, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
 
+use env_logger::Target;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
+use self::queue::{Queue, Rank};
+
 use sorteo_protocol::text::is_invisible;
 use sorteo_protocol::{AgencyId, DrawId};
+
+/// Most bytes of a value; the rest is left out. No path is longer.
+const VALUE_BYTES_MAX: usize = 4096;
+
+/// How long the end of the process, or the announcement of a draw, waits for the log's
+/// lines to be written. A pipe that nobody reads holds up neither for longer.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lines that are to be written, once logging has started.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 /// The result of an event: the only three words in `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +64,7 @@ impl Outcome {
 }
 
 /// Logs one event: level, action, outcome, then `key = value` pairs. A [`Number`]
-/// stays a number, any other value is displayed.
+/// stays a number, any other value is displayed. A key whose value is empty is left out.
 #[macro_export]
 macro_rules! event {
     ($level:ident, $action:expr, $outcome:ident $(, $key:ident = $value:expr)* $(,)?) => {{
@@ -131,21 +153,28 @@ pub enum Format {
 }
 
 /// Starts logging to standard error, from `level` up. Later calls change nothing.
+///
+/// Where the system has no thread for it, every line is written by the thread that logs it.
 pub fn init(level: LevelFilter, format: Format) {
+    if log::max_level() != LevelFilter::Off {
+        // Where a process has several parts that log, as in `demo`, the first call decides.
+        return;
+    }
+    let queue = start_queue(format).ok();
+    let is_queued = queue.is_some();
+    let target = queue.map_or(Target::Stderr, |queue| Target::Pipe(Box::new(QueueWriter(queue))));
     let started = env_logger::Builder::new()
+        .target(target)
         // Everything of ours: the level of the `log` crate alone decides what is logged,
         // and it can be changed while other threads log.
         .filter(Some("sorteo"), LevelFilter::Trace)
         .format(move |out, record| {
-            let mut line = match format {
-                Format::Text => second_now() + &format_event(record),
-                Format::Json => format_json(record, &millisecond(jiff::Timestamp::now())),
-            };
-            line.push('\n');
-            out.write_all(line.as_bytes())
+            if is_queued {
+                out.write_all(&[rank(record) as u8])?;
+            }
+            out.write_all(format_line(format, record).as_bytes())
         })
         .try_init();
-    // Where a process has several parts that log, as in `demo`, the first call decides.
     if started.is_ok() {
         set_level(level);
     }
@@ -154,6 +183,86 @@ pub fn init(level: LevelFilter, format: Format) {
 /// Sets the minimum level of what is logged from now on.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
+}
+
+/// Starts the thread that writes the lines.
+fn start_queue(format: Format) -> io::Result<Arc<Queue>> {
+    let queue = Arc::<Queue>::default();
+    let writing = Arc::clone(&queue);
+    let tell = move |dropped: u64| {
+        let pairs = [
+            ("action", Value::from("log")),
+            ("result", Value::from(Outcome::Fail.as_str())),
+            ("dropped", Value::from(dropped)),
+        ];
+        let pairs = pairs.as_slice();
+        format_line(format, &Record::builder().level(Level::Warn).key_values(&pairs).build()).into_bytes()
+    };
+    thread::Builder::new().name("sorteo-log".into()).spawn(move || writing.write_to(io::stderr(), tell))?;
+    Ok(Arc::clone(QUEUE.get_or_init(|| queue)))
+}
+
+/// Takes what the logger prints, one line at a time and behind its rank, into the queue.
+struct QueueWriter(Arc<Queue>);
+
+impl io::Write for QueueWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some((rank, line)) = bytes.split_first() {
+            self.0.push(Rank::from_byte(*rank), line);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // It would wait for whatever reads the log.
+        Ok(())
+    }
+}
+
+/// Prints a line that is no event to standard error, behind those that were logged.
+pub fn print(line: &str) {
+    match QUEUE.get() {
+        Some(queue) => queue.push(Rank::Vital, format!("{line}\n").as_bytes()),
+        // Standard error may be closed.
+        None => _ = writeln!(io::stderr(), "{line}"),
+    }
+}
+
+/// Waits until what was logged so far is written, for a second at most.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Returns how many lines were dropped since there was no room for them.
+pub fn lines_dropped() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.dropped_total())
+}
+
+fn rank(record: &Record<'_>) -> Rank {
+    let action = record.key_values().get(Key::from_str("action"));
+    action.as_ref().and_then(Value::to_borrowed_str).map_or(Rank::Ordinary, Rank::of)
+}
+
+/// Returns an event's line, with its line end.
+fn format_line(format: Format, record: &Record<'_>) -> String {
+    let mut line = match format {
+        Format::Text => second_now() + &format_event(record),
+        Format::Json => format_json(record, &millisecond(jiff::Timestamp::now())),
+    };
+    line.push('\n');
+    line
+}
+
+/// Returns a value's text; `None` if it is empty.
+fn text_of(value: &Value<'_>) -> Option<String> {
+    let mut text = value.to_string();
+    if text.len() > VALUE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(VALUE_BYTES_MAX));
+        text.push('…');
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// Returns the local time to the second, as a line begins. Formatting it costs more than
@@ -195,13 +304,14 @@ struct Line(String, bool);
 
 impl<'kvs> VisitSource<'kvs> for Line {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let Some(text) = text_of(&value) else { return Ok(()) };
         let Self(line, first) = self;
         if !std::mem::take(first) {
             line.push_str(" | ");
         }
         line.push_str(key.as_str());
         line.push_str(": ");
-        escape_into(line, &value.to_string());
+        escape_into(line, &text);
         Ok(())
     }
 }
@@ -250,9 +360,15 @@ impl Object {
 
 impl<'kvs> VisitSource<'kvs> for Object {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let text = || serde_json::Value::from(value.to_string());
         // A text is no number here, whatever its characters are.
-        self.put(key.as_str(), value.to_u64().map_or_else(text, serde_json::Value::from));
+        let value = match value.to_u64() {
+            Some(number) => serde_json::Value::from(number),
+            None => match text_of(&value) {
+                Some(text) => serde_json::Value::from(text),
+                None => return Ok(()),
+            },
+        };
+        self.put(key.as_str(), value);
         Ok(())
     }
 }
@@ -296,6 +412,24 @@ mod tests {
             line,
             "INFO     action: x | dni: 1 \\u{7c} result: success\\u{a}2026 INFO\\u{d}\\u{9}\\u{0}\\u{7f}\\u{85}\\u{202e}\\u{2028}\\\\ñ"
         );
+    }
+
+    #[test]
+    fn an_empty_value_is_left_out_and_a_long_one_is_cut() {
+        let long = "ñ".repeat(VALUE_BYTES_MAX);
+        let pairs = [("action", "x"), ("upload", ""), ("error", &long)];
+        let cut = format!("{}…", "ñ".repeat(VALUE_BYTES_MAX / 2));
+        assert_eq!(line(&pairs, Level::Info), format!("INFO     action: x | error: {cut}"));
+        let pairs = pairs.as_slice();
+        let json = format_json(&Record::builder().key_values(&pairs).build(), "");
+        assert!(json.ends_with(&format!(r#""action":"x","error":"{cut}"}}"#)), "{json}");
+    }
+
+    #[test]
+    fn every_rank_comes_back_from_its_byte() {
+        for rank in [Rank::Ordinary, Rank::Bets, Rank::Vital] {
+            assert_eq!(Rank::from_byte(rank as u8), rank);
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub use self::limits::{BUFFER_BYTES_FREE, Limits};
 use self::listen::{Endpoint, ListenError, local_address};
 use self::reactor::{Reactor, WAKER};
 use crate::event;
+use crate::logging::limits::LineLimits;
 use crate::service::Service;
 use crate::store::Store;
 
@@ -138,17 +139,20 @@ impl Listening {
             .num_threads(limits.workers)
             .thread_name("sorteo-worker".into())
             .build();
-        let buffered_bytes = Arc::default();
+        let lines = Arc::<LineLimits>::default();
         let context = Arc::new(Context {
             service,
             limits,
             handle,
-            buffered_bytes,
+            buffered_bytes: Arc::default(),
             workers: workers.clone(),
             connections_ready: AtomicUsize::new(0),
+            lines: Arc::clone(&lines),
         });
         event!(Info, "accept_connections", InProgress);
-        Reactor::new(poll, listeners, context).run()?;
+        let served = Reactor::new(poll, listeners, context).run();
+        lines.report();
+        served?;
         join_workers(workers);
         Ok(())
     }

@@ -6,19 +6,25 @@
 //! commit; [`Service::finish`] waits for it. The server's
 //! [`conversation`](crate::server::conversation) calls both.
 
+mod lines;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event;
+pub use self::lines::{log_batch_cut_short, log_drawn, log_refusal};
+use self::lines::{log_batch_refused, log_batch_stored, log_bet_refused, log_bet_stored};
+use self::lines::{log_closed, log_done_refused, log_unpaged};
+use crate::logging::limits::Peer;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, NotAdmitted, Store, StoreError,
-    Submitter, Ticket, WinningBet as StoredBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, DrawStatus, NotAdmitted, Store, StoreError, Submitter,
+    Ticket, WinningBet as StoredBet,
 };
-use sorteo_protocol::wire::counted::PAYLOAD_AGENCIES_MAX;
 use sorteo_protocol::wire::framed::Documents;
-use sorteo_protocol::wire::{Reason, Reply, Request, Status, Winners, WinnersSize, WinningBet, WinningBets};
+use sorteo_protocol::wire::{
+    Reason, Reply, Request, Sender, Status, Winners, WinnersSize, WinningBet, WinningBets,
+};
 use sorteo_protocol::{AgencyId, Batch, DrawId};
 
 /// Most documents of one page. A page has room for at least 247; the bets that were read
@@ -92,8 +98,8 @@ pub struct Commit {
 
 #[derive(Debug)]
 enum Write {
-    Bet { document: String, number: u32, ticket: Ticket<Appended> },
-    Batch { count: u64, single: Option<Single>, ticket: Ticket<Appended> },
+    Bet { agency: AgencyId, document: String, number: u32, ticket: Ticket<Appended> },
+    Batch { count: u64, single: Option<Single>, sender: Sender, ticket: Ticket<Appended> },
     Done { agency: AgencyId, ticket: Ticket<Closed> },
     DoneThenWinners { agency: AgencyId, ticket: Ticket<Closed> },
 }
@@ -158,13 +164,13 @@ impl<S: Store> Service<S> {
     }
 
     /// Begins a request of a connection. Writes are only submitted: see [`Service::finish`].
-    pub fn begin(&self, request: Request, submitter: Submitter) -> Begun {
+    pub fn begin(&self, request: Request, submitter: Submitter, peer: &mut Peer) -> Begun {
         let begun_at = Instant::now();
         let submitted = match request {
-            Request::Bet(batch) => self.begin_bet(batch, submitter),
-            Request::Batch(batch) => self.append_batches(vec![batch], None, submitter),
-            Request::Payload(batches) => self.begin_batches(batches, submitter),
-            Request::Done { agency, bets } => self.begin_done(agency, bets, submitter),
+            Request::Bet(batch) => self.begin_bet(batch, submitter, peer),
+            Request::Batch(batch) => self.append_batches(vec![batch], None, submitter, peer),
+            Request::Payload(batches) => self.begin_batches(batches, submitter, peer),
+            Request::Done { agency, bets } => self.begin_done(agency, bets, submitter, peer),
             Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency, submitter),
             Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
             Request::WinnersPage { agency, after, draw } => {
@@ -190,16 +196,18 @@ impl<S: Store> Service<S> {
     }
 
     /// Waits for the commit, logs the request's outcome, and returns it.
-    pub fn finish(&self, Commit { write, begun_at }: Commit) -> Outcome {
+    pub fn finish(&self, Commit { write, begun_at }: Commit, peer: &mut Peer) -> Outcome {
         let outcome = match write {
-            Write::Bet { document, number, ticket } => {
-                self.count_unknown(bet_outcome(&document, number, ticket.wait()))
+            Write::Bet { agency, document, number, ticket } => {
+                self.count_unknown(bet_outcome(agency, &document, number, ticket.wait(), peer))
             }
-            Write::Batch { count, single, ticket } => {
-                self.count_unknown(batch_outcome(count, single, ticket.wait()))
+            Write::Batch { count, single, sender, ticket } => {
+                self.count_unknown(batch_outcome(count, single, &sender, ticket.wait(), peer))
             }
-            Write::Done { agency, ticket } => done_outcome(agency, ticket.wait()),
-            Write::DoneThenWinners { agency, ticket } => self.finish_done_and_winners(agency, ticket.wait()),
+            Write::Done { agency, ticket } => done_outcome(agency, ticket.wait(), peer),
+            Write::DoneThenWinners { agency, ticket } => {
+                self.finish_done_and_winners(agency, ticket.wait(), peer)
+            }
         };
         self.observe_reply(&outcome, begun_at);
         outcome
@@ -255,32 +263,45 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn begin_bet(&self, batch: Batch, submitter: Submitter) -> Submitted {
+    fn begin_bet(&self, batch: Batch, submitter: Submitter, peer: &mut Peer) -> Submitted {
         let bet = batch.bets.iter().next().expect("a BET has one bet");
-        let (document, number) = (bet.document.to_owned(), bet.number);
+        let (agency, document, number) = (batch.agency, bet.document.to_owned(), bet.number);
         match self.store.append_from(submitter, vec![batch]) {
-            Ok(ticket) => Submitted::Write(Write::Bet { document, number, ticket }),
-            Err(error) => Submitted::Done(bet_outcome(&document, number, Err(error))),
+            Ok(ticket) => Submitted::Write(Write::Bet { agency, document, number, ticket }),
+            Err(error) => Submitted::Done(bet_outcome(agency, &document, number, Err(error), peer)),
         }
     }
 
-    fn begin_batches(&self, batches: Vec<Batch>, submitter: Submitter) -> Submitted {
+    fn begin_batches(&self, batches: Vec<Batch>, submitter: Submitter, peer: &mut Peer) -> Submitted {
         let single = Single::of(&batches);
-        self.append_batches(batches, single, submitter)
+        self.append_batches(batches, single, submitter, peer)
     }
 
-    fn append_batches(&self, batches: Vec<Batch>, single: Option<Single>, submitter: Submitter) -> Submitted {
+    fn append_batches(
+        &self,
+        batches: Vec<Batch>,
+        single: Option<Single>,
+        submitter: Submitter,
+        peer: &mut Peer,
+    ) -> Submitted {
         let count = batches.iter().map(|batch| batch.bets.len() as u64).sum();
+        let sender = Sender::of_batches(&batches);
         match self.store.append_from(submitter, batches) {
-            Ok(ticket) => Submitted::Write(Write::Batch { count, single, ticket }),
-            Err(error) => Submitted::Done(batch_outcome(count, single, Err(error))),
+            Ok(ticket) => Submitted::Write(Write::Batch { count, single, sender, ticket }),
+            Err(error) => Submitted::Done(batch_outcome(count, single, &sender, Err(error), peer)),
         }
     }
 
-    fn begin_done(&self, agency: AgencyId, bets: Option<u64>, submitter: Submitter) -> Submitted {
+    fn begin_done(
+        &self,
+        agency: AgencyId,
+        bets: Option<u64>,
+        submitter: Submitter,
+        peer: &mut Peer,
+    ) -> Submitted {
         match self.store.close_agency_from(submitter, agency, bets) {
             Ok(ticket) => Submitted::Write(Write::Done { agency, ticket }),
-            Err(error) => Submitted::Done(done_outcome(agency, Err(error))),
+            Err(error) => Submitted::Done(done_outcome(agency, Err(error), peer)),
         }
     }
 
@@ -298,7 +319,12 @@ impl<S: Store> Service<S> {
         }
     }
 
-    fn finish_done_and_winners(&self, agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome {
+    fn finish_done_and_winners(
+        &self,
+        agency: AgencyId,
+        result: Result<Closed, StoreError>,
+        peer: &mut Peer,
+    ) -> Outcome {
         match result {
             Ok(Ok(closing)) => {
                 log_closed(agency, closing);
@@ -309,7 +335,7 @@ impl<S: Store> Service<S> {
             }
             Ok(Err(CloseRefusal::NotAdmitted(refusal))) => {
                 let reason = not_admitted(refusal);
-                event!(Info, "agencia_terminada", Fail, agencia = agency, error = logged(&reason));
+                log_done_refused(agency, &reason, peer);
                 winners_outcome(Err(reason))
             }
             // The request has no count, so no count can be wrong.
@@ -364,7 +390,7 @@ impl<S: Store> Service<S> {
         if self.unpaged.lock().unwrap_or_else(PoisonError::into_inner).add(draw, agency) {
             let error = "too_many use_pages: the winners do not fit one frame. A client that does not ask for pages \
                          may ask for ever; `sorteo winners` gets them";
-            event!(Warn, "consulta_ganadores", Fail, draw = draw, agencia = agency, error = error);
+            log_unpaged(draw, agency, error);
         }
     }
 
@@ -460,42 +486,53 @@ fn winners_failed(error: StoreError) -> Outcome {
     failed(error, |reason| Reply::Winners(Err(reason)))
 }
 
-fn bet_outcome(document: &str, number: u32, result: Result<Appended, StoreError>) -> Outcome {
+fn bet_outcome(
+    agency: AgencyId,
+    document: &str,
+    number: u32,
+    result: Result<Appended, StoreError>,
+    peer: &mut Peer,
+) -> Outcome {
     match appended(result) {
         Ok(()) => {
-            event!(Info, "apuesta_almacenada", Success, dni = document, numero = number);
+            log_bet_stored(document, number);
             Outcome::Reply(Reply::Bet(Ok(())))
         }
         Err(None) => Outcome::Unknown,
         Err(Some(reason)) => {
-            let error = logged(&reason);
-            event!(Info, "apuesta_almacenada", Fail, dni = document, numero = number, error = error);
+            log_bet_refused(document, number, &reason, agency, peer);
             Outcome::Reply(Reply::Bet(Err(reason)))
         }
     }
 }
 
-fn batch_outcome(count: u64, single: Option<Single>, result: Result<Appended, StoreError>) -> Outcome {
+fn batch_outcome(
+    count: u64,
+    single: Option<Single>,
+    sender: &Sender,
+    result: Result<Appended, StoreError>,
+    peer: &mut Peer,
+) -> Outcome {
     let result = match appended(result) {
         Ok(()) => {
             if let Some(Single { document, number }) = single {
-                event!(Info, "apuesta_almacenada", Success, dni = document, numero = number);
+                log_bet_stored(&document, number);
             }
-            event!(Info, "apuesta_recibida", Success, cantidad = count);
+            log_batch_stored(count, peer);
             Ok(())
         }
         Err(None) => return Outcome::Unknown,
         Err(Some(reason)) => {
-            log_batch_failed(count, &reason);
+            log_batch_refused(count, &reason, sender, peer);
             Err(reason)
         }
     };
     Outcome::Reply(Reply::Batch { count, result })
 }
 
-fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>) -> Outcome {
-    let refused = |reason: Reason| {
-        event!(Info, "agencia_terminada", Fail, agencia = agency, error = logged(&reason));
+fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>, peer: &mut Peer) -> Outcome {
+    let mut refused = |reason: Reason| {
+        log_done_refused(agency, &reason, peer);
         Reply::Done(Err(reason))
     };
     match result {
@@ -559,53 +596,4 @@ fn status(status: DrawStatus) -> Status {
         expected: status.expected,
         bets: status.bets,
     }
-}
-
-// ---- Log lines -----------------------------------------------------------------
-
-/// Logs that a message was refused before it reached the store.
-pub fn log_refusal(reply: &Reply) {
-    match reply {
-        Reply::Batch { count, result: Err(reason) } => log_batch_failed(*count, reason),
-        // Such a length is of the counted dialect, where the log takes a message for a batch.
-        Reply::Unrecognised(reason @ Reason::BadLength) => log_batch_failed(0, reason),
-        reply => {
-            if let Some(reason) = reply.refusal() {
-                event!(Info, "mensaje_recibido", Fail, error = logged(reason));
-            }
-        }
-    }
-}
-
-/// Logs that a peer went away, or was too slow, in the middle of a batch.
-pub fn log_batch_cut_short(count: u64, why: &str) {
-    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = why);
-}
-
-fn log_batch_failed(count: u64, reason: &Reason) {
-    event!(Info, "apuesta_recibida", Fail, cantidad = count, error = logged(reason));
-}
-
-/// Logs an agency's end once for each draw: those of the counted dialect repeat it.
-fn log_closed(agency: AgencyId, closing: Closing) {
-    if closing == Closing::Now {
-        event!(Info, "agencia_terminada", Success, agencia = agency);
-    }
-}
-
-/// Returns a reason as the log has it, where a `|` would end the value. Where it is a
-/// limit, an operator must know which setting.
-fn logged(reason: &Reason) -> String {
-    match reason {
-        Reason::TooMany => {
-            format!("too_many (the limits: batch_bets_max, and {PAYLOAD_AGENCIES_MAX} agencies in a payload)")
-        }
-        Reason::BadLength => "bad_length (not a number, or more than payload_bytes_max)".to_owned(),
-        reason => reason.to_string().replace('|', " "),
-    }
-}
-
-/// Logs a draw. The process that drew calls it, once for each draw.
-pub fn log_drawn(status: &DrawStatus) {
-    event!(Info, "sorteo", Success, draw = status.draw, bets = status.bets, winners = status.winners);
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::event;
 use crate::server::ServerHandle;
 use crate::service::log_drawn;
 use crate::store::sqlite::{Event, Observer};
+use crate::{event, logging};
 use sorteo_agency as agency;
 
 /// Returns an observer that logs events and passes them on to a server.
@@ -30,7 +30,11 @@ pub(super) fn log_only() -> Observer {
 
 fn log(event: &Event) {
     match event {
-        Event::Drawn(status) => log_drawn(status),
+        Event::Drawn(status) => {
+            log_drawn(status);
+            // No agency learns of the draw before this returns.
+            logging::flush();
+        }
         Event::Failed(error) => event!(Error, "write_database", Fail, error = error),
     }
 }

@@ -69,6 +69,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     ready.remove_old();
     let listening = server.listen().map_err(anyhow::Error::from)?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
+    // Whoever waits for the file may want to read in the log how it started.
+    logging::flush();
     ready.write(&addresses)?;
     let served = listening.run(Arc::clone(&service), config.limits);
     ready.remove();
@@ -178,6 +180,7 @@ fn handle_signals(
             if std::mem::replace(&mut stopping, true) {
                 ready.remove();
                 event!(Warn, "shutdown", Fail, error = "a second signal: ending at once");
+                logging::flush();
                 std::process::exit(SECOND_SIGNAL_EXIT);
             }
             event!(Info, "shutdown", InProgress);
@@ -210,6 +213,8 @@ fn reload_log_level(sources: &Sources, environment: &Environment) {
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         event!(Error, "panic", Fail, error = info);
+        // It may be the end of the process.
+        logging::flush();
     }));
 }
 

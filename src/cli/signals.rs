@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::atomic_file::{folder_of, remove_unfinished_in};
+use crate::logging;
 
 /// A process that a signal ended exits with this and the signal's number.
 const SIGNALLED: i32 = 128;
@@ -53,11 +54,13 @@ pub(super) fn end_as_by_sigpipe() -> ! {
 fn on_first_signal(tidy: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let mut signals =
         Signals::new(TERM_SIGNALS.iter().chain(&[SIGHUP])).context("signals cannot be handled")?;
-    thread::spawn(move || {
+    let wait = move || {
         if let Some(signal) = signals.forever().next() {
+            logging::flush();
             tidy();
             std::process::exit(SIGNALLED + signal);
         }
-    });
-    Ok(())
+    };
+    let thread = thread::Builder::new().name("sorteo-signals".into()).spawn(wait);
+    thread.map(drop).context("the system has no thread that handles signals")
 }

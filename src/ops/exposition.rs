@@ -8,12 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::context::OpsContext;
 use super::readiness::{Readiness, free_bytes};
+use crate::logging;
 use crate::store::Store;
 use crate::store::sqlite::overview::Draw;
 use crate::store::sqlite::wal_path;
@@ -40,6 +42,7 @@ struct Samples {
     resident_bytes: Gauge,
     open_files: Gauge,
     open_files_max: Gauge,
+    log_lines_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -121,6 +124,11 @@ impl Samples {
             registry.register(name, help, gauge.clone());
         }
         registry.register(
+            "sorteo_log_lines_dropped",
+            "Lines of the log that were dropped because it was not read fast enough",
+            self.log_lines_dropped.clone(),
+        );
+        registry.register(
             "sorteo_ready",
             "Whether a part can do its work (1) or not (0)",
             self.ready.clone(),
@@ -137,6 +145,8 @@ impl Samples {
             self.agencies_done.set(draw.done as i64);
             self.agencies_expected.set(draw.expected as i64);
         }
+        let dropped = &self.log_lines_dropped;
+        dropped.inc_by(logging::lines_dropped().saturating_sub(dropped.get()));
         for part in &readiness.parts {
             self.ready.get_or_create(&PartLabel { part: part.part.as_str() }).set(i64::from(part.ready));
         }

@@ -1,11 +1,12 @@
 //! Why a connection ends, and the log line that says so.
 
 use std::io;
-use std::net::IpAddr;
 
 use super::conversation::Unanswerable;
 use crate::event;
+use crate::logging::limits::{Kind, Peer};
 use crate::service;
+use sorteo_protocol::wire::Sender;
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -42,9 +43,16 @@ impl From<Unanswerable> for CloseReason {
 }
 
 impl CloseReason {
-    /// Logs a line for the connection, and one for a batch that was cut short, which had
-    /// announced so many bets.
-    pub(super) fn log(&self, ip: IpAddr, batch: Option<u64>) {
+    /// Logs a line for the connection, and one for a batch that was cut short: how many
+    /// bets it had announced, and its sender. Each only if the limits allow it.
+    pub(super) fn log(&self, peer: &mut Peer, batch: Option<(u64, Sender)>) {
+        let ip = peer.ip;
+        let mut failed = |error: &'static str| {
+            if peer.allow(Kind::Closed) {
+                event!(Info, "close_connection", Fail, ip = ip, error = error);
+            }
+            error
+        };
         let error = match self {
             Self::Eof | Self::Finished => {
                 event!(Debug, "close_connection", Success, ip = ip);
@@ -58,20 +66,15 @@ impl CloseReason {
                 event!(Debug, "close_connection", Fail, ip = ip, error = error);
                 "connection_lost"
             }
-            Self::UnknownDialect => failed(ip, "unknown_dialect"),
-            Self::UnreadAnswers => failed(ip, "unread_answers"),
-            Self::RequestTimeout => failed(ip, "request_timeout"),
-            Self::IdleTimeout => failed(ip, "idle_timeout"),
-            Self::UnknownOutcome => failed(ip, "unknown_outcome"),
-            Self::DrainTimeout => failed(ip, "drain_timeout"),
+            Self::UnknownDialect => failed("unknown_dialect"),
+            Self::UnreadAnswers => failed("unread_answers"),
+            Self::RequestTimeout => failed("request_timeout"),
+            Self::IdleTimeout => failed("idle_timeout"),
+            Self::UnknownOutcome => failed("unknown_outcome"),
+            Self::DrainTimeout => failed("drain_timeout"),
         };
-        if let Some(count) = batch {
-            service::log_batch_cut_short(count, error);
+        if let Some((count, sender)) = batch {
+            service::log_batch_cut_short(count, error, &sender, peer);
         }
     }
-}
-
-fn failed(ip: IpAddr, error: &'static str) -> &'static str {
-    event!(Info, "close_connection", Fail, ip = ip, error = error);
-    error
 }

@@ -24,8 +24,9 @@ use super::conversation::{Conversation, Pause, Turn};
 use super::limits::{BUFFER_BYTES_FREE, Limits};
 use super::ready::Weight;
 use crate::failpoint::Failpoint;
+use crate::logging::limits::Peer;
 use crate::store::{Store, Submitter};
-use sorteo_protocol::wire::WireLimits;
+use sorteo_protocol::wire::{Sender, WireLimits};
 
 /// Bytes read at once: a full batch of the original servers' clients with room to spare.
 const READ_BYTES: usize = 16 << 10;
@@ -102,6 +103,7 @@ impl Connection {
     pub(super) fn new(
         stream: TcpStream,
         submitter: Submitter,
+        peer: Peer,
         limits: WireLimits,
         buffered_bytes: Arc<AtomicUsize>,
         now: Instant,
@@ -109,7 +111,7 @@ impl Connection {
         Self {
             stream,
             ending: Ending::Open,
-            conversation: Conversation::new(limits, submitter),
+            conversation: Conversation::new(limits, submitter, peer),
             input: Vec::new(),
             output: Vec::new(),
             stuck_since: None,
@@ -170,9 +172,11 @@ impl Connection {
         self.is_between_requests() || matches!(self.ending, Ending::Lingering { .. })
     }
 
-    /// Returns how many bets a half-received batch announced, if there is one.
-    pub(super) fn batch_in_progress(&self) -> Option<u64> {
-        self.conversation.batch_in_progress()
+    /// Returns how many bets a half-received batch announced, if there is one, and its
+    /// sender.
+    pub(super) fn batch_in_progress(&self) -> Option<(u64, Sender)> {
+        let bets = self.conversation.batch_in_progress()?;
+        Some((bets, self.conversation.batch_sender()))
     }
 
     /// Has the reactor's poll report when the peer sends something and, if output waits,

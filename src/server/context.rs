@@ -8,6 +8,7 @@ use threadpool::ThreadPool;
 
 use super::handle::ServerHandle;
 use super::limits::Limits;
+use crate::logging::limits::LineLimits;
 use crate::service::Service;
 
 /// What the reactor and the workers share.
@@ -20,6 +21,8 @@ pub(super) struct Context<S> {
     pub(super) workers: ThreadPool,
     /// Connections that wait for a worker.
     pub(super) connections_ready: AtomicUsize,
+    /// How many lines peers may cause.
+    pub(super) lines: Arc<LineLimits>,
 }
 
 impl<S> Context<S> {

@@ -10,9 +10,10 @@
 use std::time::Instant;
 
 use sorteo_protocol::wire::{
-    Decoder, Incoming, Reason, Reply, Request, WireLimits, counted::encode_more_winners, encode_reply,
+    Decoder, Incoming, Reason, Reply, Request, Sender, WireLimits, counted::encode_more_winners, encode_reply,
 };
 
+use crate::logging::limits::Peer;
 use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome, Service};
 use crate::store::{Store, StoreError, Submitter};
 use sorteo_protocol::Batch;
@@ -22,22 +23,19 @@ use sorteo_protocol::Batch;
 const BATCHES_TOGETHER: usize = 12;
 /// Bets that count as one batch more.
 const BETS_PER_BATCH: usize = 128;
-/// Malformed messages of one connection that are logged: a peer that sends nothing else
-/// could fill a disk with their lines.
-const REFUSALS_LOGGED_MAX: u32 = 100;
 
 /// One peer's requests and replies. See the module.
 #[derive(Debug)]
 pub struct Conversation {
     submitter: Submitter,
     decoder: Decoder,
+    /// Whom the log lines name.
+    peer: Peer,
     phase: Phase,
     /// The rest of a long reply, which comes before any other reply.
     more: Option<MoreWinners>,
     /// When the first byte of an incomplete request arrived.
     request_since: Option<Instant>,
-    /// Malformed messages so far.
-    refusals: u32,
 }
 
 #[derive(Debug)]
@@ -146,15 +144,15 @@ impl From<StoreError> for Unanswerable {
 }
 
 impl Conversation {
-    /// Creates the conversation of a new connection.
-    pub fn new(limits: WireLimits, submitter: Submitter) -> Self {
+    /// Creates the conversation with the peer of a new connection.
+    pub fn new(limits: WireLimits, submitter: Submitter, peer: Peer) -> Self {
         Self {
             submitter,
             decoder: Decoder::new(limits),
+            peer,
             phase: Phase::Open,
             more: None,
             request_since: None,
-            refusals: 0,
         }
     }
 
@@ -224,7 +222,8 @@ impl Conversation {
     /// Refuses what is half received with `busy`, and ends the conversation.
     pub fn refuse_as_busy<S: Store>(&mut self, output: &mut Vec<u8>, service: &Service<S>) {
         let count = self.batch_in_progress().unwrap_or(0);
-        self.refuse(&Reply::Batch { count, result: Err(Reason::Busy) }, output, service);
+        let sender = self.decoder.batch_sender();
+        self.refuse(&Reply::Batch { count, result: Err(Reason::Busy) }, &sender, output, service);
         self.decoder.abandon_batch();
         self.phase = Phase::Closing;
     }
@@ -256,6 +255,11 @@ impl Conversation {
     /// Returns how many bets a half-received batch announced, if there is one.
     pub fn batch_in_progress(&self) -> Option<u64> {
         self.decoder.batch_in_progress()
+    }
+
+    /// Returns who sends the half-received batch.
+    pub fn batch_sender(&self) -> Sender {
+        self.decoder.batch_sender()
     }
 
     /// Returns the bytes of memory that a half-received batch takes.
@@ -293,11 +297,11 @@ impl Conversation {
             Incoming::Request(request) => return self.carry_out_request(request, output, turn),
             Incoming::Refused(reply) => {
                 self.finish_commits(output, turn)?;
-                self.refuse(&reply, output, turn.service);
+                self.refuse_decoded(&reply, output, turn.service);
             }
             Incoming::RefusedForGood(reply) => {
                 self.finish_commits(output, turn)?;
-                self.refuse(&reply, output, turn.service);
+                self.refuse_decoded(&reply, output, turn.service);
                 self.phase = Phase::Closing;
             }
             Incoming::Foreign => return Err(Unanswerable::UnknownDialect),
@@ -317,7 +321,7 @@ impl Conversation {
         }
         let may_be_long = matches!(request, Request::DoneAndWinners { .. });
         let batches = batches_in(&request);
-        match turn.service.begin(request, self.submitter) {
+        match turn.service.begin(request, self.submitter, &mut self.peer) {
             Begun::Committing(commit) => {
                 turn.commits.push(commit);
                 turn.batches += batches;
@@ -344,7 +348,7 @@ impl Conversation {
         turn.has_committed |= !commits.is_empty();
         turn.batches = 0;
         for commit in commits.drain(..) {
-            let outcome = turn.service.finish(commit);
+            let outcome = turn.service.finish(commit, &mut self.peer);
             self.complete(outcome, output, turn)?;
         }
         // Empty again, and its room is kept for the commits that follow.
@@ -373,11 +377,19 @@ impl Conversation {
         Ok(())
     }
 
-    fn refuse<S: Store>(&mut self, reply: &Reply, output: &mut Vec<u8>, service: &Service<S>) {
-        self.refusals = self.refusals.saturating_add(1);
-        if self.refusals <= REFUSALS_LOGGED_MAX {
-            service::log_refusal(reply);
-        }
+    fn refuse_decoded<S: Store>(&mut self, reply: &Reply, output: &mut Vec<u8>, service: &Service<S>) {
+        let sender = self.decoder.refused_sender().clone();
+        self.refuse(reply, &sender, output, service);
+    }
+
+    fn refuse<S: Store>(
+        &mut self,
+        reply: &Reply,
+        sender: &Sender,
+        output: &mut Vec<u8>,
+        service: &Service<S>,
+    ) {
+        service::log_refusal(reply, sender, &mut self.peer);
         self.reply(reply, output, service);
     }
 

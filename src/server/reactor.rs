@@ -23,6 +23,7 @@ use super::handle::ServerHandle;
 use super::listen::canonical;
 use super::ready::{Ready, Weight};
 use crate::event;
+use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
 use crate::store::{Store, Submitter};
 
@@ -204,6 +205,7 @@ impl<S: Store> Reactor<S> {
             self.expire(now);
             self.hand_over_ready();
             self.refusals.log_if_due(now);
+            self.context.lines.report_if_due(now);
             self.update_gauges();
             if self.context.handle.is_stopping() && self.drain(now) {
                 return Ok(());
@@ -277,8 +279,9 @@ impl<S: Store> Reactor<S> {
         let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
         let entry = self.peers.vacant_entry();
         let submitter = Submitter(entry.key() as u64);
-        let mut connection =
-            Connection::new(stream, submitter, self.context.limits.wire, buffered_bytes, now);
+        let log_peer = LogPeer::new(address.ip(), Arc::clone(&self.context.lines));
+        let wire = self.context.limits.wire;
+        let mut connection = Connection::new(stream, submitter, log_peer, wire, buffered_bytes, now);
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
@@ -287,7 +290,9 @@ impl<S: Store> Reactor<S> {
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });
         self.context.service.metrics().connections_accepted.inc();
-        event!(Info, "accept_connections", Success, ip = address.ip());
+        if self.context.lines.allow(address.ip(), Kind::Accepted) {
+            event!(Info, "accept_connections", Success, ip = address.ip());
+        }
     }
 
     /// Counts a connection that is closed at once.
@@ -485,7 +490,8 @@ impl<S: Store> Reactor<S> {
             PeerState::Parked(connection) => connection.batch_in_progress(),
             PeerState::AtWork => None,
         };
-        reason.log(peer.address.ip(), batch);
+        let mut log_peer = LogPeer::new(peer.address.ip(), Arc::clone(&self.context.lines));
+        reason.log(&mut log_peer, batch);
         self.forget(key);
     }
 

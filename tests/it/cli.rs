@@ -1,6 +1,7 @@
 //! The program as an operator and an agency use it: exit codes and messages, whole draws,
 //! ends of the server, and the lines of the log.
 
+mod blocked_log;
 mod closed_output;
 mod listening;
 mod log_lines;

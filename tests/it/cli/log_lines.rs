@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::Peer;
 
 #[test]
-fn what_an_answer_tells_is_in_the_log_before_the_answer_arrives() {
+fn what_is_stored_is_in_the_log_soon_and_a_draw_before_any_agency_learns_of_it() {
     let folder = folder();
     let server = Server::start(folder.path(), &["--agencies", "3"]);
     let (mut framed, mut counted, mut waiting) =
@@ -20,11 +20,11 @@ fn what_an_answer_tells_is_in_the_log_before_the_answer_arrives() {
     for round in 0..25 {
         let rows = ["BATCH|1|2", "Ana|Paz|1|1999-03-17|7574", "Ana|Paz|2|1999-03-17|1"];
         assert_eq!(framed.ask(&rows), "ACK_BATCH|OK|2\n");
-        assert_eq!(server.process.count(line), 2 * round + 1);
+        server.process.wait_log(line, 2 * round + 1);
         assert_eq!(counted.ask_counted("Ana|Paz|3|1999-03-17|1|2\nAna|Paz|4|1999-03-17|1|2"), "ACK");
-        assert_eq!(server.process.count(line), 2 * round + 2);
+        server.process.wait_log(line, 2 * round + 2);
         assert_eq!(framed.ask(&["BET|1|Ana|Paz|5|1999-03-17|9"]), "ACK|OK\n");
-        assert_eq!(server.process.count("action: apuesta_almacenada | result: success"), round + 1);
+        server.process.wait_log("action: apuesta_almacenada | result: success", round + 1);
     }
     assert_eq!(framed.ask(&["DONE|1"]), "ACK_DONE|OK\n");
     assert_eq!(counted.ask_counted("GET_WINNERS|2"), "ERROR_LOTTERY_HASNT_ENDED");
@@ -138,7 +138,9 @@ fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
         ("accept_connections", "success", &["ip"]),
         ("apuesta_almacenada", "success", &["dni", "numero"]),
         ("apuesta_recibida", "success", &["cantidad"]),
-        ("apuesta_recibida", "fail", &["cantidad", "error"]),
+        ("apuesta_recibida", "fail", &["cantidad", "error", "agency", "ip"]),
+        ("mensaje_recibido", "fail", &["error", "agency", "ip"]),
+        ("mensaje_recibido", "fail", &["error", "ip"]),
         ("sorteo", "success", &["draw", "bets", "winners"]),
         ("shutdown", "in_progress", &[]),
         ("shutdown", "success", &[]),
@@ -183,6 +185,156 @@ fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
         .collect();
     assert_eq!(said, expected);
     assert!(agency.iter().all(|line| line.result == "success"));
+}
+
+/// Asserts that the log has this line but for its time and level.
+#[track_caller]
+fn wait_for_end(server: &Server, end: &str) {
+    server.process.wait_log(&format!(" action: {end}\n"), 1);
+}
+
+#[test]
+fn a_refusal_names_the_agency_the_address_and_the_upload() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "3", "--request-timeout", "1"]);
+    let mut peer = Peer::connect(&server);
+    let row = "Ana|Paz|1|1999-03-17|1";
+    let ask = |peer: &mut Peer, frames: &[&str], answer: &str| {
+        assert!(peer.ask(frames).starts_with(answer), "{frames:?}");
+    };
+    // The store refuses them.
+    ask(&mut peer, &["BATCH|1|1|up.1|5", row], "ACK_BATCH|ERR|1|gap|0");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 1 | error: gap 0 | agency: 1 | ip: 127.0.0.1 | upload: up.1",
+    );
+    ask(&mut peer, &["DONE|1|7"], "ACK_DONE|ERR|count_mismatch|0");
+    wait_for_end(
+        &server,
+        "agencia_terminada | result: fail | agencia: 1 | error: count_mismatch 0 | ip: 127.0.0.1",
+    );
+    ask(&mut peer, &["DONE|1"], "ACK_DONE|OK");
+    ask(&mut peer, &["BATCH|1|1", row], "ACK_BATCH|ERR|1|agency_done");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 1 | error: agency_done | agency: 1 | ip: 127.0.0.1",
+    );
+    ask(&mut peer, &["BET|1|Ana|Paz|0309|1999-03-17|12"], "ACK|ERR|agency_done");
+    wait_for_end(
+        &server,
+        "apuesta_almacenada | result: fail | dni: 0309 | numero: 12 | error: agency_done | agency: 1 | ip: 127.0.0.1",
+    );
+    // The decoder refuses them.
+    ask(&mut peer, &["BATCH|2|1|up.2|0", "Ana"], "ACK_BATCH|ERR|1|row 1");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 1 | error: row 1: bad_fields | agency: 2 | ip: 127.0.0.1 | upload: up.2",
+    );
+    ask(&mut peer, &["BATCH|2|1|up 2|0", row], "ACK_BATCH|ERR|1|bad_upload");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 1 | error: bad_upload | agency: 2 | ip: 127.0.0.1",
+    );
+    ask(&mut peer, &["BATCH|2|x|up.3|0"], "ACK_BATCH|ERR|0|bad_count");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 0 | error: bad_count | agency: 2 | ip: 127.0.0.1 | upload: up.3",
+    );
+    ask(&mut peer, &["BET|2|Ana|Paz|1|1999-03-17|12"], "ACK|ERR|stray_row");
+    wait_for_end(&server, "mensaje_recibido | result: fail | error: stray_row | agency: 2 | ip: 127.0.0.1");
+    ask(&mut peer, &["DONE|2|x"], "ACK_DONE|ERR|bad_count");
+    wait_for_end(&server, "mensaje_recibido | result: fail | error: bad_count | agency: 2 | ip: 127.0.0.1");
+    ask(&mut peer, &["RESUME|x|up.4"], "RESUME|ERR|bad_agency");
+    wait_for_end(
+        &server,
+        "mensaje_recibido | result: fail | error: bad_agency | ip: 127.0.0.1 | upload: up.4",
+    );
+    peer.0.write_all(&[0, 0, 0, 0]).unwrap();
+    wait_for_end(&server, "mensaje_recibido | result: fail | error: bad_frame | ip: 127.0.0.1");
+    let mut counted = Peer::connect(&server);
+    assert_eq!(counted.ask_counted("Ana|Paz|1|1999-03-17|1|2\nAna|Paz|x|3"), "ERROR_INVALID_BATCH");
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 2 | error: row 2: bad_fields | agency: several | ip: 127.0.0.1",
+    );
+    assert_eq!(counted.ask_counted("Ana|Paz|1|1999-03-17|1|1"), "ERROR_INVALID_BATCH");
+    assert_eq!(counted.ask_counted("GET_WINNERS|1|x"), "ERROR_INVALID_GET_WINNERS");
+    wait_for_end(&server, "mensaje_recibido | result: fail | error: bad_header | ip: 127.0.0.1");
+    // They are cut short by their peer, or by a limit of the server.
+    let cut_short = |frames: &[&str]| {
+        let mut peer = Peer::connect(&server);
+        peer.send(frames);
+        peer
+    };
+    drop(cut_short(&["BATCH|3|4|up.5|0", row]));
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 4 | error: connection_closed | agency: 3 | ip: 127.0.0.1 | upload: up.5",
+    );
+    cut_short(&["BATCH|3|5", row]).read_end();
+    wait_for_end(
+        &server,
+        "apuesta_recibida | result: fail | cantidad: 5 | error: request_timeout | agency: 3 | ip: 127.0.0.1",
+    );
+    wait_for_end(&server, "close_connection | result: fail | ip: 127.0.0.1 | error: request_timeout");
+    server.stop();
+}
+
+#[test]
+fn a_peer_that_stores_nothing_cannot_fill_the_log_and_what_is_left_out_is_counted() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--agencies", "2"]);
+    let mut peer = Peer::connect(&server);
+    assert_eq!(peer.ask(&["DONE|1"]), "ACK_DONE|OK\n");
+    // 13 bytes and a line each.
+    for (frame, answer) in [
+        ("BATCH|1|0", "ACK_BATCH|ERR|0|agency_done\n"),
+        ("BATCH|2|0", "ACK_BATCH|OK|0\n"),
+        ("DONE|2|77", "ACK_DONE|ERR|count_mismatch|0\n"),
+        ("BET|1|A|B|1|1999-03-17|1", "ACK|ERR|agency_done\n"),
+        ("nonsense", "ACK|ERR|unknown\n"),
+    ] {
+        peer.send(&[frame; 1_000]);
+        (0..1_000).for_each(|_| assert_eq!(peer.read_answer(), answer));
+    }
+    // What is stored is always logged.
+    peer.send(&["BET|2|Ana|Paz|1|1999-03-17|1"; 100]);
+    (0..100).for_each(|_| assert_eq!(peer.read_answer(), "ACK|OK\n"));
+    // New connections cause no more than some lines either.
+    for _ in 0..300 {
+        drop(Peer::connect(&server));
+    }
+    // It is accepted behind all of them.
+    assert!(Peer::connect(&server).ask(&["STATUS"]).starts_with("STATUS|OK|"));
+    let log = LogLine::parse_all(&server.stop().stderr);
+    let sum = |action: &str, result: &str| {
+        let of_action = |line: &&LogLine| line.action == action && line.result == result;
+        let told = |line: &&LogLine| line.action == "log" && line.get("line") == Some(action);
+        let left_out = |line: &LogLine| line.get("suppressed").unwrap().parse::<usize>().unwrap();
+        let logged = log.iter().filter(of_action).count();
+        (logged, logged + log.iter().filter(told).map(left_out).sum::<usize>())
+    };
+    assert_eq!(sum("apuesta_almacenada", "success").0, 100);
+    // The time of the limits may have passed in between, more than once on a busy machine.
+    for (action, result, lines, connection_lines) in [
+        ("apuesta_recibida", "fail", 1_000, 20),
+        ("agencia_terminada", "fail", 1_000, 20),
+        ("apuesta_almacenada", "fail", 1_000, 20),
+        ("mensaje_recibido", "fail", 1_000, 20),
+        ("accept_connections", "success", 302, 200),
+    ] {
+        let (logged, all) = sum(action, result);
+        assert!(logged >= connection_lines && logged < lines / 2 + connection_lines, "{action}: {logged}");
+        let expected =
+            if action == "apuesta_recibida" { 2 * lines - sum(action, "success").0 } else { lines };
+        assert_eq!(all, expected, "{action}");
+    }
+    let told = log.iter().find(|line| line.action == "log").unwrap();
+    assert_eq!(
+        (&*told.level, &*told.result, told.keys()),
+        ("WARNING", "fail", vec!["suppressed", "line", "ip"])
+    );
+    assert_eq!(told.get("ip"), Some("127.0.0.1"));
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn the_seeds_variables_configure_a_server_and_its_agencies() {
     let line = "INFO     action: apuesta_enviada | result: success | dni: 030904465 | numero: 7574\n";
     assert!(sent.stderr.contains(line), "{sent:#?}");
     let stored = "action: apuesta_almacenada | result: success | dni: 030904465 | numero: 7574";
-    assert_eq!(server.process.count(stored), 1);
+    server.process.wait_log(stored, 1);
 
     // One of the five is missing, or is wrong: nothing is sent.
     let missing = run(&mut agency(&["upload"], &bet[..5]));

@@ -3,9 +3,11 @@
 
 use std::cell::Cell;
 use std::mem;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sorteo::logging::limits::Peer as LogPeer;
 use sorteo::server::conversation::{Conversation, Pause, Turn, Unanswerable};
 use sorteo::service::Service;
 use sorteo::store::sqlite::AGENCIES_MAX;
@@ -41,7 +43,11 @@ impl Peer {
             MemoryStore::new(agencies.map(ExpectedAgencies::from), AGENCIES_MAX, WINNING_NUMBER, || {});
         Self {
             service: Service::new(store, Arc::default()),
-            conversation: Conversation::new(limits, Submitter::default()),
+            conversation: Conversation::new(
+                limits,
+                Submitter::default(),
+                LogPeer::new(Ipv4Addr::LOCALHOST.into(), Arc::default()),
+            ),
             now: Instant::now(),
             input: Vec::new(),
             is_closed: false,
