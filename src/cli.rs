@@ -3,7 +3,7 @@
 //! Each subcommand has a file of its own, which reads its settings, calls the library
 //! and prints the result. None of them knows another. What several need is in
 //! `arguments`, `failure`, `findings`, `observer`, `open_files`, `output`, `progress`,
-//! `ready_file` and `signals`.
+//! `ready_file`, `signals` and `threads`.
 
 mod arguments;
 mod backup;
@@ -29,6 +29,7 @@ mod ready_file;
 mod restore;
 mod serve;
 mod signals;
+mod threads;
 mod upload;
 
 use std::process::ExitCode;

@@ -43,6 +43,8 @@ use crate::store::sqlite::overview::Overview;
 pub const FILES_MAX: u64 = http::CONNECTIONS_MAX as u64 + 16;
 /// Connections that the system keeps waiting at each address. They are accepted at once.
 const BACKLOG: i32 = 128;
+/// Threads that look up what is asked for. Each kind of lookup takes its turns.
+const LOOKUP_THREADS: usize = 4;
 /// How long requests may still take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -88,7 +90,15 @@ impl Ops {
     ///
     /// Where the system provides no thread or no poll.
     pub fn start<S: Store>(self, context: OpsContext<S>, overviews: [Overview; 2]) -> io::Result<OpsHandle> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(LOOKUP_THREADS)
+            .thread_keep_alive(Duration::MAX)
+            .build()?;
+        // The first of these threads must exist: without it, a lookup would panic where the
+        // system has none left. The others start when they are needed, if they can.
+        runtime.spawn_blocking(|| ());
         let listeners = {
             let _inside = runtime.enter();
             let sockets = self.sockets.into_iter();

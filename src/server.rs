@@ -8,7 +8,7 @@
 //! holds a worker for a millisecond at most, and only while no other connection needs one.
 //!
 //! The caller passes in everything: [`Server::bind`] takes an address,
-//! [`Listening::run`] a service and limits, and a [`ServerHandle`] stops it.
+//! [`Server::listen`] the limits, [`Listening::run`] a service, and a [`ServerHandle`] stops it.
 //!
 //! | file | job |
 //! |---|---|
@@ -38,9 +38,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
@@ -62,6 +61,8 @@ use crate::store::Store;
 pub const BACKLOG: u32 = 1024;
 /// How long the workers may take to end once all connections are closed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it is looked whether they have.
+const JOIN_POLL: Duration = Duration::from_millis(1);
 
 /// A server that has its addresses, but does not listen yet.
 #[derive(Debug)]
@@ -110,21 +111,34 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Starts to listen: from here on peers can connect, though they are not served
-    /// before [`Listening::run`].
+    /// Starts the workers, then to listen: from here on peers can connect, though they are
+    /// not served before [`Listening::run`].
     ///
     /// # Errors
     ///
     /// Where the system refuses to listen at an address.
-    pub fn listen(self) -> Result<Listening, ListenError> {
+    ///
+    /// # Panics
+    ///
+    /// Where the system has not enough threads for the workers: the pool cannot report it.
+    pub fn listen(self, limits: Limits) -> Result<Listening, ListenError> {
+        let workers = threadpool::Builder::new()
+            .num_threads(limits.workers)
+            .thread_name("sorteo-worker".into())
+            .build();
         listen::listen(&self.sockets, BACKLOG as i32)?;
-        Ok(Listening(self))
+        self.handle.beat(Instant::now());
+        Ok(Listening { server: self, limits, workers })
     }
 }
 
 /// A server that listens.
 #[derive(Debug)]
-pub struct Listening(Server);
+pub struct Listening {
+    server: Server,
+    limits: Limits,
+    workers: ThreadPool,
+}
 
 impl Listening {
     /// Serves until [`ServerHandle::stop`] is called, then drains.
@@ -132,13 +146,9 @@ impl Listening {
     /// # Errors
     ///
     /// Where the store or the listening socket fails: see [`ServeError`].
-    pub fn run<S: Store>(self, service: Arc<Service<S>>, limits: Limits) -> Result<(), ServeError> {
-        let Self(Server { poll, sockets, handle }) = self;
+    pub fn run<S: Store>(self, service: Arc<Service<S>>) -> Result<(), ServeError> {
+        let Self { server: Server { poll, sockets, handle }, limits, workers } = self;
         let listeners = sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
-        let workers = threadpool::Builder::new()
-            .num_threads(limits.workers)
-            .thread_name("sorteo-worker".into())
-            .build();
         let lines = Arc::<LineLimits>::default();
         let context = Arc::new(Context {
             service,
@@ -153,20 +163,21 @@ impl Listening {
         let served = Reactor::new(poll, listeners, context).run();
         lines.report();
         served?;
-        join_workers(workers);
+        wait_for_workers(&workers);
         Ok(())
     }
 }
 
-/// Waits for the workers to end, on a thread of its own since `join` has no deadline.
-fn join_workers(workers: ThreadPool) {
-    let (joined, wait) = mpsc::channel();
-    thread::spawn(move || {
-        workers.join();
-        let _ = joined.send(());
-    });
-    match wait.recv_timeout(JOIN_TIMEOUT) {
-        Ok(()) => event!(Info, "close_workers", Success),
-        Err(_) => event!(Warn, "close_workers", Fail, error = "a worker is still busy"),
+/// Waits until no worker has anything to do. The pool's own `join` has no deadline, and
+/// there may be no thread left to call it on.
+fn wait_for_workers(workers: &ThreadPool) {
+    let until = Instant::now() + JOIN_TIMEOUT;
+    let is_busy = || workers.active_count() + workers.queued_count() > 0;
+    while is_busy() && Instant::now() < until {
+        thread::sleep(JOIN_POLL);
+    }
+    match is_busy() {
+        false => event!(Info, "close_workers", Success),
+        true => event!(Warn, "close_workers", Fail, error = "a worker is still busy"),
     }
 }

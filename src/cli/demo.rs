@@ -148,9 +148,9 @@ fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), 
     let options = Options { agencies: Some(AGENCIES.into()), ..Options::new(database) };
     let (store, _) = SqliteStore::open(&options, observer::log_and_notify(&handle))?;
     let service = Arc::new(Service::new(store, options.metrics));
-    let listening = server.listen().context("the port cannot be listened on")?;
+    let listening = server.listen(Limits::default()).context("the port cannot be listened on")?;
     // The service goes with the thread: when it ends, the database is closed.
-    let serving = thread::spawn(move || listening.run(service, Limits::default()));
+    let serving = thread::spawn(move || listening.run(service));
     Ok((address, handle, serving))
 }
 

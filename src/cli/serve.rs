@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use super::arguments::Sources;
 use super::failure::Failure;
 use super::ready_file::ReadyFile;
-use super::{observer, open_files};
+use super::{observer, open_files, threads};
 use crate::config::settings::LOG_LEVEL;
 use crate::config::{Environment, ServeConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
@@ -55,6 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     let ready = ReadyFile::new(args.ready_file.as_deref(), &config.store.database)?;
+    threads::require(&config)?;
     logging::init(config.log_level, config.log_format);
     log_panics();
     let files = open_files::raise_limit();
@@ -67,12 +68,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .context("signals cannot be handled")?;
     let service = open_store(&config, &handle)?;
     ready.remove_old();
-    let listening = server.listen().map_err(anyhow::Error::from)?;
+    let listening = server.listen(config.limits).map_err(anyhow::Error::from)?;
     let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
     // Whoever waits for the file may want to read in the log how it started.
     logging::flush();
     ready.write(&addresses)?;
-    let served = listening.run(Arc::clone(&service), config.limits);
+    let served = listening.run(Arc::clone(&service));
     ready.remove();
     if let Some(ops) = ops {
         ops.stop();

@@ -1,7 +1,7 @@
 //! Whether the server can do its work, part by part.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -11,6 +11,9 @@ use crate::store::{Store, StoreError};
 /// How long a write that changes nothing may take. With a slower disk, agencies wait too
 /// long for their replies.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the reactor may show no sign of life, which it does every second.
+const REACTOR_SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A part of the server that its work depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -24,6 +27,8 @@ pub(super) enum Part {
     Disk,
     /// New connections are taken.
     Listener,
+    /// The thread that accepts connections and hands requests to the workers is alive.
+    Reactor,
 }
 
 impl Part {
@@ -34,6 +39,7 @@ impl Part {
             Self::Database => "database",
             Self::Disk => "disk",
             Self::Listener => "listener",
+            Self::Reactor => "reactor",
         }
     }
 }
@@ -69,6 +75,7 @@ pub(super) fn check<S: Store>(context: &OpsContext<S>, read: Result<(), String>)
         (Part::Database, written.and(read)),
         (Part::Disk, disk),
         (Part::Listener, listener),
+        (Part::Reactor, reactor(context.handle.silent_for(Instant::now()))),
     ];
     let parts: Vec<PartState> = parts
         .into_iter()
@@ -101,6 +108,14 @@ fn probe(store: &impl Store) -> (State, State) {
     }
 }
 
+/// Returns the state of a reactor that has shown no sign of life for so long.
+fn reactor(silent_for: Duration) -> State {
+    if silent_for <= REACTOR_SILENCE_MAX {
+        return Ok(());
+    }
+    Err(format!("no sign of life for {} s", silent_for.as_secs()))
+}
+
 fn enough_disk(database: &Path, wanted: u64) -> State {
     match free_bytes(database) {
         Ok(free) if free >= wanted => Ok(()),
@@ -113,4 +128,15 @@ fn enough_disk(database: &Path, wanted: u64) -> State {
 pub(super) fn free_bytes(database: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(database)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reactor_that_is_silent_for_too_long_is_not_ready() {
+        assert_eq!(reactor(Duration::from_secs(10)), Ok(()));
+        assert_eq!(reactor(Duration::from_secs(12)), Err("no sign of life for 12 s".to_owned()));
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
@@ -21,6 +22,9 @@ struct Shared {
     /// Whether the reactor was woken and has not looked yet: one wake-up is enough for
     /// many reasons.
     woken: AtomicBool,
+    /// When the reactor last showed that it is alive: milliseconds since `created_at`.
+    beat_at: AtomicU64,
+    created_at: Instant,
 }
 
 impl ServerHandle {
@@ -32,6 +36,8 @@ impl ServerHandle {
             draws: AtomicU64::new(0),
             failure: Mutex::new(None),
             woken: AtomicBool::new(false),
+            beat_at: AtomicU64::new(0),
+            created_at: Instant::now(),
         }))
     }
 
@@ -66,6 +72,19 @@ impl ServerHandle {
     /// Takes the reported failure of the store, if there is one that was not taken yet.
     pub fn take_failure(&self) -> Option<String> {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Records that the reactor is alive.
+    pub(super) fn beat(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.0.created_at).as_millis();
+        self.0.beat_at.store(since as u64, Ordering::Relaxed);
+    }
+
+    /// Returns for how long the reactor has shown no sign of life. It shows one every
+    /// second, as long as the server runs.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        let beat_at = Duration::from_millis(self.0.beat_at.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.0.created_at).saturating_sub(beat_at)
     }
 
     /// Wakes the reactor.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -39,6 +40,8 @@ const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Peers that waited for the draw and are answered at a time, so that the requests of
 /// others do not queue behind thousands of them.
 const DUE_AT_ONCE: usize = 16;
+/// How often the reactor shows that it is alive, even if it has nothing to do.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -182,13 +185,13 @@ impl<S: Store> Reactor<S> {
         }
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         loop {
-            let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
-            match self.poll.poll(&mut events, timeout) {
+            match self.poll.poll(&mut events, Some(self.poll_timeout())) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             self.context.handle.set_awake();
             let now = Instant::now();
+            self.context.handle.beat(now);
             for event in &events {
                 match event.token() {
                     LISTENER => _ = self.accept_again_at.get_or_insert(now),
@@ -220,6 +223,12 @@ impl<S: Store> Reactor<S> {
         self.gauges.parked.set(parked as i64);
         self.gauges.working.set(working as i64);
         self.gauges.waiting.set(waiting as i64);
+    }
+
+    /// Returns how long to wait for an event.
+    fn poll_timeout(&self) -> Duration {
+        let next = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
+        next.unwrap_or(HEARTBEAT_INTERVAL).min(HEARTBEAT_INTERVAL)
     }
 
     /// Returns the next time at which something is due without an event.
@@ -354,8 +363,12 @@ impl<S: Store> Reactor<S> {
         };
         let context = Arc::clone(&self.context);
         self.context.workers.execute(move || {
-            let next = connection.serve(&context);
-            lease.give_back(connection, next);
+            // After a panic, which is logged, the lease reports to the reactor. The pool would
+            // replace the thread, and abort the process if the system has none left.
+            let _ = catch_unwind(AssertUnwindSafe(move || {
+                let next = connection.serve(&context);
+                lease.give_back(connection, next);
+            }));
         });
     }
 

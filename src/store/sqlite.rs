@@ -145,7 +145,8 @@ impl SqliteStore {
         }
         let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
-        let writer = Writer::start(writing, files.clone(), served, options, observer, announcement.clone());
+        let writer = Writer::start(writing, files.clone(), served, options, observer, announcement.clone())
+            .map_err(|source| OpenError::NoThread { path: files.database().to_owned(), source })?;
         let store = Self { writer, files, readers, announcement, _lock: lock };
         Ok((store, Recovery { created, status, drawn_now, terms_not_taken }))
     }

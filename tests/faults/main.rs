@@ -21,6 +21,7 @@ mod dripping;
 mod failing_io;
 mod failing_sync;
 mod few_files;
+mod few_threads;
 mod history;
 mod injection;
 mod loop_disk;
@@ -120,6 +121,7 @@ faults! {
     overload::ten_times_the_load;
     few_files::few_file_descriptors;
     few_files::the_logs_name_is_synced needs few_files::no_strace;
+    few_threads::few_threads needs few_threads::missing;
 }
 
 impl Fault {

@@ -100,10 +100,10 @@ impl TestServer {
         };
         let (store, _) = SqliteStore::open(&options, observer).unwrap();
         let service = Arc::new(Service::new(wrap(store), options.metrics));
-        let listening = server.listen().unwrap();
+        let listening = server.listen(setup.limits).unwrap();
         let (end, ended) = mpsc::channel();
         thread::spawn(move || {
-            let result = listening.run(service, setup.limits);
+            let result = listening.run(service);
             // A test that has failed no longer listens.
             let _ = end.send(result);
         });
@@ -152,6 +152,11 @@ impl TestServer {
     }
 
     /// Begins to stop the server, and waits until it accepts no more connections.
+    /// For how long the reactor has shown no sign of life.
+    pub fn silent_for(&self) -> Duration {
+        self.handle.silent_for(Instant::now())
+    }
+
     pub fn begin_to_stop(&self) {
         self.handle.stop();
         until("the listener is closed", || TcpStream::connect(self.address).is_err());

@@ -36,6 +36,14 @@ pub enum OpenError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system has no thread for the writer.
+    #[error("{} cannot be written ({source}): the system has no thread for its writer", .path.display())]
+    NoThread {
+        /// The database.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The folder cannot be written, and there is a WAL that can only be read with an index.
     #[error("{} cannot be read: its WAL {} has commits, for which SQLite creates a file beside it, and the folder is \
              read-only: copy both to a folder that can be written", path.display(), wal.display())]

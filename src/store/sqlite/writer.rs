@@ -10,6 +10,7 @@ mod failure;
 mod queue;
 mod task;
 
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -38,6 +39,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no thread for it.
     pub(super) fn start(
         connection: Connection,
         files: DatabaseFiles,
@@ -45,7 +50,7 @@ impl Writer {
         options: &Options,
         observer: Observer,
         announcement: Announcement,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let queue = Arc::new(CommandQueue::new(options.queue_max));
         let metrics = Arc::clone(&options.metrics);
         let checkpointer = Checkpointer::new(options.checkpoints, files.clone(), Arc::clone(&metrics));
@@ -60,11 +65,8 @@ impl Writer {
             agencies_max: options.agencies_max,
             metrics: Arc::clone(&metrics),
         };
-        let thread = thread::Builder::new()
-            .name("sorteo-writer".into())
-            .spawn(move || task.run())
-            .expect("a process that starts can start its writer");
-        Self { queue, thread: Some(thread), metrics }
+        let thread = thread::Builder::new().name("sorteo-writer".into()).spawn(move || task.run())?;
+        Ok(Self { queue, thread: Some(thread), metrics })
     }
 
     /// Submits batches to be stored all or none.

@@ -107,6 +107,7 @@ fn a_log_that_nobody_reads_stops_neither_bets_nor_the_draw_and_says_afterwards_w
     server.fill();
     let ready = server.get("/readyz");
     assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    assert!(ready.contains(r#"{"part":"reactor","ready":true}"#), "{ready}");
     let mut peer = server.connect();
     let asked_at = Instant::now();
     assert_eq!(peer.ask(&["DONE|1"]), "ACK_DONE|OK\n");

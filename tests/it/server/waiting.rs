@@ -130,3 +130,17 @@ fn a_wait_that_races_with_the_draw_is_always_answered() {
         });
     }
 }
+
+#[test]
+fn a_reactor_that_has_nothing_to_do_shows_that_it_is_alive() {
+    let server = Setup::agencies(1).start();
+    for _ in 0..2 {
+        let mut longest = server.silent_for();
+        until("it shows a sign of life", || {
+            let silent_for = server.silent_for();
+            let is_alive = silent_for < longest;
+            longest = silent_for;
+            is_alive
+        });
+    }
+}
