@@ -59,6 +59,13 @@ use crate::store::Store;
 
 /// Connections that the system keeps waiting for `accept`, at each address.
 pub const BACKLOG: u32 = 1024;
+/// What the system keeps of replies that a peer has not read, besides
+/// [`Limits::output_bytes_max`]. Linux doubles it for its own needs, and would let it
+/// grow to megabytes by itself.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// What the system keeps of requests that are not read yet. A peer 200 ms away sends a
+/// megabyte a second with it.
+const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
 /// How long the workers may take to end once all connections are closed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is looked whether they have.
@@ -79,10 +86,15 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the system provides no poll.
+    /// Where the system provides no poll, or no buffers of the sizes that connections have.
     pub fn new(sockets: Vec<Socket>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
+        // Connections have the sizes of the socket that they come from.
+        for socket in &sockets {
+            socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+            socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        }
         let handle = ServerHandle::new(waker);
         Ok(Self { poll, sockets, handle })
     }

@@ -25,6 +25,8 @@ pub(super) enum CloseReason {
     RequestTimeout,
     /// No request came for too long.
     IdleTimeout,
+    /// It waited for the draw with its sending side closed, and too many others do.
+    TooManyHalfClosed,
     /// Whether a request was carried out is not known, so there is no reply.
     UnknownOutcome,
     /// The server stops.
@@ -70,6 +72,7 @@ impl CloseReason {
             Self::UnreadAnswers => failed("unread_answers"),
             Self::RequestTimeout => failed("request_timeout"),
             Self::IdleTimeout => failed("idle_timeout"),
+            Self::TooManyHalfClosed => failed("too_many_half_closed"),
             Self::UnknownOutcome => failed("unknown_outcome"),
             Self::DrainTimeout => failed("drain_timeout"),
         };

@@ -1,7 +1,7 @@
 //! The reactor: one thread that accepts connections, parks every one that has nothing
 //! to do, hands the others to the workers, and closes those whose deadline has passed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +42,10 @@ const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const DUE_AT_ONCE: usize = 16;
 /// How often the reactor shows that it is alive, even if it has nothing to do.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Peers that wait for the draw and have closed their sending side. One of them may still
+/// read the reply; but so does a connection look whose program has gone, and thousands of
+/// these would leave no place for others. With one more, the oldest is closed.
+const HALF_CLOSED_WAITERS_MAX: usize = 64;
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -95,6 +99,8 @@ struct Waiting {
     due: BTreeSet<usize>,
     /// Those that were due and are with the workers.
     at_work: BTreeSet<usize>,
+    /// Those that have closed their sending side, the oldest first.
+    half_closed: VecDeque<usize>,
     /// [`ServerHandle::draws_seen`] when `due` was last filled.
     draws_seen: u64,
     /// When the draw is looked up, in case another process drew it.
@@ -321,6 +327,11 @@ impl<S: Store> Reactor<S> {
             PeerState::Parked(connection) if event.is_error() && connection.is_waiting() => {
                 self.close(key, &CloseReason::Lost(io::ErrorKind::ConnectionReset.into()));
             }
+            PeerState::Parked(connection) if event.is_read_closed() && connection.is_waiting() => {
+                if let Some(oldest) = self.waiting.add_half_closed(key) {
+                    self.close(oldest, &CloseReason::TooManyHalfClosed);
+                }
+            }
             // It would read nothing of what arrived, and come back here at once.
             PeerState::Parked(connection) if !connection.reads() && !event.is_writable() => {}
             PeerState::Parked(_) => self.dispatch(key),
@@ -525,6 +536,17 @@ impl Waiting {
     fn remove(&mut self, key: usize) {
         self.peers.remove(&key);
         self.due.remove(&key);
+        self.half_closed.retain(|other| *other != key);
+    }
+
+    /// Adds a peer that has closed its sending side, and returns the one that must make
+    /// room for it, if there are too many.
+    fn add_half_closed(&mut self, key: usize) -> Option<usize> {
+        if !self.half_closed.contains(&key) {
+            self.half_closed.push_back(key);
+        }
+        let is_too_many = self.half_closed.len() > HALF_CLOSED_WAITERS_MAX;
+        is_too_many.then(|| self.half_closed.pop_front()).flatten()
     }
 }
 

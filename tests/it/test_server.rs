@@ -223,6 +223,11 @@ impl Client {
         }
     }
 
+    /// The ports of this connection: its own, and the server's.
+    pub fn ports(&self) -> [u16; 2] {
+        [self.stream.local_addr().unwrap().port(), self.stream.peer_addr().unwrap().port()]
+    }
+
     /// Sends no more, but still reads.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();

@@ -221,9 +221,10 @@ BUGS = [
 
     # ---- Policy -----------------------------------------------------------------
     Bug("the agencies of one payload are stored each by itself", "I2", SERVICE,
-        "Request::Payload(batches) => self.begin_batches(batches, submitter),",
+        "Request::Payload(batches) => self.begin_batches(batches, submitter, peer),",
         """Request::Payload(batches) => {
-                batches.into_iter().map(|batch| self.begin_batches(vec![batch], submitter)).last().expect("a row")
+                let one_by_one = batches.into_iter();
+                one_by_one.map(|batch| self.begin_batches(vec![batch], submitter, peer)).last().expect("a row")
             }""",
         it("server::dialects::every_counted_request_gets_its_answer_however_it_arrives")),
     Bug("a failed write is answered OK", "I1", SERVICE,

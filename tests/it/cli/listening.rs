@@ -86,7 +86,6 @@ fn a_name_is_listened_on_at_all_its_addresses_and_a_client_tries_them_all() {
     assert_names(lacking.get("listen").unwrap(), &["192.0.2.1:0"]);
 
     // A server at the second address only.
-    fs::remove_file(folder.path().join("ready")).unwrap();
     let (process, addresses) =
         start(folder.path(), &mut sorteo(folder.path(), ["serve", "--listen", "127.0.0.2:0"]));
     let name = format!("lottery:{}", addresses[0].port());

@@ -135,6 +135,36 @@ fn a_peer_that_asks_once_and_never_reads_is_closed_in_time() {
     assert!(client.read_to_any_end().len() < announced);
 }
 
+/// Returns what the system keeps of what this peer of the server has not read, in bytes.
+#[cfg(target_os = "linux")]
+fn kept_by_the_system(client: &Client) -> u64 {
+    let [peer, local] = client.ports().map(|port| format!(":{port:04X}"));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut found = row.filter(|row| row[1].ends_with(&local) && row[2].ends_with(&peer));
+    let queues = found.next().expect("the server's side of the connection")[4];
+    u64::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_peer_leaves_unread_is_bounded_in_the_system_too() {
+    let server = Setup::agencies(1).start();
+    store_long_winners(&server, 1, 30_000);
+    let mut client = server.connect_with_small_buffer();
+    client.send(&counted("GET_WINNERS|1"));
+    let (mut kept, mut times) = (0, 0);
+    // It is full when it does not grow any more while others are served.
+    until("the system takes no more", || {
+        let before = kept;
+        kept = kept_by_the_system(&client);
+        times = if kept > 0 && kept == before { times + 1 } else { 0 };
+        server.ask_once(&counted("GET_WINNERS|2"), b"0\n");
+        times >= 50
+    });
+    assert!(kept <= 256 << 10, "{kept} bytes");
+}
+
 #[test]
 fn half_received_requests_of_all_together_are_bounded_and_the_excess_is_told_busy() {
     let server = Setup::agencies(2).limits(|limits| limits.buffer_bytes_max = 1000).start();

@@ -41,6 +41,30 @@ fn a_wait_ends_with_not_ready_and_can_be_repeated() {
 }
 
 #[test]
+fn peers_that_left_while_they_waited_leave_room_for_others() {
+    const PLACES: u32 = 100;
+    let server = Setup::agencies(2).limits(|limits| limits.connections_max = PLACES as usize).start();
+    // More than there are places: each sends its request, and is gone.
+    for _ in 0..2 * PLACES {
+        let mut client = server.connect();
+        client.send(&frame("WAIT_WINNERS|1|60000"));
+        drop(client);
+    }
+    // One that still reads, though it sends no more, and comes last.
+    let mut reading = server.connect();
+    until("there is a place for it", || {
+        reading = server.connect();
+        reading.try_send(&frames(&["STATUS", "WAIT_WINNERS|1|60000"]))
+            && reading.answers_or_ends(FRESH_STATUS)
+    });
+    reading.half_close();
+    server.ask_once(&winning_batch(1, &["007"]), ACK_BATCH_1);
+    server.ask_once(&done(1), ACK_DONE);
+    server.ask_once(&done(2), ACK_DONE);
+    reading.expect(b"\0\0\0\x10WINNERS|OK|007|\n");
+}
+
+#[test]
 fn requests_behind_a_wait_are_answered_after_it() {
     let server = Setup::agencies(1).start();
     let mut client = server.connect();
