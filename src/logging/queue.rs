@@ -15,9 +15,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// Most bytes of lines that wait or are being written: some ten thousand lines.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 
-/// How long the thread waits for more lines once there is one: to be woken for each would
+/// How long the thread lets lines gather before it writes them: to be woken for each would
 /// cost the threads that log more than their own work.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long a line is kept while others are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,17 +160,22 @@ impl Queue {
     /// how many were dropped.
     fn take(&self, chunk: &mut Vec<u8>) -> u64 {
         chunk.clear();
-        let mut state = self.lock();
+        let mut state = self.gather(self.lock());
         while state.waiting.is_empty() && (state.dropped == 0 || state.is_failing) {
             state.is_thread_idle = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.is_thread_idle = false;
+            state = self.gather(state);
         }
-        state.is_thread_idle = false;
-        let gathered = self.filled.wait_timeout_while(state, GATHER, |state| state.flushes == 0);
-        let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut state.waiting, chunk);
         state.in_flight = chunk.len();
         std::mem::take(&mut state.dropped)
+    }
+
+    /// Lets lines gather, unless somebody waits for those that there are.
+    fn gather<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let gathered = self.filled.wait_timeout_while(state, GATHER, |state| state.flushes == 0);
+        gathered.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

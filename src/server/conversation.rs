@@ -104,6 +104,11 @@ impl<'a, S> Turn<'a, S> {
         }
     }
 
+    /// Returns whether it has waited for a commit.
+    pub fn has_committed(&self) -> bool {
+        self.has_committed
+    }
+
     fn is_over(&self) -> bool {
         self.has_committed || (self.time_is_up)()
     }

@@ -448,7 +448,7 @@ BUGS = [
         "=> false",
         faults("failing_io::file_size_limit") + faults("failing_io::no_quota")),
     Bug("a server does not look where its files are", "I1", TASK,
-        "        Failpoint::AfterCommit.pass();\n        self.require_files()?;\n",
+        "        Failpoint::AfterCommit.pass();\n        self.served.verify_commit().map_err(Fatal)?;\n",
         "        Failpoint::AfterCommit.pass();\n",
         faults("moved_files::noticed")),
     Bug("a file with two names is served", "I1", SQLITE,

@@ -1,5 +1,6 @@
 //! The writer's queue: bounded, and fair to those who submit.
 
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ struct State {
     commands: FairQueue<Command>,
     /// Whether nobody submits any more, or nobody takes any more.
     closed: bool,
+    /// Whether the writer waits: to wake it costs a call of the system.
+    is_awaited: bool,
 }
 
 impl CommandQueue {
@@ -48,8 +51,11 @@ impl CommandQueue {
             return Err(StoreError::Busy);
         }
         state.commands.push(submitter.0, command.pages(), command);
+        let is_awaited = mem::take(&mut state.is_awaited);
         drop(state);
-        self.changed.notify_one();
+        if is_awaited {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -59,7 +65,10 @@ impl CommandQueue {
     ///
     /// Fails if the queue is closed and empty.
     pub(super) fn next(&self, wait: Duration) -> Result<Option<Command>, Closed> {
-        let is_idle = |state: &mut State| state.commands.is_empty() && !state.closed;
+        let is_idle = |state: &mut State| {
+            state.is_awaited = state.commands.is_empty() && !state.closed;
+            state.is_awaited
+        };
         let waited = self.changed.wait_timeout_while(self.lock(), wait, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match state.commands.pop() {

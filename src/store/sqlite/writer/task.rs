@@ -134,7 +134,7 @@ impl Task {
             return refuse_or_fail("COMMIT", &error, refusal, group);
         }
         Failpoint::AfterCommit.pass();
-        self.require_files()?;
+        self.served.verify_commit().map_err(Fatal)?;
         self.metrics.commit_seconds.observe(seconds_since(began));
         self.metrics.commit_writes.observe(group.len() as f64);
         self.metrics.bets.inc_by(executed.bets);
