@@ -366,7 +366,7 @@ impl Setting {
         match self.values {
             Values::Number(_, min, max) => Some(format!("{min} to {max}")),
             Values::Text(Form::Level) | Values::Word(..) => Some(listed(self.words())),
-            Values::Text(Form::Agencies) => Some("a number, or a set such as 1-5,7".to_owned()),
+            Values::Text(Form::Agencies) => Some("such as 5, or 1-5,7".to_owned()),
             Values::Text(_) => None,
         }
     }

@@ -69,20 +69,9 @@ impl ServedFiles {
     }
 
     /// Returns what is wrong if a path leads to another file, or to none, or if the
-    /// database has another name by now.
+    /// database has another name by now. It costs a few microseconds.
     pub(super) fn verify(&self) -> Result<(), String> {
-        self.verify_first(3)
-    }
-
-    /// Does what [`ServedFiles::verify`] does for the two files that hold commits: after
-    /// each commit, where each file costs some ten microseconds. The index of the WAL holds
-    /// nothing that is lost with it.
-    pub(super) fn verify_commit(&self) -> Result<(), String> {
-        self.verify_first(2)
-    }
-
-    fn verify_first(&self, files: usize) -> Result<(), String> {
-        for (at, (path, id)) in self.0.iter().take(files).enumerate() {
+        for (at, (path, id)) in self.0.iter().enumerate() {
             let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == *id);
             match found.map(|found| found.nlink()) {
                 None | Some(0) => return Err(moved(path)),

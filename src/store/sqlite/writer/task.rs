@@ -104,10 +104,10 @@ impl Task {
 
     /// Carries out a group in one transaction and resolves every command of it.
     ///
-    /// Nothing is resolved before the commit has returned, and before it is certain that
-    /// it went to the files that the next server opens. A failure before the commit
-    /// stores nothing, and is refused as such; a failure in it leaves the outcome
-    /// unknown, which is what a dropped resolver means.
+    /// Nothing is resolved before the commit has returned, and nothing is committed to files
+    /// that the next server would not open. A failure before the commit stores nothing,
+    /// and is refused as such; a failure in it leaves the outcome unknown, which is what a
+    /// dropped resolver means.
     fn commit(&mut self, group: Vec<Command>) -> Result<(), Fatal> {
         let began = Instant::now();
         let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
@@ -125,6 +125,9 @@ impl Task {
                 return rolled_back.map_err(|error| Fatal::new("ROLLBACK", &error));
             }
         };
+        // Not after it: what happens to the files during the sync is no other than what
+        // happens right after the reply, and a thread that has slept does this far slower.
+        self.served.verify().map_err(Fatal)?;
         let announcing = executed.drawn.is_some().then(|| self.announcement.begin());
         Failpoint::BeforeCommit.pass();
         if let Err(error) = transaction.commit() {
@@ -134,7 +137,6 @@ impl Task {
             return refuse_or_fail("COMMIT", &error, refusal, group);
         }
         Failpoint::AfterCommit.pass();
-        self.served.verify_commit().map_err(Fatal)?;
         self.metrics.commit_seconds.observe(seconds_since(began));
         self.metrics.commit_writes.observe(group.len() as f64);
         self.metrics.bets.inc_by(executed.bets);
