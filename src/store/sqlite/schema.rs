@@ -24,9 +24,8 @@ pub(super) const APPLICATION_ID: i32 = 0x736f_7274;
 
 /// How often a migration that lasts is logged.
 const MIGRATION_LOGGED_EVERY: Duration = Duration::from_secs(5);
-/// Instructions of SQLite's machine between two looks at the clock: less than a
-/// millisecond.
-const MIGRATION_STEPS: i32 = 1_000;
+/// Instructions of SQLite's machine between two looks at the clock: some microseconds.
+const MIGRATION_STEPS: i32 = 100;
 
 static MIGRATIONS_DIR: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
