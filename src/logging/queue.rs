@@ -17,7 +17,7 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// How long the thread lets lines gather before it writes them: to be woken for each would
 /// cost the threads that log more than their own work.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How long a line is kept while others are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,10 +42,11 @@ const DRAW_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const DUE_AT_ONCE: usize = 16;
 /// How often the reactor shows that it is alive, even if it has nothing to do.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Peers that wait for the draw and have closed their sending side. One of them may still
-/// read the reply; but so does a connection look whose program has gone, and thousands of
-/// these would leave no place for others. With one more, the oldest is closed.
-const HALF_CLOSED_WAITERS_MAX: usize = 64;
+/// The share of all connections, as a divisor, that may wait for the draw with their
+/// sending side closed. One of them may still read the reply; but so does a connection look
+/// whose program has gone, and these would leave no place for others. With one more, the
+/// oldest is closed.
+const HALF_CLOSED_WAITERS_SHARE: usize = 2;
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -328,7 +329,8 @@ impl<S: Store> Reactor<S> {
                 self.close(key, &CloseReason::Lost(io::ErrorKind::ConnectionReset.into()));
             }
             PeerState::Parked(connection) if event.is_read_closed() && connection.is_waiting() => {
-                if let Some(oldest) = self.waiting.add_half_closed(key) {
+                let waiters_max = self.context.limits.connections_max / HALF_CLOSED_WAITERS_SHARE;
+                if let Some(oldest) = self.waiting.add_half_closed(key, waiters_max) {
                     self.close(oldest, &CloseReason::TooManyHalfClosed);
                 }
             }
@@ -541,11 +543,11 @@ impl Waiting {
 
     /// Adds a peer that has closed its sending side, and returns the one that must make
     /// room for it, if there are too many.
-    fn add_half_closed(&mut self, key: usize) -> Option<usize> {
+    fn add_half_closed(&mut self, key: usize, waiters_max: usize) -> Option<usize> {
         if !self.half_closed.contains(&key) {
             self.half_closed.push_back(key);
         }
-        let is_too_many = self.half_closed.len() > HALF_CLOSED_WAITERS_MAX;
+        let is_too_many = self.half_closed.len() > waiters_max;
         is_too_many.then(|| self.half_closed.pop_front()).flatten()
     }
 }

@@ -374,8 +374,8 @@ fn a_database_that_cannot_be_read_is_told_and_the_rest_is_still_scraped() {
     assert_eq!(samples["sorteo_bets_total"], 0.0);
     let status = watched.get("/api/status");
     assert_eq!((status.code, status.body.as_str()), (503, r#"{"error":"the database did not answer"}"#));
-    let log = watched.server.process.log();
-    assert_names(&log, &["action: read_database | result: fail | query: operators | error: ", "standings"]);
+    watched.server.process.wait_log("action: read_database | result: fail | query: operators | error: ", 1);
+    assert_names(&watched.server.process.log(), &["standings"]);
     watched.server.stop();
 }
 

@@ -145,14 +145,22 @@ impl Machine {
     /// as the power does: nothing else of it runs.
     fn cut_power(&mut self) -> ! {
         let disk = std::mem::take(&mut self.disk);
+        let no_cut = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| panic!("no power cut in {path}: {error}")
+        };
+        let mut gone = Vec::new();
         for (path, bytes) in disk.after_power_cut(&mut self.random()) {
             // The shared memory's file is no more than memory that has a name.
-            let memory = with_suffix(&path, "-shm");
-            let written = remove(&memory).and_then(|()| match bytes {
-                Some(bytes) => fs::write(&path, bytes),
-                None => remove(&path),
-            });
-            written.unwrap_or_else(|error| panic!("no power cut in {}: {error}", path.display()));
+            gone.push(with_suffix(&path, "-shm"));
+            match bytes {
+                Some(bytes) => fs::write(&path, bytes).unwrap_or_else(no_cut(&path)),
+                None => gone.push(path),
+            }
+        }
+        // Last: a thread of the program may notice that a file is missing, and end the process.
+        for path in gone {
+            remove(&path).unwrap_or_else(no_cut(&path));
         }
         crate::kill_this_process()
     }
