@@ -115,8 +115,7 @@ impl Single {
     fn of(batches: &[Batch]) -> Option<Self> {
         let mut bets = batches.iter().flat_map(|batch| batch.bets.iter());
         let bet = bets.next()?;
-        let single = Self { document: bet.document.to_owned(), number: bet.number };
-        bets.next().is_none().then_some(single)
+        bets.next().is_none().then(|| Self { document: bet.document.to_owned(), number: bet.number })
     }
 }
 
@@ -388,9 +387,7 @@ impl<S: Store> Service<S> {
     /// them: the framed original one takes the refusal for "not yet", and asks for ever.
     fn log_unpaged(&self, draw: DrawId, agency: AgencyId) {
         if self.unpaged.lock().unwrap_or_else(PoisonError::into_inner).add(draw, agency) {
-            let error = "too_many use_pages: the winners do not fit one frame. A client that does not ask for pages \
-                         may ask for ever; `sorteo winners` gets them";
-            log_unpaged(draw, agency, error);
+            log_unpaged(draw, agency);
         }
     }
 

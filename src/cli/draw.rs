@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use clap::{ArgGroup, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use log::LevelFilter;
 
@@ -39,12 +39,8 @@ Examples:
     Open {
         #[command(flatten)]
         database: DatabaseArg,
-        /// Agencies that must be done before the draw: how many, or which (1-5,7)
-        #[arg(long, value_name = "AGENCIES", allow_negative_numbers = true)]
-        agencies: Option<ExpectedAgencies>,
-        /// Number that wins
-        #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
-        winning_number: Option<u32>,
+        #[command(flatten)]
+        terms: TermArgs,
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
@@ -59,16 +55,12 @@ later.
 Examples:
   sorteo draw set --agencies 1-5,7 --reason 'agency 22 was a typing error'
   sorteo draw set --winning-number 4242 --reason 'as published on Monday'")]
-    #[command(group(ArgGroup::new("terms").required(true).multiple(true)))]
+    #[command(group(ArgGroup::new("terms").args(["agencies", "winning_number"]).required(true).multiple(true)))]
     Set {
         #[command(flatten)]
         database: DatabaseArg,
-        /// Agencies that must be done before the draw: how many, or which (1-5,7)
-        #[arg(long, value_name = "AGENCIES", group = "terms", allow_negative_numbers = true)]
-        agencies: Option<ExpectedAgencies>,
-        /// Number that wins
-        #[arg(long, value_name = "N", group = "terms", value_parser = number, allow_negative_numbers = true)]
-        winning_number: Option<u32>,
+        #[command(flatten)]
+        terms: TermArgs,
         /// Why, in one line, for the table `audit`
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
@@ -129,15 +121,28 @@ Examples:
     },
 }
 
+/// The terms of a draw.
+#[derive(Debug, Args)]
+pub(super) struct TermArgs {
+    /// Agencies that must be done before the draw: how many, or which (1-5,7)
+    #[arg(long, value_name = "AGENCIES", allow_negative_numbers = true)]
+    agencies: Option<ExpectedAgencies>,
+    /// Number that wins
+    #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
+    winning_number: Option<u32>,
+}
+
+impl TermArgs {
+    fn given(&self) -> DrawTerms {
+        DrawTerms { agencies: self.agencies.clone(), winning_number: self.winning_number }
+    }
+}
+
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Open { database, agencies, winning_number, json } => {
-            let terms = DrawTerms { agencies: agencies.clone(), winning_number: *winning_number };
-            open(&database.path()?, terms, *json)
-        }
-        Command::Set { database, agencies, winning_number, reason, json } => {
-            let terms = DrawTerms { agencies: agencies.clone(), winning_number: *winning_number };
-            set(&database.path()?, &terms, reason, *json)
+        Command::Open { database, terms, json } => open(&database.path()?, terms.given(), *json),
+        Command::Set { database, terms, reason, json } => {
+            set(&database.path()?, &terms.given(), reason, *json)
         }
         Command::List { database, json } => list(&database.path_to_read()?, *json),
         Command::Show { id, database, json } => show(&database.path_to_read()?, id.map(DrawId), *json),

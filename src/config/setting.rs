@@ -153,7 +153,7 @@ pub(super) const fn database() -> Kind<PathBuf> {
 
 /// Which agencies a draw waits for.
 pub(super) const fn agencies() -> Kind<ExpectedAgencies> {
-    Kind::Text(Form::Agencies, |text| text.parse().map_err(|error: BadAgencies| error.to_string()))
+    Kind::Text(Form::Agencies, read_agencies)
 }
 
 /// Any other file.
@@ -402,10 +402,7 @@ impl Form {
             Self::File if text.is_empty() => Err("the path is empty: give a file".to_owned()),
             Self::File => Ok(text.to_owned()),
             Self::Level => read_level(text).map(|_| text.to_ascii_lowercase()),
-            Self::Agencies => text
-                .parse()
-                .map(|read: ExpectedAgencies| read.to_string())
-                .map_err(|bad: BadAgencies| bad.to_string()),
+            Self::Agencies => read_agencies(text).map(|read| read.to_string()),
         }
     }
 }
@@ -420,6 +417,10 @@ fn read_number(text: &str, min: u64, max: u64) -> Result<u64, String> {
 fn read_word(text: &str, words: &[&str]) -> Result<usize, String> {
     let at = words.iter().position(|word| *word == text);
     at.ok_or_else(|| format!("`{text}` is not a valid value: use {}", listed(words)))
+}
+
+fn read_agencies(text: &str) -> Result<ExpectedAgencies, String> {
+    text.parse().map_err(|error: BadAgencies| error.to_string())
 }
 
 fn read_level(text: &str) -> Result<LevelFilter, String> {

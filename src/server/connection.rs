@@ -36,7 +36,7 @@ const READS_PER_TURN: usize = 16;
 /// the connection, and the peer might never read that reply.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Processor time after which a turn of a worker ends, if others wait for one.
+/// Work after which a turn of a worker ends, if others wait for one.
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// Bytes of requests from which on they are taken to be much work: more than two batches of
 /// the original servers' clients.
@@ -84,7 +84,7 @@ pub(super) struct Connection {
     /// When the peer last sent something or took something.
     active_at: Instant,
     buffer_share: BufferShare,
-    /// Processor time of the last two turns, the later one last.
+    /// Work of the last two turns, the later one last: see [`Connection::take_turn`].
     turn_times: [Duration; 2],
 }
 
@@ -275,15 +275,16 @@ impl Connection {
         self.output.is_empty() && !self.conversation.has_more()
     }
 
-    /// Takes one turn, and measures it.
+    /// Takes one turn, and measures its work: by the clock or, behind a turn that was long
+    /// by it, as the time of a processor.
     fn take_turn<S: Store>(&mut self, context: &Context<S>) -> Result<Next, CloseReason> {
         let (weight, began_at) = (self.weight(), Instant::now());
-        // The time by the clock is no less, and cheaper to read. It says enough of most turns.
+        // The clock is cheaper to read, and no less: it says enough of most turns.
         let began = (self.turn_times[1] >= TURN_TIME / 2).then(processor_time);
         let used = || began.map_or_else(|| began_at.elapsed(), |began| processor_time() - began);
         let time_is_up = || began_at.elapsed() >= TURN_TIME && used() >= TURN_TIME;
         let output_bytes_max = context.limits.output_bytes_max;
-        let mut turn = Turn::new(&context.service, Instant::now(), output_bytes_max, &time_is_up);
+        let mut turn = Turn::new(&context.service, began_at, output_bytes_max, &time_is_up);
         let next = self.serve_once(&mut turn, context, weight);
         // A turn that waited for a commit has not done much else.
         let time = if turn.has_committed() { Duration::ZERO } else { used() };

@@ -354,7 +354,10 @@ impl<S: Store> Reactor<S> {
     /// Lets a connection that is not watched wait for a worker.
     fn make_ready(&mut self, key: usize, connection: Box<Connection>) {
         self.deadlines.clear(key);
-        self.waiting.remove(key);
+        // The others pay nothing for those that wait.
+        if connection.is_waiting() {
+            self.waiting.remove(key);
+        }
         self.ready.push(key, connection.weight(), connection.turn_cost(), connection);
     }
 

@@ -126,7 +126,9 @@ pub(super) fn log_done_refused(agency: AgencyId, reason: &Reason, peer: &mut Pee
 }
 
 /// Logs that the winners of an agency do not fit the frame that it asks for.
-pub(super) fn log_unpaged(draw: DrawId, agency: AgencyId, error: &str) {
+pub(super) fn log_unpaged(draw: DrawId, agency: AgencyId) {
+    let error = "too_many use_pages: the winners do not fit one frame. A client that does not ask for pages may \
+                 ask for ever; `sorteo winners` gets them";
     event!(Warn, "consulta_ganadores", Fail, draw = draw, agencia = agency, error = error);
 }
 

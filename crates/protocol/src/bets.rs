@@ -271,8 +271,9 @@ fn scan(field: &str, bytes_max: usize) -> (bool, bool) {
     (!forbidden && (1..=bytes_max).contains(&bytes.len()), !not_ascii)
 }
 
-/// Checks the texts of a bet as it is stored, its birthdate last: only what every version of the program has required, since
-/// bets that were accepted stay valid when the rules for new ones become stricter.
+/// Checks the texts of a bet as it is stored, its birthdate last: only what every version
+/// of the program has required, since bets that were accepted stay valid when the rules for
+/// new ones become stricter.
 ///
 /// # Errors
 ///

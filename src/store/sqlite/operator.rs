@@ -26,7 +26,7 @@ use sorteo_protocol::{AgencyId, DrawId};
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 /// Number of attempts: half a minute.
 const LOCK_TRIES: i32 = 30_000;
-/// Longest reason for closing an agency, in bytes of UTF-8.
+/// Longest reason for a change, in bytes of UTF-8.
 pub const REASON_BYTES_MAX: usize = 500;
 
 /// A database opened by an operator.
@@ -158,20 +158,14 @@ impl Operator {
     ///
     /// Fails if the draw is drawn, or the reason is not [valid](is_reason).
     pub fn set_draw(&mut self, terms: &DrawTerms, reason: &str) -> Result<ChangedDraw, OperatorError> {
-        if !is_reason(reason) {
-            return Err(OperatorError::BadReason);
-        }
-        self.change(|transaction, before| {
+        self.change_open_draw(reason, |transaction, before, reason| {
             let draw = before.draw;
-            if before.drawn {
-                return Ok(Err(OperatorError::AlreadyDrawn(draw)));
-            }
             if terms::differing(transaction, draw, terms)?.is_empty() {
                 return Ok(Ok(ChangedDraw { status: before, changed: false, drawn_now: false }));
             }
             terms::set(transaction, draw, terms)?;
             terms::record(transaction, draw, RecordedBy::ChangedBy)?;
-            audit::record(transaction, SET_DRAW, Some(draw), &format!("reason: {}", reason.trim()))?;
+            audit::record(transaction, SET_DRAW, Some(draw), &format!("reason: {reason}"))?;
             let drawn_now = draw::draw_if_due(transaction, draw)?;
             Ok(Ok(ChangedDraw { status: newest_draw(transaction)?, changed: true, drawn_now }))
         })
@@ -190,14 +184,8 @@ impl Operator {
         reason: &str,
         force: bool,
     ) -> Result<ClosedAgency, OperatorError> {
-        if !is_reason(reason) {
-            return Err(OperatorError::BadReason);
-        }
-        self.change(|transaction, before| {
+        self.change_open_draw(reason, |transaction, before, reason| {
             let draw = before.draw;
-            if before.drawn {
-                return Ok(Err(OperatorError::AlreadyDrawn(draw)));
-            }
             let bets = totals::find(transaction, draw, agency)?.bets;
             let expected = before.expected;
             // In a draw that expects certain agencies, it decides which may be closed.
@@ -209,7 +197,7 @@ impl Operator {
             }
             match draw::close_agency(transaction, agency, None, DoneBy::Operator, u64::MAX)? {
                 (Ok(Closing::Now), drawn_now) => {
-                    let detail = format!("agency {agency} closed with {bets} bets: {}", reason.trim());
+                    let detail = format!("agency {agency} closed with {bets} bets: {reason}");
                     audit::record(transaction, "close-agency", Some(draw), &detail)?;
                     Ok(Ok(ClosedAgency { bets, status: newest_draw(transaction)?, drawn_now }))
                 }
@@ -233,6 +221,22 @@ impl Operator {
     pub fn record_import(&mut self, draw: DrawId, what: &str) -> Result<(), OperatorError> {
         let detail = one_line(what);
         self.change(|transaction, _| Ok(Ok(audit::record(transaction, "import", Some(draw), &detail)?)))
+    }
+
+    /// Runs one change of a draw that is still open, for a reason, which the change gets as
+    /// the audit records it.
+    fn change_open_draw<T>(
+        &mut self,
+        reason: &str,
+        change: impl FnOnce(&Transaction<'_>, DrawStatus, &str) -> rusqlite::Result<Result<T, OperatorError>>,
+    ) -> Result<T, OperatorError> {
+        if !is_reason(reason) {
+            return Err(OperatorError::BadReason);
+        }
+        self.change(|transaction, before| match before.drawn {
+            true => Ok(Err(OperatorError::AlreadyDrawn(before.draw))),
+            false => change(transaction, before, reason.trim()),
+        })
     }
 
     /// Runs one change in one transaction; a change that is refused is rolled back.
@@ -262,7 +266,7 @@ impl Operator {
     }
 }
 
-/// Returns whether a text can be the reason for closing an agency: one line of 1 to
+/// Returns whether a text can be the reason for a change: one line of 1 to
 /// [`REASON_BYTES_MAX`] bytes.
 pub fn is_reason(text: &str) -> bool {
     (1..=REASON_BYTES_MAX).contains(&text.trim().len()) && is_one_line(text)
