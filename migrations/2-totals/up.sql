@@ -29,6 +29,22 @@ UPDATE agency_totals
          GROUP BY winners.draw_id, winners.agency) AS won
  WHERE won.draw_id = agency_totals.draw_id AND won.agency = agency_totals.agency;
 
+-- The batches as they were, but for their index: one without an upload, which nobody looks
+-- up, is not in it, and so does not write it.
+CREATE TABLE new_batches (
+    id        INTEGER PRIMARY KEY,
+    draw_id   INTEGER NOT NULL REFERENCES draws (id),
+    agency    INTEGER NOT NULL CHECK (agency BETWEEN 0 AND 4294967295),
+    upload    TEXT,
+    first_row INTEGER CHECK (first_row >= 0),
+    bet_count INTEGER NOT NULL CHECK (bet_count >= 1),
+    -- SHA-256 of the rows, each `first|last|document|birthdate|number` and a line feed.
+    digest    BLOB NOT NULL CHECK (length(digest) = 32),
+    stored_at TEXT NOT NULL,
+    CHECK ((upload IS NULL) = (first_row IS NULL))
+) STRICT;
+INSERT INTO new_batches SELECT * FROM batches;
+
 -- The agencies that a draw expects, where it expects certain ones: ranges that neither
 -- overlap nor touch. `draws.expected_agencies` is how many they are together.
 CREATE TABLE expected_ranges (
@@ -41,6 +57,10 @@ CREATE TABLE expected_ranges (
 -- Views do not survive a change of their tables.
 DROP VIEW standings;
 DROP VIEW agencies;
+
+DROP TABLE batches;
+ALTER TABLE new_batches RENAME TO batches;
+CREATE UNIQUE INDEX batches_by_upload ON batches (draw_id, agency, upload, first_row) WHERE upload IS NOT NULL;
 
 -- Agencies that sent a bet or are done.
 ALTER TABLE draws ADD COLUMN agencies INTEGER NOT NULL DEFAULT 0 CHECK (agencies >= 0);

@@ -5,7 +5,7 @@
 //! and stay a moment for the next request. It waits for the store's commits, but for a
 //! peer only while no other connection needs the worker.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::mem;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::buffer_budget::BufferShare;
@@ -410,15 +412,8 @@ impl Connection {
     /// Reads once, and returns the bytes read: 0 if nothing has arrived, or if the peer
     /// has closed its side while output waits for it.
     fn read(&mut self) -> Result<usize, CloseReason> {
-        let filled = self.input.len();
-        self.input.resize(filled + READ_BYTES, 0);
-        let result = loop {
-            match self.stream.read(&mut self.input[filled..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        self.input.truncate(filled + result.as_ref().copied().unwrap_or(0));
+        self.input.reserve(READ_BYTES);
+        let result = retry_on_intr(|| read(&self.stream, spare_capacity(&mut self.input)));
         match result {
             Ok(0) if self.is_all_sent() => Err(CloseReason::Eof),
             Ok(0) => {
@@ -429,12 +424,12 @@ impl Connection {
                 self.active_at = Instant::now();
                 Ok(read)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(Errno::AGAIN) => {
                 // A peer that sends byte by byte must not hold a whole read's memory.
                 self.input.shrink_to_fit();
                 Ok(0)
             }
-            Err(error) => Err(CloseReason::Lost(error)),
+            Err(error) => Err(CloseReason::Lost(error.into())),
         }
     }
 

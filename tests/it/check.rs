@@ -374,12 +374,12 @@ fn what_sqlite_itself_finds_is_told_line_by_line() {
     let folder = copy_of(&drawn_database());
     let path = folder.path().join("sorteo.db");
     // Without its last two entries an index is well-formed, but not complete.
-    overwrite(&path, root_of(&path, "sqlite_autoindex_batches_1") + 3, &3_u16.to_be_bytes());
+    overwrite(&path, root_of(&path, "batches_by_upload") + 3, &3_u16.to_be_bytes());
     let finished = run_check(folder.path());
     assert_names(finished.failed(1), &["findings, the first: integrity: "]);
     let told: Vec<&str> = finished.stdout.lines().collect();
     assert!(told.iter().all(|line| line.starts_with("integrity: ")), "{told:#?}");
-    let missing = told.iter().filter(|line| line.ends_with("missing from index sqlite_autoindex_batches_1"));
+    let missing = told.iter().filter(|line| line.ends_with("missing from index batches_by_upload"));
     assert_eq!(missing.count(), 2, "{told:#?}");
 }
 

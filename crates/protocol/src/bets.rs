@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::text::{decimal, is_invisible, split_exactly};
+use crate::text::{decimal, is_invisible, is_surely_visible, split_exactly};
 
 /// Longest `first_name` or `last_name`, in bytes of UTF-8 (docs/protocol.md, "A bet").
 pub const NAME_BYTES_MAX: usize = 120;
@@ -142,7 +142,7 @@ impl Bets {
     ///
     /// Where a field is wrong: the first one that is. Nothing is appended then.
     pub fn push(&mut self, fields: [&str; 5]) -> Result<(), BetError> {
-        let number = validate(fields)?;
+        let number = validate(fields, is_plain)?;
         self.append(fields, number);
         Ok(())
     }
@@ -153,7 +153,14 @@ impl Bets {
     ///
     /// As [`Bets::push`], and where there are not five fields.
     pub fn push_line(&mut self, line: &str) -> Result<(), BetError> {
-        self.push(split_exactly(line).ok_or(BetError::Fields)?)
+        let fields = split_exactly(line).ok_or(BetError::Fields)?;
+        // One look at the whole line instead of one at each of its short fields.
+        if !is_surely_visible(line) {
+            return self.push(fields);
+        }
+        let number = validate(fields, |name, bytes_max| (1..=bytes_max).contains(&name.len()))?;
+        self.append(fields, number);
+        Ok(())
     }
 
     /// Reserves memory for so many more bets with so much text, canonical form included.
@@ -231,8 +238,12 @@ impl DigestBuilder {
     }
 }
 
-/// Checks the five fields in their order, and returns the number.
-fn validate([first_name, last_name, document, birthdate, number]: [&str; 5]) -> Result<u32, BetError> {
+/// Checks the five fields in their order, and returns the number. `is_plain` is
+/// [`is_plain`], or as much of it as is not known.
+fn validate(
+    [first_name, last_name, document, birthdate, number]: [&str; 5],
+    is_plain: impl Fn(&str, usize) -> bool,
+) -> Result<u32, BetError> {
     let texts = [first_name, last_name, document, birthdate];
     check_texts(texts, |name| is_plain(name, NAME_BYTES_MAX), is_document)?;
     decimal(number).ok_or(BetError::Number)
@@ -399,6 +410,10 @@ mod tests {
         ] {
             let value = format!("a{bad}b");
             assert_eq!(with(0, &value), Err(BetError::FirstName), "{bad:?}");
+            if bad != '|' {
+                let line = format!("{value}|Paz|1|1999-03-17|1");
+                assert_eq!(Bets::default().push_line(&line), Err(BetError::FirstName), "{bad:?}");
+            }
             assert_eq!(with(1, &value), Err(BetError::LastName), "{bad:?}");
             assert_eq!(with(2, &value), Err(BetError::Document), "{bad:?}");
         }

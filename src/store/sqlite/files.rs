@@ -24,9 +24,14 @@ const RESTORE_SUFFIX: &str = ".sorteo-restore";
 pub(super) struct FileId(u64, u64);
 
 impl FileId {
+    /// Returns the identity of the file with a number on a device.
+    pub(super) fn new(device: u64, inode: u64) -> Self {
+        Self(device, inode)
+    }
+
     /// Returns the identity of the file that this describes.
     pub(super) fn of(file: &fs::Metadata) -> Self {
-        Self(file.dev(), file.ino())
+        Self::new(file.dev(), file.ino())
     }
 
     /// Returns the file that a path leads to now, if the system identifies it.

