@@ -30,7 +30,8 @@ use crate::logging::limits::Peer;
 use crate::store::{Store, Submitter};
 use sorteo_protocol::wire::{Sender, WireLimits};
 
-/// Bytes read at once: a full batch of the original servers' clients with room to spare.
+/// Bytes that a read has room for, at least: a full batch of the original servers' clients,
+/// with room to spare.
 const READ_BYTES: usize = 16 << 10;
 /// Reads in one turn of a worker, before others get theirs.
 const READS_PER_TURN: usize = 16;
