@@ -1,7 +1,7 @@
 //! Files that appear complete or not at all: each is written under a temporary name in the
 //! same folder, and renamed. A reader sees the previous file, or all of the new one.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -263,13 +263,14 @@ fn is_of_sqlite(path: &Path) -> bool {
 }
 
 /// Removes the unfinished files that this process has in a folder: for a process that is
-/// about to end.
+/// about to end. What another thread makes meanwhile is removed too.
 pub fn remove_unfinished_in(folder: &Path) {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    for name in names.filter(|name| name.to_string_lossy().starts_with(&prefix())) {
-        // The process ends: there is nothing else to do about a failure.
-        let _ = fs::remove_file(folder.join(name));
-    }
+    let is_removed = |name: &OsString| {
+        name.to_string_lossy().starts_with(&prefix()) && fs::remove_file(folder.join(name)).is_ok()
+    };
+    let names = || fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    // The process ends: there is nothing else to do about one that cannot be removed.
+    while names().filter(is_removed).count() > 0 {}
 }
 
 /// Requires the folder of a file to exist, so that its absence is reported before the work

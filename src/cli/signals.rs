@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGPIPE, SIGXFSZ, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::low_level::{self, emulate_default_handler};
 
 use crate::atomic_file::{folder_of, remove_unfinished_in};
 use crate::logging;
@@ -58,7 +58,8 @@ fn on_first_signal(tidy: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
         if let Some(signal) = signals.forever().next() {
             logging::flush();
             tidy();
-            std::process::exit(SIGNALLED + signal);
+            // At once: the other threads are still at work.
+            low_level::exit(SIGNALLED + signal);
         }
     };
     let thread = thread::Builder::new().name("sorteo-signals".into()).spawn(wait);
