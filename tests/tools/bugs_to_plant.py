@@ -251,7 +251,7 @@ BUGS = [
         it("server::order::pipelined_requests_are_answered_in_order")),
     Bug("a read does not wait for the writes before it", "I3", CONVERSATION,
         "if !is_write(&request) {",
-        "if !is_write(&request) && turn.commits.len() >= COMMITS_TOGETHER {",
+        "if !is_write(&request) && turn.commits.len() >= BATCHES_TOGETHER {",
         it("server::order::long_pipelines_on_many_connections_are_never_answered_out_of_turn")),
     Bug("answers wait without limit for a peer that reads none", "I6", PEER,
         "let is_too_much = self.output.len() > context.limits.output_bytes_max;",
