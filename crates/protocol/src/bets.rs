@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::text::{decimal, is_invisible, is_surely_visible, split_exactly};
+use crate::text::{decimal, is_one_line, split_exactly};
 
 /// Longest `first_name` or `last_name`, in bytes of UTF-8 (docs/protocol.md, "A bet").
 pub const NAME_BYTES_MAX: usize = 120;
@@ -155,7 +155,7 @@ impl Bets {
     pub fn push_line(&mut self, line: &str) -> Result<(), BetError> {
         let fields = split_exactly(line).ok_or(BetError::Fields)?;
         // One look at the whole line instead of one at each of its short fields.
-        if !is_surely_visible(line) {
+        if !is_one_line(line) {
             return self.push(fields);
         }
         let number = validate(fields, |name, bytes_max| (1..=bytes_max).contains(&name.len()))?;
@@ -265,21 +265,17 @@ pub(crate) fn is_shown_document(text: &str) -> bool {
 /// Returns whether a field is 1 to `bytes_max` bytes without a character that could end the
 /// field or the line, or that a reader does not see.
 fn is_plain(field: &str, bytes_max: usize) -> bool {
-    let (is_separable, is_ascii) = scan(field, bytes_max);
-    is_separable && (is_ascii || !field.chars().any(is_invisible))
+    is_separable(field, bytes_max) && is_one_line(field)
 }
 
-/// Returns whether a field is 1 to `bytes_max` bytes without `|` and ASCII controls, and
-/// whether it is ASCII.
-fn scan(field: &str, bytes_max: usize) -> (bool, bool) {
-    let bytes = field.as_bytes();
+/// Returns whether a field is 1 to `bytes_max` bytes without `|` and ASCII controls.
+fn is_separable(field: &str, bytes_max: usize) -> bool {
     // One pass without a branch for each byte: this is run for every field.
-    let (mut forbidden, mut not_ascii) = (false, false);
-    for &byte in bytes {
+    let mut forbidden = false;
+    for &byte in field.as_bytes() {
         forbidden |= byte < 0x20 || byte == 0x7f || byte == b'|';
-        not_ascii |= byte >= 0x80;
     }
-    (!forbidden && (1..=bytes_max).contains(&bytes.len()), !not_ascii)
+    !forbidden && (1..=bytes_max).contains(&field.len())
 }
 
 /// Checks the texts of a bet as it is stored, its birthdate last: only what every version
@@ -290,8 +286,8 @@ fn scan(field: &str, bytes_max: usize) -> (bool, bool) {
 ///
 /// Where a field is wrong: the first one that is.
 pub fn check_stored(texts: [&str; 4]) -> Result<(), BetError> {
-    let is_document = |text: &str| scan(text, DOCUMENT_BYTES_MAX).0 && !text.contains(',');
-    check_texts(texts, |name| scan(name, NAME_BYTES_MAX).0, is_document)
+    let is_document = |text: &str| is_separable(text, DOCUMENT_BYTES_MAX) && !text.contains(',');
+    check_texts(texts, |name| is_separable(name, NAME_BYTES_MAX), is_document)
 }
 
 /// Checks the texts of a bet in their order, by these rules for names and documents.

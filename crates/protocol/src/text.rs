@@ -45,14 +45,14 @@ pub fn is_invisible(c: char) -> bool {
 
 /// Returns whether a text is of printable ASCII and U+00C0 to U+033F alone: the letters of most
 /// names, and nothing that [`is_invisible`]. It says so faster, of most lines.
-pub(crate) fn is_surely_visible(text: &str) -> bool {
+fn is_surely_visible(text: &str) -> bool {
     // Without a branch for each byte. The last range are the first bytes of those letters.
     text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~' | 0x80..=0xbf | 0xc3..=0xcc))
 }
 
 /// Returns whether a text is one line that shows what it is: nothing in it is invisible.
 pub fn is_one_line(text: &str) -> bool {
-    !text.chars().any(is_invisible)
+    is_surely_visible(text) || !text.chars().any(is_invisible)
 }
 
 /// Returns a text as one line that shows what it is, with everything escaped that
