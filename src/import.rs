@@ -126,7 +126,7 @@ impl Checked {
         let all: u64 = self.rows.values().sum();
         let mut cursors = BTreeMap::new();
         for (agency, rows) in &self.rows {
-            let next_row = store.next_row(*agency, &self.upload)?;
+            let next_row = store.next_row(draw, *agency, &self.upload)?;
             if next_row < *rows {
                 require_open(store, draw, *agency)?;
             }
@@ -183,7 +183,9 @@ impl Checked {
             return Err(self.changed().into());
         }
         let filled = cursors.iter_mut().filter(|(_, cursor)| !cursor.bets.is_empty());
-        let batches: Vec<Batch> = filled.map(|(agency, cursor)| cursor.cut(*agency, &self.upload)).collect();
+        // Named, so that none falls into a draw that an operator opens meanwhile.
+        let batches: Vec<Batch> =
+            filled.map(|(agency, cursor)| cursor.cut(*agency, &self.upload, draw)).collect();
         let Some(agency) = batches.first().map(|batch| batch.agency) else { return Ok(()) };
         store.append(batches)?.wait()?.map_err(|refusal| refused(refusal, draw, agency))
     }
@@ -204,7 +206,9 @@ fn refused(refusal: AppendRefusal, draw: DrawId, agency: AgencyId) -> ImportErro
         AppendRefusal::DrawClosed => ImportError::DrawClosed(draw),
         AppendRefusal::AgencyDone => ImportError::AgencyDone { agency, draw },
         AppendRefusal::NotAdmitted(reason) => ImportError::NotAdmitted { agency, draw, reason },
-        AppendRefusal::Gap { .. } | AppendRefusal::Conflict => ImportError::OutOfPlace { agency },
+        AppendRefusal::Gap { .. } | AppendRefusal::Conflict | AppendRefusal::NoSuchDraw => {
+            ImportError::OutOfPlace { agency }
+        }
     }
 }
 
@@ -236,10 +240,14 @@ impl Cursor {
     }
 
     /// Returns the waiting rows as the upload's next batch.
-    fn cut(&mut self, agency: AgencyId, upload: &UploadId) -> Batch {
+    fn cut(&mut self, agency: AgencyId, upload: &UploadId, draw: DrawId) -> Batch {
         let bets = std::mem::take(&mut self.bets);
         let first_row = self.read - bets.len() as u64;
-        Batch { agency, bets, position: Some(UploadPosition { upload: upload.clone(), first_row }) }
+        Batch {
+            agency,
+            bets,
+            position: Some(UploadPosition { upload: upload.clone(), first_row, draw: Some(draw) }),
+        }
     }
 }
 

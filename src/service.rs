@@ -23,9 +23,9 @@ use crate::store::{
 };
 use sorteo_protocol::wire::framed::Documents;
 use sorteo_protocol::wire::{
-    Reason, Reply, Request, Sender, Status, Winners, WinnersSize, WinningBet, WinningBets,
+    Hello, Reason, Reply, Request, Sender, Status, Winners, WinnersSize, WinningBet, WinningBets,
 };
-use sorteo_protocol::{AgencyId, Batch, DrawId};
+use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
 /// Most documents of one page. A page has room for at least 247; the bets that were read
 /// and do not fit are read again for the next page.
@@ -125,8 +125,8 @@ enum Submitted {
     Write(Write),
 }
 
-/// The winners that a peer waits for: those of the draw that was the newest at the time
-/// of the request, even if the next draw is opened before the reply.
+/// The winners that a peer waits for: those of the draw that it names, or that was the
+/// newest at the time of the request, even if the next draw is opened before the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AwaitedWinners {
     agency: AgencyId,
@@ -169,17 +169,19 @@ impl<S: Store> Service<S> {
             Request::Bet(batch) => self.begin_bet(batch, submitter, peer),
             Request::Batch(batch) => self.append_batches(vec![batch], None, submitter, peer),
             Request::Payload(batches) => self.begin_batches(batches, submitter, peer),
-            Request::Done { agency, bets } => self.begin_done(agency, bets, submitter, peer),
+            Request::Done { agency, bets, draw } => self.begin_done(agency, bets, draw, submitter, peer),
             Request::DoneAndWinners { agency } => self.begin_done_and_winners(agency, submitter),
             Request::Winners { agency } => Submitted::winners(self.all_winners(agency)),
             Request::WinnersPage { agency, after, draw } => {
                 Submitted::winners(self.winners_page(agency, after, draw))
             }
-            Request::WaitWinners { agency, wait } => Submitted::Done(self.wait_winners(agency, wait)),
-            Request::Resume { agency, upload } => {
-                let next_row = self.store.next_row(agency, &upload);
-                Submitted::Done(Outcome::Reply(Reply::Resume(next_row.map_err(reason))))
+            Request::WaitWinners { agency, wait, draw } => {
+                Submitted::Done(self.wait_winners(agency, wait, draw))
             }
+            Request::Resume { agency, upload, draw } => {
+                Submitted::Done(Outcome::Reply(Reply::Resume(self.next_row(agency, &upload, draw))))
+            }
+            Request::Hello => Submitted::Done(Outcome::Reply(Reply::Hello(Ok(Hello::of_this_version())))),
             Request::Status => {
                 let status = self.store.newest_draw().map(status).map_err(reason);
                 Submitted::Done(Outcome::Reply(Reply::Status(status)))
@@ -295,10 +297,11 @@ impl<S: Store> Service<S> {
         &self,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
         submitter: Submitter,
         peer: &mut Peer,
     ) -> Submitted {
-        match self.store.close_agency_from(submitter, agency, bets) {
+        match self.store.close_agency_from(submitter, agency, bets, draw) {
             Ok(ticket) => Submitted::Write(Write::Done { agency, ticket }),
             Err(error) => Submitted::Done(done_outcome(agency, Err(error), peer)),
         }
@@ -312,7 +315,7 @@ impl<S: Store> Service<S> {
             Ok(None) => {}
             Err(error) => return Submitted::Done(winners_failed(error)),
         }
-        match self.store.close_agency_from(submitter, agency, None) {
+        match self.store.close_agency_from(submitter, agency, None, None) {
             Ok(ticket) => Submitted::Write(Write::DoneThenWinners { agency, ticket }),
             Err(error) => Submitted::Done(winners_failed(error)),
         }
@@ -337,8 +340,8 @@ impl<S: Store> Service<S> {
                 log_done_refused(agency, &reason, peer);
                 winners_outcome(Err(reason))
             }
-            // The request has no count, so no count can be wrong.
-            Ok(Err(CloseRefusal::CountMismatch { .. })) => Outcome::Unknown,
+            // The request has no count and no draw, so neither can be wrong.
+            Ok(Err(CloseRefusal::CountMismatch { .. } | CloseRefusal::NoSuchDraw)) => Outcome::Unknown,
             Err(error) => winners_failed(error),
         }
     }
@@ -354,13 +357,23 @@ impl<S: Store> Service<S> {
         self.store.previous_draw_for(agency)
     }
 
+    /// Returns the given draw, or the newest.
+    fn require_draw(&self, draw: Option<DrawId>) -> Result<DrawStatus, Reason> {
+        match draw {
+            None => self.store.newest_draw().map_err(reason),
+            Some(draw) => self.store.draw(draw).map_err(reason)?.ok_or(Reason::BadDraw),
+        }
+    }
+
     /// Returns the given draw, or the newest, if it is drawn.
     fn require_drawn(&self, draw: Option<DrawId>) -> Result<DrawId, Reason> {
-        let status = match draw {
-            None => self.store.newest_draw().map_err(reason)?,
-            Some(draw) => self.store.draw(draw).map_err(reason)?.ok_or(Reason::BadDraw)?,
-        };
+        let status = self.require_draw(draw)?;
         if status.drawn { Ok(status.draw) } else { Err(Reason::NotReady) }
+    }
+
+    fn next_row(&self, agency: AgencyId, upload: &UploadId, draw: Option<DrawId>) -> Result<u64, Reason> {
+        let draw = self.require_draw(draw)?.draw;
+        self.store.next_row(draw, agency, upload).map_err(reason)
     }
 
     /// Returns all documents if they fit one frame, and stops reading when they do not.
@@ -407,10 +420,10 @@ impl<S: Store> Service<S> {
         Ok(Winners::Page { documents: documents.into_vec(), next })
     }
 
-    fn wait_winners(&self, agency: AgencyId, wait: Duration) -> Outcome {
-        let draw = match self.store.newest_draw() {
+    fn wait_winners(&self, agency: AgencyId, wait: Duration, draw: Option<DrawId>) -> Outcome {
+        let draw = match self.require_draw(draw) {
             Ok(status) => status.draw,
-            Err(error) => return winners_outcome(Err(reason(error))),
+            Err(reason) => return winners_outcome(Err(reason)),
         };
         match self.winners_page(agency, 0, Some(draw)) {
             Err(Reason::NotReady) if !wait.is_zero() => Outcome::Wait(AwaitedWinners { agency, draw }, wait),
@@ -541,6 +554,7 @@ fn done_outcome(agency: AgencyId, result: Result<Closed, StoreError>, peer: &mut
             Outcome::Reply(refused(Reason::CountMismatch { stored }))
         }
         Ok(Err(CloseRefusal::NotAdmitted(refusal))) => Outcome::Reply(refused(not_admitted(refusal))),
+        Ok(Err(CloseRefusal::NoSuchDraw)) => Outcome::Reply(refused(Reason::BadDraw)),
         Err(error) => failed(error, refused),
     }
 }
@@ -551,6 +565,7 @@ fn appended(result: Result<Appended, StoreError>) -> Result<(), Option<Reason>> 
         Ok(Ok(())) => Ok(()),
         Ok(Err(refusal)) => Err(Some(match refusal {
             AppendRefusal::DrawClosed => Reason::DrawClosed,
+            AppendRefusal::NoSuchDraw => Reason::BadDraw,
             AppendRefusal::AgencyDone => Reason::AgencyDone,
             AppendRefusal::NotAdmitted(refusal) => not_admitted(refusal),
             AppendRefusal::Gap { next_row } => Reason::Gap { next_row },

@@ -42,17 +42,20 @@ use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
 /// [`StoreError::Busy`] if too many writes wait, and with [`StoreError::Unknown`] once the
 /// engine accepts nothing more. A read fails with [`StoreError::Unavailable`].
 pub trait Store: Send + Sync + 'static {
-    /// Submits batches to be stored all or none, in the newest draw.
+    /// Submits batches to be stored all or none, in the newest draw. A batch that names its
+    /// draw is refused if that is another.
     fn append_from(&self, submitter: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError>;
 
     /// Submits that an agency is done, and draws if it was the last.
     ///
-    /// With `bets`, the agency is done only if exactly that many of its bets are stored.
+    /// With `bets`, the agency is done only if exactly that many of its bets are stored. With
+    /// a `draw` that is not the newest, nothing is changed.
     fn close_agency_from(
         &self,
         submitter: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError>;
 
     /// Submits batches as [`Store::append_from`] does, for a program with one submitter.
@@ -60,19 +63,18 @@ pub trait Store: Send + Sync + 'static {
         self.append_from(Submitter::default(), batches)
     }
 
-    /// Submits that an agency is done as [`Store::close_agency_from`] does, for a program
-    /// with one submitter.
+    /// Submits that an agency is done in the newest draw as [`Store::close_agency_from`] does,
+    /// for a program with one submitter.
     fn close_agency(&self, agency: AgencyId, bets: Option<u64>) -> Result<Ticket<Closed>, StoreError> {
-        self.close_agency_from(Submitter::default(), agency, bets)
+        self.close_agency_from(Submitter::default(), agency, bets, None)
     }
 
     /// Submits a write that changes nothing: its ticket resolves to success if writes can
     /// be carried out.
     fn probe(&self) -> Result<Ticket<()>, StoreError>;
 
-    /// Returns the next row of an upload in the newest draw, 0-based: 0 if nothing is
-    /// stored.
-    fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError>;
+    /// Returns the next row of an upload in a draw, 0-based: 0 if nothing is stored.
+    fn next_row(&self, draw: DrawId, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError>;
 
     /// Returns the status of the newest draw.
     fn newest_draw(&self) -> Result<DrawStatus, StoreError>;
@@ -141,8 +143,10 @@ impl DoneBy {
 /// Why bets were not stored. Nothing of the append is stored then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendRefusal {
-    /// The newest draw is drawn.
+    /// The newest draw is drawn, or is not the one that the batch names.
     DrawClosed,
+    /// There is no such draw as the batch names.
+    NoSuchDraw,
     /// The agency is done in the newest draw.
     AgencyDone,
     /// The agency may not take part in the newest draw.
@@ -171,11 +175,13 @@ pub enum NotAdmitted {
 pub enum CloseRefusal {
     /// The agency gave another count than is stored.
     CountMismatch {
-        /// Bets of the agency that are stored in the newest draw.
+        /// Bets of the agency that are stored in the draw.
         stored: u64,
     },
     /// The agency may not take part in the newest draw.
     NotAdmitted(NotAdmitted),
+    /// There is no such draw.
+    NoSuchDraw,
 }
 
 /// The status of a draw.

@@ -426,6 +426,7 @@ fn is_write(request: &Request) -> bool {
         | Request::WinnersPage { .. }
         | Request::WaitWinners { .. }
         | Request::Resume { .. }
+        | Request::Hello
         | Request::Status => false,
     }
 }

@@ -187,16 +187,17 @@ impl Store for SqliteStore {
         submitter: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError> {
-        self.writer.close_agency(submitter, agency, bets)
+        self.writer.close_agency(submitter, agency, bets, draw)
     }
 
     fn probe(&self) -> Result<Ticket<()>, StoreError> {
         self.writer.probe()
     }
 
-    fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
-        self.readers.next_row(agency, upload)
+    fn next_row(&self, draw: DrawId, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+        self.readers.next_row(draw, agency, upload)
     }
 
     fn newest_draw(&self) -> Result<DrawStatus, StoreError> {

@@ -185,8 +185,11 @@ impl Game {
             }
             rows.push_line(&line).unwrap();
         }
-        let position = position
-            .map(|(upload, first_row)| UploadPosition { upload: UploadId::new(upload).unwrap(), first_row });
+        let position = position.map(|(upload, first_row)| UploadPosition {
+            upload: UploadId::new(upload).unwrap(),
+            first_row,
+            draw: None,
+        });
         let batch = Batch { agency: AgencyId(agency), bets: rows, position };
         self.store().append(vec![batch]).unwrap().wait().unwrap().unwrap();
         self.note();

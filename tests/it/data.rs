@@ -43,9 +43,14 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 /// One framed request and its answer's line.
 pub fn ask(server: &Server, line: &str) -> String {
+    ask_frames(server, &[line])
+}
+
+/// The same for a request of several frames.
+pub fn ask_frames(server: &Server, lines: &[&str]) -> String {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(test_server::DEADLINE)).unwrap();
-    stream.write_all(&test_server::frame(line)).unwrap();
+    stream.write_all(&test_server::frames(lines)).unwrap();
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
     let mut answer = vec![0; u32::from_be_bytes(length) as usize];

@@ -14,7 +14,7 @@ use sorteo_test_support::process::{
     DEADLINE, Finished, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo,
 };
 
-use crate::data::ask;
+use crate::data::{ask, ask_frames};
 use crate::test_server::{Setup, counted, frame, frames};
 
 const BET: &str = "Ana|Paz|30876370|1999-03-17|7574";
@@ -239,6 +239,41 @@ fn a_draw_whose_expected_agencies_are_done_already_takes_place_when_they_are_set
     assert_eq!(set.succeeded(), "draw 1 is drawn: 1 bet, 1 winner\n");
     assert_names(&set.stderr, &["action: sorteo | result: success | draw: 1 | bets: 1 | winners: 1\n"]);
     assert_eq!(ask(&server, "GET_WINNERS|1"), "WINNERS|OK|1");
+    server.stop();
+    run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
+}
+
+#[test]
+fn what_names_its_draw_is_about_that_draw_when_the_next_one_is_open() {
+    let folder = folder();
+    let path = folder.path();
+    let server = Server::start(path, &["--agencies", "1"]);
+    let batch = |header: &str, rows: &[&str]| ask_frames(&server, &[&[header], rows].concat());
+    let (ana, luis) = ("Ana|Paz|1|1999-03-17|7574", "Luis|Sosa|2|1999-03-17|1");
+    assert_eq!(ask(&server, "RESUME|1|up|2"), "RESUME|ERR|bad_draw", "the next draw is not there yet");
+    assert_eq!(batch("BATCH|1|1|up|0|1", &[ana]), "ACK_BATCH|OK|1");
+    assert_eq!(batch("BATCH|1|1|up|1|2", &[luis]), "ACK_BATCH|ERR|1|bad_draw");
+    assert_eq!(ask(&server, "DONE|1|1|2"), "ACK_DONE|ERR|bad_draw");
+    assert_eq!(ask(&server, "DONE|1|1|1"), "ACK_DONE|OK");
+    draw(path, &["open"]).succeeded();
+    // Stored or refused as if the next draw were not there.
+    assert_eq!(batch("BATCH|1|1|up|0|1", &[ana]), "ACK_BATCH|OK|1");
+    assert_eq!(batch("BATCH|1|1|up|0|1", &[luis]), "ACK_BATCH|ERR|1|conflict");
+    assert_eq!(batch("BATCH|1|1|up|1|1", &[luis]), "ACK_BATCH|ERR|1|draw_closed");
+    assert_eq!(batch("BATCH|1|1|new|0|1", &[luis]), "ACK_BATCH|ERR|1|draw_closed");
+    assert_eq!(ask(&server, "RESUME|1|up|1"), "RESUME|OK|1");
+    assert_eq!(ask(&server, "DONE|1|1|1"), "ACK_DONE|OK");
+    assert_eq!(ask(&server, "DONE|1|0|1"), "ACK_DONE|ERR|count_mismatch|1");
+    assert_eq!(ask(&server, "DONE|9|0|1"), "ACK_DONE|OK", "a draw that is drawn has nothing left to close");
+    assert_eq!(ask(&server, "WAIT_WINNERS|1|60000|1"), "WINNERS|OK|1|");
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|0", "nothing of it fell into draw 2");
+    // The next draw, named and not, has the same upload from its first row.
+    assert_eq!(ask(&server, "RESUME|1|up|2"), "RESUME|OK|0");
+    assert_eq!(ask(&server, "RESUME|1|up"), "RESUME|OK|0");
+    assert_eq!(batch("BATCH|1|1|up|0|2", &[luis]), "ACK_BATCH|OK|1");
+    assert_eq!(ask(&server, "WAIT_WINNERS|1|0|2"), "WINNERS|ERR|not_ready");
+    assert_eq!(ask(&server, "WAIT_WINNERS|1|0|3"), "WINNERS|ERR|bad_draw");
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|1");
     server.stop();
     run(&mut sorteo(path, ["check", "--database", "sorteo.db"])).succeeded();
 }

@@ -95,7 +95,10 @@ fn batch(agency: u32, documents: &[&str], number: u32) -> Batch {
 
 fn placed(agency: u32, first_row: u64, documents: &[&str]) -> Batch {
     let upload = UploadId::new("u").unwrap();
-    Batch { position: Some(UploadPosition { upload, first_row }), ..batch(agency, documents, WINS) }
+    Batch {
+        position: Some(UploadPosition { upload, first_row, draw: None }),
+        ..batch(agency, documents, WINS)
+    }
 }
 
 fn append(store: &SqliteStore, batch: Batch) -> Appended {

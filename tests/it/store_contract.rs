@@ -13,7 +13,7 @@ use std::thread;
 use sorteo::store::sqlite::AGENCIES_MAX;
 use sorteo::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
-    StoreError, Ticket, WinnersSize, WinningBet,
+    StoreError, Submitter, Ticket, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{
     AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, UploadId, UploadPosition,
@@ -77,7 +77,7 @@ fn batch(agency: u32, rows: &[Row<'_>]) -> Batch {
 }
 
 fn placed(agency: u32, upload: &str, first_row: u64, rows: &[Row<'_>]) -> Batch {
-    let position = UploadPosition { upload: self::upload(upload), first_row };
+    let position = UploadPosition { upload: self::upload(upload), first_row, draw: None };
     Batch { position: Some(position), ..batch(agency, rows) }
 }
 
@@ -114,7 +114,7 @@ fn stored(store: &impl Store) -> u64 {
 }
 
 fn next_row(store: &impl Store, agency: u32, name: &str) -> u64 {
-    store.next_row(AgencyId(agency), &upload(name)).unwrap()
+    store.next_row(standing(store).draw, AgencyId(agency), &upload(name)).unwrap()
 }
 
 fn winners(store: &impl Store, agency: u32) -> Vec<WinningBet> {
@@ -774,6 +774,25 @@ fn there_is_no_draw_that_was_not_opened<S: Store>(open: impl Fn(Setup) -> Opened
     assert!(store.draw(draw).unwrap().is_some());
 }
 
+fn what_names_a_draw_that_was_not_opened_changes_nothing<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
+    let store = open(expecting(Some(1)));
+    let draw = standing(&*store).draw;
+    let in_draw = |draw| {
+        let mut batch = placed(1, "u", 0, &[("1", 1)]);
+        batch.position.as_mut().unwrap().draw = Some(draw);
+        batch
+    };
+    let close = |draw| store.close_agency_from(Submitter(1), AgencyId(1), None, Some(draw)).unwrap().wait();
+    for unknown in [draw.0 + 1, draw.0 - 1, -1, i64::MAX, i64::MIN].map(DrawId) {
+        assert_eq!(append(&*store, in_draw(unknown)), Err(AppendRefusal::NoSuchDraw), "{unknown}");
+        assert_eq!(close(unknown), Ok(Err(CloseRefusal::NoSuchDraw)), "{unknown}");
+    }
+    assert_eq!((stored(&*store), standing(&*store).done), (0, 0));
+    assert_eq!(append(&*store, in_draw(draw)), Ok(()));
+    assert_eq!(close(draw), Ok(Ok(Closing::Now)));
+    assert_eq!((stored(&*store), standing(&*store).drawn), (1, true));
+}
+
 fn writes_of_one_submitter_are_carried_out_in_order<S: Store>(open: impl Fn(Setup) -> Opened<S>) {
     let store = open(expecting(Some(1)));
     // No ticket is waited for before all is submitted. Each batch is good only
@@ -906,6 +925,7 @@ macro_rules! held_to_the_contract {
                 the_largest_agency_and_number_are_kept
                 the_standing_tells_every_field
                 there_is_no_draw_that_was_not_opened
+                what_names_a_draw_that_was_not_opened_changes_nothing
                 writes_of_one_submitter_are_carried_out_in_order
                 a_read_sees_every_write_that_has_resolved
                 many_agencies_at_once_lose_and_double_nothing

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sorteo_protocol::wire::framed::{PAGE_BYTES_MAX, decode_reply, encode_request};
 use sorteo_protocol::wire::{
-    Decoder, Dialect, Incoming, NotAReply, Reason, Reply, Request, Status, Winners, WireLimits,
+    Decoder, Dialect, Hello, Incoming, NotAReply, Reason, Reply, Request, Status, Winners, WireLimits,
 };
 use sorteo_protocol::{AgencyId, DrawId};
 use sorteo_test_support::delivery::deliver;
@@ -14,8 +14,8 @@ use sorteo_test_support::delivery::deliver;
 use crate::wire_support::{
     BAD_NUMBERS, Heard, ROW, ROW_2, ROW_3, answer, answer_then_close, assert_decoded, assert_encoded,
     assert_heard, assert_heard_up_to_every_cut, assert_heard_within, assert_reply_read, assert_same_bytes,
-    bad_values, batch, frame, good_values, heard, placed_batch, reasons, reply_bytes, row_with, upload_id,
-    winners_page,
+    bad_values, batch, frame, good_values, heard, in_draw, placed_batch, reasons, reply_bytes, row_with,
+    upload_id, winners_page,
 };
 
 // ---- Golden bytes ------------------------------------------------------------
@@ -23,7 +23,7 @@ use crate::wire_support::{
 /// Every request, as an agency sends it.
 fn golden_requests() -> Vec<(Request, &'static [u8])> {
     let agency = AgencyId(1);
-    let wait = |ms| Request::WaitWinners { agency, wait: Duration::from_millis(ms) };
+    let wait = |ms| Request::WaitWinners { agency, wait: Duration::from_millis(ms), draw: None };
     vec![
         (
             Request::Bet(batch(1, &[ROW])),
@@ -46,8 +46,8 @@ fn golden_requests() -> Vec<(Request, &'static [u8])> {
             \x00\x00\x00\x1bAna|Paz|007|2000-02-29|7574",
         ),
         (Request::Batch(placed_batch(1, &[], "u", 0)), b"\x00\x00\x00\x0dBATCH|1|0|u|0"),
-        (Request::Done { agency, bets: None }, b"\x00\x00\x00\x06DONE|1"),
-        (Request::Done { agency, bets: Some(10_000) }, b"\x00\x00\x00\x0cDONE|1|10000"),
+        (Request::Done { agency, bets: None, draw: None }, b"\x00\x00\x00\x06DONE|1"),
+        (Request::Done { agency, bets: Some(10_000), draw: None }, b"\x00\x00\x00\x0cDONE|1|10000"),
         (Request::Winners { agency }, b"\x00\x00\x00\x0dGET_WINNERS|1"),
         (winners_page(1, 0, None), b"\x00\x00\x00\x0fGET_WINNERS|1|0"),
         (winners_page(1, 987, None), b"\x00\x00\x00\x11GET_WINNERS|1|987"),
@@ -56,9 +56,20 @@ fn golden_requests() -> Vec<(Request, &'static [u8])> {
         (wait(1_500), b"\x00\x00\x00\x13WAIT_WINNERS|1|1500"),
         (wait(60_000), b"\x00\x00\x00\x14WAIT_WINNERS|1|60000"),
         (
-            Request::Resume { agency, upload: upload_id("2026-11_agency.1") },
+            Request::Resume { agency, upload: upload_id("2026-11_agency.1"), draw: None },
             b"\x00\x00\x00\x19RESUME|1|2026-11_agency.1",
         ),
+        (Request::Batch(in_draw(3, placed_batch(1, &[], "u", 0))), b"\x00\x00\x00\x0fBATCH|1|0|u|0|3"),
+        (Request::Done { agency, bets: Some(5), draw: Some(DrawId(3)) }, b"\x00\x00\x00\x0aDONE|1|5|3"),
+        (
+            Request::WaitWinners { agency, wait: Duration::from_millis(9), draw: Some(DrawId(3)) },
+            b"\x00\x00\x00\x12WAIT_WINNERS|1|9|3",
+        ),
+        (
+            Request::Resume { agency, upload: upload_id("u"), draw: Some(DrawId(3)) },
+            b"\x00\x00\x00\x0cRESUME|1|u|3",
+        ),
+        (Request::Hello, b"\x00\x00\x00\x05HELLO"),
         (Request::Status, b"\x00\x00\x00\x06STATUS"),
     ]
 }
@@ -95,6 +106,11 @@ fn golden_answers() -> Vec<(Reply, &'static [u8])> {
         (Reply::Winners(Err(Reason::UsePages)), b"\x00\x00\x00\x1fWINNERS|ERR|too_many|use_pages\n"),
         (Reply::Resume(Ok(250)), b"\x00\x00\x00\x0eRESUME|OK|250\n"),
         (Reply::Resume(Err(Reason::BadUpload)), b"\x00\x00\x00\x16RESUME|ERR|bad_upload\n"),
+        (
+            Reply::Hello(Ok(Hello::of_this_version())),
+            b"\x00\x00\x00\x25HELLO|OK|1|uploads,draws,pages,waits\n",
+        ),
+        (Reply::Hello(Err(Reason::BadHeader)), b"\x00\x00\x00\x15HELLO|ERR|bad_header\n"),
         (status(false), b"\x00\x00\x00\x1bSTATUS|OK|3|open|4|5|78697\n"),
         (status(true), b"\x00\x00\x00\x1cSTATUS|OK|3|drawn|4|5|78697\n"),
         (Reply::Status(Err(Reason::Busy)), b"\x00\x00\x00\x10STATUS|ERR|busy\n"),
@@ -297,14 +313,17 @@ fn one_trailing_line_end_is_not_part_of_a_message() {
         (owned(&[&format!("BET|1|{ROW}")]), Request::Bet(batch(1, &[ROW]))),
         (owned(&["BATCH|1|2", ROW, &format!("BET|1|{ROW_2}")]), Request::Batch(batch(1, &[ROW, ROW_2]))),
         (owned(&["BATCH|1|0|up|7"]), Request::Batch(placed_batch(1, &[], "up", 7))),
-        (owned(&["DONE|1"]), Request::Done { agency: AgencyId(1), bets: None }),
+        (owned(&["DONE|1"]), Request::Done { agency: AgencyId(1), bets: None, draw: None }),
         (owned(&["GET_WINNERS|1"]), Request::Winners { agency: AgencyId(1) }),
         (owned(&["GET_WINNERS|1|0"]), winners_page(1, 0, None)),
         (
             owned(&["WAIT_WINNERS|1|9"]),
-            Request::WaitWinners { agency: AgencyId(1), wait: Duration::from_millis(9) },
+            Request::WaitWinners { agency: AgencyId(1), wait: Duration::from_millis(9), draw: None },
         ),
-        (owned(&["RESUME|1|up"]), Request::Resume { agency: AgencyId(1), upload: upload_id("up") }),
+        (
+            owned(&["RESUME|1|up"]),
+            Request::Resume { agency: AgencyId(1), upload: upload_id("up"), draw: None },
+        ),
         (owned(&["STATUS"]), Request::Status),
     ];
     for (lines, request) in messages {
@@ -375,11 +394,14 @@ fn an_agency_is_decimal_digits_up_to_32_bits_and_leading_zeros_do_not_count() {
         let requests = [
             (format!("BET|{text}|{ROW}"), Request::Bet(batch(number, &[ROW]))),
             (format!("BATCH|{text}|0"), Request::Batch(batch(number, &[]))),
-            (format!("DONE|{text}"), Request::Done { agency, bets: None }),
+            (format!("DONE|{text}"), Request::Done { agency, bets: None, draw: None }),
             (format!("GET_WINNERS|{text}"), Request::Winners { agency }),
             (format!("GET_WINNERS|{text}|0"), winners_page(number, 0, None)),
-            (format!("WAIT_WINNERS|{text}|0"), Request::WaitWinners { agency, wait: Duration::ZERO }),
-            (format!("RESUME|{text}|u"), Request::Resume { agency, upload: upload_id("u") }),
+            (
+                format!("WAIT_WINNERS|{text}|0"),
+                Request::WaitWinners { agency, wait: Duration::ZERO, draw: None },
+            ),
+            (format!("RESUME|{text}|u"), Request::Resume { agency, upload: upload_id("u"), draw: None }),
         ];
         for (line, request) in requests {
             assert_line(line, Heard::Request(request));
@@ -568,7 +590,7 @@ fn a_count_may_have_leading_zeros() {
 
 #[test]
 fn a_batch_header_with_missing_or_excess_fields_is_bad_header() {
-    for header in ["BATCH", "BATCH|", "BATCH|1", "BATCH|1|2|up", "BATCH|1|2|up|0|", "BATCH|1|2|up|0|x"] {
+    for header in ["BATCH", "BATCH|", "BATCH|1", "BATCH|1|2|up", "BATCH|1|2|up|0|1|", "BATCH|1|2|up|0|1|x"] {
         assert_line(header, answer("ACK_BATCH|ERR|0|bad_header"));
     }
 }
@@ -690,7 +712,7 @@ fn a_bad_batch_header_with_a_good_count_takes_its_rows_along() {
 fn an_upload_is_1_to_64_letters_digits_dots_underscores_and_hyphens() {
     let longest = "aZ09._-x".repeat(8);
     for good in ["a", "Z", "0", ".", "_", "-", "2026-11-21_agency.1", &longest] {
-        let resume = Request::Resume { agency: AgencyId(1), upload: upload_id(good) };
+        let resume = Request::Resume { agency: AgencyId(1), upload: upload_id(good), draw: None };
         assert_line(format!("RESUME|1|{good}"), Heard::Request(resume));
         let batch = Request::Batch(placed_batch(1, &[], good, 0));
         assert_line(format!("BATCH|1|0|{good}|0"), Heard::Request(batch));
@@ -765,16 +787,21 @@ fn after_a_batch_is_abandoned_requests_are_read_again() {
 // ---- DONE, GET_WINNERS, WAIT_WINNERS, RESUME, STATUS ------------------------------
 
 #[test]
-fn done_has_an_agency_and_perhaps_a_count() {
-    let done = |bets| Heard::Request(Request::Done { agency: AgencyId(1), bets });
-    assert_line("DONE|1", done(None));
+fn done_has_an_agency_perhaps_a_count_and_perhaps_a_draw() {
+    let done = |bets, draw: Option<i64>| {
+        Heard::Request(Request::Done { agency: AgencyId(1), bets, draw: draw.map(DrawId) })
+    };
+    assert_line("DONE|1", done(None, None));
     for (text, count) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
-        assert_line(format!("DONE|1|{text}"), done(Some(count)));
+        assert_line(format!("DONE|1|{text}"), done(Some(count), None));
+        assert_line(format!("DONE|1|{text}|03"), done(Some(count), Some(3)));
     }
     for bad in BAD_NUMBERS {
         assert_line(format!("DONE|1|{bad}"), answer("ACK_DONE|ERR|bad_count"));
+        assert_line(format!("DONE|1|{bad}|1"), answer("ACK_DONE|ERR|bad_count"));
+        assert_line(format!("DONE|1|0|{bad}"), answer("ACK_DONE|ERR|bad_draw"));
     }
-    for line in ["DONE", "DONE|1|2|3", "DONE|1|2|"] {
+    for line in ["DONE", "DONE|1|2|3|4", "DONE|1|2|3|"] {
         assert_line(line, answer("ACK_DONE|ERR|bad_header"));
     }
 }
@@ -804,21 +831,60 @@ fn get_winners_has_an_agency_perhaps_a_place_and_perhaps_a_draw() {
 #[test]
 fn wait_winners_waits_at_most_60000_milliseconds() {
     for (text, ms) in [("0", 0), ("1", 1), ("0500", 500), ("60000", 60_000)] {
-        let request = Request::WaitWinners { agency: AgencyId(1), wait: Duration::from_millis(ms) };
-        assert_line(format!("WAIT_WINNERS|1|{text}"), Heard::Request(request));
+        let request = |draw| {
+            let (agency, wait) = (AgencyId(1), Duration::from_millis(ms));
+            Heard::Request(Request::WaitWinners { agency, wait, draw })
+        };
+        assert_line(format!("WAIT_WINNERS|1|{text}"), request(None));
+        assert_line(format!("WAIT_WINNERS|1|{text}|2"), request(Some(DrawId(2))));
+    }
+    for bad in BAD_NUMBERS {
+        assert_line(format!("WAIT_WINNERS|1|0|{bad}"), answer("WINNERS|ERR|bad_draw"));
     }
     for bad in BAD_NUMBERS.into_iter().chain(["60001", "4294967296", "18446744073709551615"]) {
         assert_line(format!("WAIT_WINNERS|1|{bad}"), answer("WINNERS|ERR|bad_wait"));
     }
-    for line in ["WAIT_WINNERS", "WAIT_WINNERS|1", "WAIT_WINNERS|1|0|", "WAIT_WINNERS|1|0|1"] {
+    for line in ["WAIT_WINNERS", "WAIT_WINNERS|1", "WAIT_WINNERS|1|0|1|", "WAIT_WINNERS|1|0|1|2"] {
         assert_line(line, answer("WINNERS|ERR|bad_header"));
     }
 }
 
 #[test]
-fn resume_has_an_agency_and_an_upload() {
-    for line in ["RESUME", "RESUME|", "RESUME|1", "RESUME|1|up|", "RESUME|1|up|0"] {
+fn resume_has_an_agency_an_upload_and_perhaps_a_draw() {
+    let request =
+        |draw| Heard::Request(Request::Resume { agency: AgencyId(1), upload: upload_id("up"), draw });
+    assert_line("RESUME|1|up", request(None));
+    assert_line("RESUME|1|up|3", request(Some(DrawId(3))));
+    for bad in BAD_NUMBERS {
+        assert_line(format!("RESUME|1|up|{bad}"), answer("RESUME|ERR|bad_draw"));
+    }
+    for line in ["RESUME", "RESUME|", "RESUME|1", "RESUME|1|up|1|", "RESUME|1|up|1|2"] {
         assert_line(line, answer("RESUME|ERR|bad_header"));
+    }
+}
+
+#[test]
+fn a_batch_may_name_its_draw() {
+    let named = in_draw(3, placed_batch(1, &[], "up", 0));
+    assert_line("BATCH|1|0|up|0|3", Heard::Request(Request::Batch(named)));
+    for bad in BAD_NUMBERS {
+        assert_line(format!("BATCH|1|0|up|0|{bad}"), answer("ACK_BATCH|ERR|0|bad_draw"));
+    }
+}
+
+#[test]
+fn hello_has_no_field_and_a_client_takes_words_that_it_does_not_know() {
+    assert_line("HELLO", Heard::Request(Request::Hello));
+    for line in ["HELLO|", "HELLO|1"] {
+        assert_line(line, answer("HELLO|ERR|bad_header"));
+    }
+    let read = |line: &str| decode_reply(&mut &frame(line)[..]).ok().flatten();
+    let newer = Hello { version: 2, words: vec!["draws".to_owned(), "far_sight".to_owned()] };
+    assert_eq!(read("HELLO|OK|2|draws,far_sight"), Some(Reply::Hello(Ok(newer))));
+    for line in
+        ["HELLO|OK|1", "HELLO|OK|1|", "HELLO|OK|x|draws", "HELLO|OK|1|a,,b", "HELLO|OK|1|a|b", "HELLO|OK|1|A"]
+    {
+        assert_eq!(read(line), None, "{line}");
     }
 }
 

@@ -95,8 +95,15 @@ fn stored_number() -> impl Strategy<Value = u64> {
 }
 
 fn position() -> impl Strategy<Value = UploadPosition> {
-    ("[A-Za-z0-9._-]{1,64}", stored_number())
-        .prop_map(|(name, first_row)| UploadPosition { upload: upload_id(&name), first_row })
+    ("[A-Za-z0-9._-]{1,64}", stored_number(), draw()).prop_map(|(name, first_row, draw)| UploadPosition {
+        upload: upload_id(&name),
+        first_row,
+        draw,
+    })
+}
+
+fn draw() -> impl Strategy<Value = Option<DrawId>> {
+    proptest::option::of((0..=i64::MAX).prop_map(DrawId))
 }
 
 fn batch_of(rows: impl Strategy<Value = Vec<[String; 5]>>) -> impl Strategy<Value = Batch> {
@@ -113,16 +120,29 @@ fn framed_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         single.prop_map(Request::Bet),
         batch_of(vec(bet(), 0..4)).prop_map(Request::Batch),
-        (agency(), any::<Option<u64>>()).prop_map(|(agency, bets)| Request::Done { agency, bets }),
-        agency().prop_map(|agency| Request::Winners { agency }),
-        (agency(), stored_number(), proptest::option::of(0..=i64::MAX)).prop_map(|(agency, after, draw)| {
-            let draw = draw.map(DrawId);
-            Request::WinnersPage { agency, after, draw }
+        agency().prop_map(|agency| Request::Done { agency, bets: None, draw: None }),
+        (agency(), any::<u64>(), draw()).prop_map(|(agency, bets, draw)| Request::Done {
+            agency,
+            bets: Some(bets),
+            draw
         }),
-        (agency(), 0..=60_000_u64)
-            .prop_map(|(agency, ms)| Request::WaitWinners { agency, wait: Duration::from_millis(ms) }),
-        (agency(), position())
-            .prop_map(|(agency, UploadPosition { upload, .. })| Request::Resume { agency, upload }),
+        agency().prop_map(|agency| Request::Winners { agency }),
+        (agency(), stored_number(), draw()).prop_map(|(agency, after, draw)| Request::WinnersPage {
+            agency,
+            after,
+            draw
+        }),
+        (agency(), 0..=60_000_u64, draw()).prop_map(|(agency, ms, draw)| Request::WaitWinners {
+            agency,
+            wait: Duration::from_millis(ms),
+            draw,
+        }),
+        (agency(), position()).prop_map(|(agency, UploadPosition { upload, draw, .. })| Request::Resume {
+            agency,
+            upload,
+            draw
+        }),
+        Just(Request::Hello),
         Just(Request::Status),
     ]
 }

@@ -174,7 +174,16 @@ pub(crate) fn batch(agency: u32, rows: &[&str]) -> Batch {
 
 /// A batch of an upload.
 pub(crate) fn placed_batch(agency: u32, rows: &[&str], upload: &str, first_row: u64) -> Batch {
-    Batch { position: Some(UploadPosition { upload: upload_id(upload), first_row }), ..batch(agency, rows) }
+    Batch {
+        position: Some(UploadPosition { upload: upload_id(upload), first_row, draw: None }),
+        ..batch(agency, rows)
+    }
+}
+
+/// The same batch, which names the draw that it is meant for.
+pub(crate) fn in_draw(draw: i64, mut batch: Batch) -> Batch {
+    batch.position.as_mut().expect("a batch of an upload").draw = Some(DrawId(draw));
+    batch
 }
 
 /// A name that is one.

@@ -118,7 +118,7 @@ impl Client {
             if let Some(documents) = self.winners(agency, Some(draw))? {
                 return Ok(documents);
             }
-            match self.call(&Request::WaitWinners { agency, wait: WAIT_EACH })? {
+            match self.call(&Request::WaitWinners { agency, wait: WAIT_EACH, draw: None })? {
                 // Drawn, or time to ask again: in both cases the pages say so.
                 Reply::Winners(Ok(_) | Err(Reason::NotReady)) => {}
                 other => return Err(self.refused("WAIT_WINNERS", &other)),
@@ -134,7 +134,7 @@ impl Client {
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it holds
     /// another number of bets.
     pub fn done(&mut self, agency: AgencyId, bets: Option<u64>) -> Result<(), AgencyError> {
-        match self.call(&Request::Done { agency, bets })? {
+        match self.call(&Request::Done { agency, bets, draw: None })? {
             Reply::Done(Ok(())) => Ok(()),
             other => Err(self.refused("DONE", &other)),
         }
@@ -142,7 +142,7 @@ impl Client {
 
     /// Returns the next row to send of an upload: 0 where none of it is stored.
     pub(crate) fn next_row(&mut self, agency: AgencyId, upload: UploadId) -> Result<u64, AgencyError> {
-        match self.call(&Request::Resume { agency, upload })? {
+        match self.call(&Request::Resume { agency, upload, draw: None })? {
             Reply::Resume(Ok(next_row)) => Ok(next_row),
             other => Err(self.refused("RESUME", &other)),
         }

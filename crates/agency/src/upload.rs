@@ -91,7 +91,7 @@ impl Upload {
         self.client.options().observer.report(&Event::Resumed { stored, total });
         while let Some(batch) = batches.next_batch()? {
             let bets = batch.len() as u64;
-            let position = Some(UploadPosition { upload: upload.clone(), first_row: stored });
+            let position = Some(UploadPosition { upload: upload.clone(), first_row: stored, draw: None });
             let request = Request::Batch(Batch { agency: self.agency, bets: batch, position });
             match self.client.call(&request)? {
                 Reply::Batch { result: Ok(()), .. } => {}

@@ -1,7 +1,7 @@
 //! A batch: the bets of one agency, and their position in an upload.
 
 use crate::bets::Bets;
-use crate::ids::{AgencyId, UploadId};
+use crate::ids::{AgencyId, DrawId, UploadId};
 
 /// Bets that one agency sends together: stored whole, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,4 +22,7 @@ pub struct UploadPosition {
     pub upload: UploadId,
     /// How many rows of the upload came before this batch.
     pub first_row: u64,
+    /// The draw that the batch is meant for: it is stored in no other. Without one, that is
+    /// the newest draw.
+    pub draw: Option<DrawId>,
 }

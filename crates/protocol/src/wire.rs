@@ -21,7 +21,7 @@ pub use dialect::Dialect;
 pub use incoming::Incoming;
 pub use limits::{FRAME_BYTES_MAX, WAIT_MAX, WireLimits};
 pub use reason::{NotAReason, Reason};
-pub use reply::{NotAReply, Reply, Status, Winners, WinnersSize, WinningBet, WinningBets};
+pub use reply::{Hello, NotAReply, Reply, Status, Winners, WinnersSize, WinningBet, WinningBets};
 pub use request::Request;
 pub use sender::{Sender, SenderAgency};
 

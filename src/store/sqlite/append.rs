@@ -133,10 +133,14 @@ impl<'a> Appender<'a> {
             Some(newest) => newest,
             None => *self.newest.insert(newest_draw_for_write(self.connection)?),
         };
-        // First: a batch that is stored already is acknowledged, even if betting has closed
+        let draw = meant_draw(batch, &newest);
+        if !newest.has_opened(draw) {
+            return Ok(Err(AppendRefusal::NoSuchDraw));
+        }
+        // Then: a batch that is stored already is acknowledged, even if betting has closed
         // since. The agency that repeats it never got our reply.
         if let Some(position) = &batch.position {
-            match stored_digest(self.connection, newest.draw, batch.agency, position)? {
+            match stored_digest(self.connection, draw, batch.agency, position)? {
                 Some(stored) if stored == *digest => return Ok(Ok(0)),
                 Some(_) => return Ok(Err(AppendRefusal::Conflict)),
                 None => {}
@@ -154,7 +158,7 @@ impl<'a> Appender<'a> {
 
     /// Returns why a batch that is not stored yet cannot be stored, if it cannot.
     fn refuse(&mut self, newest: &NewestDraw, batch: &Batch) -> rusqlite::Result<Option<AppendRefusal>> {
-        if newest.drawn {
+        if newest.drawn || meant_draw(batch, newest) != newest.draw {
             return Ok(Some(AppendRefusal::DrawClosed));
         }
         let AgencyTotals { seen, done, .. } = match self.agencies.entry(batch.agency) {
@@ -193,6 +197,11 @@ impl<'a> Appender<'a> {
             self.newest.iter_mut().for_each(|newest| newest.agencies += 1);
         }
     }
+}
+
+/// Returns the draw that a batch is meant for.
+fn meant_draw(batch: &Batch, newest: &NewestDraw) -> DrawId {
+    batch.position.as_ref().and_then(|position| position.draw).unwrap_or(newest.draw)
 }
 
 /// Returns the digest of the batch that is stored at a position.

@@ -11,18 +11,23 @@ use crate::failpoint::Failpoint;
 use crate::store::{CloseRefusal, Closed, Closing, DoneBy};
 use sorteo_protocol::{AgencyId, DrawId};
 
-/// Records that an agency is done, and draws if it was the last. Returns the outcome of
-/// the close, and whether this call drew.
+/// Records that an agency is done in a draw, or in the newest, and draws if it was the last.
+/// Returns the outcome of the close, and whether this call drew.
 pub(super) fn close_agency(
     connection: &Connection,
     agency: AgencyId,
     bets: Option<u64>,
+    draw: Option<DrawId>,
     by: DoneBy,
     agencies_max: u64,
 ) -> rusqlite::Result<(Closed, bool)> {
     let newest = newest_draw_for_write(connection)?;
-    let AgencyTotals { seen, done, bets: stored } = totals::find(connection, newest.draw, agency)?;
-    let is_over = newest.drawn || done;
+    let draw = draw.unwrap_or(newest.draw);
+    if !newest.has_opened(draw) {
+        return Ok((Err(CloseRefusal::NoSuchDraw), false));
+    }
+    let AgencyTotals { seen, done, bets: stored } = totals::find(connection, draw, agency)?;
+    let is_over = draw != newest.draw || newest.drawn || done;
     let not_admitted = admission::refuse(connection, &newest, agency, seen, agencies_max)?;
     if let Some(refusal) = not_admitted.filter(|_| !is_over) {
         return Ok((Err(CloseRefusal::NotAdmitted(refusal)), false));

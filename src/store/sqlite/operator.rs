@@ -195,7 +195,7 @@ impl Operator {
             if !is_known && !force {
                 return Ok(Err(OperatorError::UnknownAgency { agency, draw, expected }));
             }
-            match draw::close_agency(transaction, agency, None, DoneBy::Operator, u64::MAX)? {
+            match draw::close_agency(transaction, agency, None, None, DoneBy::Operator, u64::MAX)? {
                 (Ok(Closing::Now), drawn_now) => {
                     let detail = format!("agency {agency} closed with {bets} bets: {reason}");
                     audit::record(transaction, "close-agency", Some(draw), &detail)?;
@@ -205,10 +205,12 @@ impl Operator {
                     let expected = terms::expected_agencies(transaction, draw)?;
                     Ok(Err(OperatorError::NotExpected { agency, draw, expected }))
                 }
-                // No count was given, so no count can be wrong.
-                (Ok(Closing::AlreadyDone) | Err(CloseRefusal::CountMismatch { .. }), _) => {
-                    Ok(Err(OperatorError::AlreadyDone { agency, draw }))
-                }
+                // No count and no draw were given, so neither can be wrong.
+                (
+                    Ok(Closing::AlreadyDone)
+                    | Err(CloseRefusal::CountMismatch { .. } | CloseRefusal::NoSuchDraw),
+                    _,
+                ) => Ok(Err(OperatorError::AlreadyDone { agency, draw })),
             }
         })
     }

@@ -83,11 +83,13 @@ impl Readers {
         })
     }
 
-    pub(super) fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
-        self.read("next_row", |connection| {
-            let draw = newest_draw(connection)?.draw;
-            append::next_row(connection, draw, agency, upload.as_str())
-        })
+    pub(super) fn next_row(
+        &self,
+        draw: DrawId,
+        agency: AgencyId,
+        upload: &UploadId,
+    ) -> Result<u64, StoreError> {
+        self.read("next_row", |connection| append::next_row(connection, draw, agency, upload.as_str()))
     }
 
     /// Reads winning bets. A winner whose bet cannot be read is an error: it is not left

@@ -46,6 +46,13 @@ pub(super) struct NewestDraw {
     pub(super) agencies: u64,
 }
 
+impl NewestDraw {
+    /// Returns whether there is such a draw: they are numbered from 1, without gaps.
+    pub(super) fn has_opened(&self, draw: DrawId) -> bool {
+        (1..=self.draw.0).contains(&draw.0)
+    }
+}
+
 /// Returns the newest draw for a write.
 pub(super) fn newest_draw_for_write(connection: &Connection) -> rusqlite::Result<NewestDraw> {
     connection

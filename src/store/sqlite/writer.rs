@@ -27,7 +27,7 @@ use super::identity::ServedFiles;
 use super::options::Options;
 use crate::metrics::Metrics;
 use crate::store::{Appended, Closed, StoreError, Submitter, Ticket};
-use sorteo_protocol::{AgencyId, Batch};
+use sorteo_protocol::{AgencyId, Batch, DrawId};
 
 /// The queue of writes, and the thread that carries them out.
 #[derive(Debug)]
@@ -88,9 +88,10 @@ impl Writer {
         submitter: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError> {
         let (resolver, ticket) = Ticket::new();
-        self.submit(submitter, Command::Close(agency, bets, resolver))?;
+        self.submit(submitter, Command::Close { agency, bets, draw, resolver })?;
         Ok(ticket)
     }
 

@@ -33,16 +33,17 @@ impl Store for Gated {
         submitter: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError> {
-        self.store.close_agency_from(submitter, agency, bets)
+        self.store.close_agency_from(submitter, agency, bets, draw)
     }
 
     fn probe(&self) -> Result<Ticket<()>, StoreError> {
         self.store.probe()
     }
 
-    fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
-        self.store.next_row(agency, upload)
+    fn next_row(&self, draw: DrawId, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+        self.store.next_row(draw, agency, upload)
     }
 
     fn newest_draw(&self) -> Result<DrawStatus, StoreError> {

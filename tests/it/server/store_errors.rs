@@ -59,6 +59,7 @@ impl Store for Failing {
         _: Submitter,
         _: AgencyId,
         _: Option<u64>,
+        _: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError> {
         Err(self.error)
     }
@@ -67,7 +68,7 @@ impl Store for Failing {
         Err(self.error)
     }
 
-    fn next_row(&self, _: AgencyId, _: &UploadId) -> Result<u64, StoreError> {
+    fn next_row(&self, _: DrawId, _: AgencyId, _: &UploadId) -> Result<u64, StoreError> {
         Err(StoreError::Unavailable)
     }
 

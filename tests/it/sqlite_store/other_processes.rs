@@ -1,9 +1,12 @@
 //! Other processes that write to the same database.
 
-use std::sync::mpsc::{self};
+use std::fs;
+use std::sync::mpsc;
 use std::thread;
 
 use rusqlite::{Connection, params};
+use sorteo::import::{self, ImportError};
+use sorteo::store::sqlite::operator::{DrawTerms, Operator};
 use sorteo::store::{AppendRefusal, CloseRefusal, Store};
 use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
@@ -133,7 +136,8 @@ fn the_next_draw_starts_afresh_and_the_last_one_stays() {
     let second = store.newest_draw().unwrap();
     assert_eq!((second.draw, second.bets, second.drawn), (DrawId(2), 0, false));
     assert_eq!(store.draw(DrawId(1)), Ok(Some(first)));
-    assert_eq!(store.next_row(AgencyId(1), &UploadId::new("u").unwrap()), Ok(0));
+    let next_row = |draw| store.next_row(DrawId(draw), AgencyId(1), &UploadId::new("u").unwrap());
+    assert_eq!((next_row(1), next_row(2)), (Ok(2), Ok(0)));
     assert_eq!(append(&store, placed(1, 0, &["3"])), Ok(()), "the name is free again");
     assert_eq!(append(&store, batch(2, &["4"], WINS)), Ok(()));
     assert_eq!(
@@ -151,4 +155,25 @@ fn the_next_draw_starts_afresh_and_the_last_one_stays() {
     store.close();
     let (_store, recovery) = database.open(&database.options(None));
     assert_eq!((recovery.status.draw, recovery.drawn_now), (DrawId(2), false));
+}
+
+#[test]
+fn an_import_stores_nothing_in_the_next_draw() {
+    let database = Database::new();
+    let store = database.open_expecting(1);
+    let file = database.folder.path().join("bets.csv");
+    let rows: String = (0..10_001).map(|row| format!("1,Ana,Paz,{row},1999-03-17,1\n")).collect();
+    fs::write(&file, rows).unwrap();
+    let mut operator = Operator::open(&database.path()).unwrap();
+    let imported = import::check(&file).unwrap().store_in(&store, &mut |stored, _| {
+        if stored == 10_000 {
+            // In the middle of it, the agency is taken for silent, and the next draw opens.
+            assert!(operator.close_agency(AgencyId(1), "silent", false).unwrap().drawn_now);
+            operator.open_draw(DrawTerms::default()).unwrap();
+        }
+    });
+    assert!(matches!(imported, Err(ImportError::DrawClosed(DrawId(1)))), "{imported:?}");
+    assert_eq!(store.draw(DrawId(1)).unwrap().unwrap().bets, 10_000);
+    let newest = store.newest_draw().unwrap();
+    assert_eq!((newest.draw, newest.bets), (DrawId(2), 0));
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use sorteo::store::sqlite::{Options, Recovery};
 use sorteo::store::{AppendRefusal, Appended, Store, Ticket};
-use sorteo_protocol::{AgencyId, UploadId};
+use sorteo_protocol::{AgencyId, DrawId, UploadId};
 
 use super::{Database, WINS, append, batch, close, count, documents, placed, raw_done, rows};
 
@@ -127,7 +127,7 @@ fn dropping_without_closing_loses_nothing_acknowledged() {
     }
     let (store, recovery) = database.open(&database.options(None));
     assert_eq!(recovery.status.bets, 40);
-    assert_eq!(store.next_row(AgencyId(1), &UploadId::new("u").unwrap()), Ok(40));
+    assert_eq!(store.next_row(DrawId(1), AgencyId(1), &UploadId::new("u").unwrap()), Ok(40));
     assert_eq!(database.failures(), 0);
 }
 

@@ -4,7 +4,7 @@
 use std::slice;
 
 use sorteo_protocol::wire::{Dialect, Incoming, Reply, Request, WireLimits, counted, encode_reply, framed};
-use sorteo_protocol::{Batch, Bet as ProtocolBet};
+use sorteo_protocol::{Batch, Bet as ProtocolBet, DrawId};
 
 use crate::delivery::{Delivered, deliver};
 use crate::model::{self, by_agency};
@@ -123,28 +123,36 @@ fn requested(request: &Request) -> Asked {
                 .position
                 .as_ref()
                 .map(|position| (position.upload.as_str().to_owned(), position.first_row)),
+            draw: batch.position.as_ref().and_then(|position| number(position.draw)),
             bets: bets(batch),
         },
         Request::Payload(batches) => {
             let rows = |batch: &Batch| bets(batch).into_iter().map(|bet| (batch.agency.0, bet)).collect();
             Asked::Payload(batches.iter().flat_map::<Vec<_>, _>(rows).collect())
         }
-        Request::Done { agency, bets } => Asked::Done { agency: agency.0, bets: *bets },
+        Request::Done { agency, bets, draw } => {
+            Asked::Done { agency: agency.0, bets: *bets, draw: number(*draw) }
+        }
         Request::Winners { agency } => Asked::Winners { agency: agency.0 },
         Request::WinnersPage { agency, after, draw } => {
-            let draw = draw.map(|draw| u64::try_from(draw.0).expect("no draw is negative"));
-            Asked::Page { agency: agency.0, after: *after, draw }
+            Asked::Page { agency: agency.0, after: *after, draw: number(*draw) }
         }
-        Request::WaitWinners { agency, wait } => {
+        Request::WaitWinners { agency, wait, draw } => {
             let ms = u64::try_from(wait.as_millis()).expect("at most a minute");
-            Asked::Wait { agency: agency.0, ms }
+            Asked::Wait { agency: agency.0, ms, draw: number(*draw) }
         }
         Request::DoneAndWinners { agency } => Asked::DoneAndWinners { agency: agency.0 },
-        Request::Resume { agency, upload } => {
-            Asked::Resume { agency: agency.0, upload: upload.as_str().to_owned() }
+        Request::Resume { agency, upload, draw } => {
+            let upload = upload.as_str().to_owned();
+            Asked::Resume { agency: agency.0, upload, draw: number(*draw) }
         }
+        Request::Hello => Asked::Hello,
         Request::Status => Asked::Status,
     }
+}
+
+fn number(draw: Option<DrawId>) -> Option<u64> {
+    draw.map(|draw| u64::try_from(draw.0).expect("no draw is negative"))
 }
 
 fn bets(batch: &Batch) -> Vec<Bet> {

@@ -100,6 +100,9 @@ impl State {
         let upload = batch.position.as_ref().map(|place| (batch.agency, place.upload.clone()));
         let known = upload.as_ref().and_then(|upload| self.uploads.get(upload));
         let first_row = batch.position.as_ref().map_or(0, |place| place.first_row);
+        if batch.position.as_ref().and_then(|place| place.draw).is_some_and(|draw| draw != DRAW) {
+            return Err(AppendRefusal::NoSuchDraw);
+        }
         match known.and_then(|known| known.batches.get(&first_row)) {
             Some(stored) if *stored == digest => return Ok(()),
             Some(_) => return Err(AppendRefusal::Conflict),
@@ -190,7 +193,11 @@ impl Store for MemoryStore {
         _: Submitter,
         agency: AgencyId,
         bets: Option<u64>,
+        draw: Option<DrawId>,
     ) -> Result<Ticket<Closed>, StoreError> {
+        if draw.is_some_and(|draw| draw != DRAW) {
+            return resolved(Err(CloseRefusal::NoSuchDraw));
+        }
         let mut state = self.state.lock().unwrap();
         let closed = state.close(agency, bets, &self.terms);
         if !state.drawn && closed == Ok(Closing::Now) && state.is_complete(&self.terms) {
@@ -204,7 +211,8 @@ impl Store for MemoryStore {
         resolved(())
     }
 
-    fn next_row(&self, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+    fn next_row(&self, draw: DrawId, agency: AgencyId, upload: &UploadId) -> Result<u64, StoreError> {
+        assert_eq!(draw, DRAW);
         let state = self.state.lock().unwrap();
         Ok(state.uploads.get(&(agency, upload.clone())).map_or(0, |upload| upload.next_row))
     }

@@ -78,7 +78,8 @@ impl Lottery {
         let mut answers = Answers::default();
         for message in messages {
             answers.closes = message.asked.ends_the_connection();
-            if let Asked::Wait { ms, .. } = message.asked
+            if let Asked::Wait { ms, draw, .. } = message.asked
+                && only_draw(draw).is_ok()
                 && !self.drawn
             {
                 answers.waited_ms += ms;
@@ -99,9 +100,11 @@ impl Lottery {
                 let batch = Batch { agency, position: None, bets: vec![bet] };
                 verdict("ACK", self.store(vec![batch]))
             }
-            Asked::Batch { agency, position, bets } => {
+            Asked::Hello => "HELLO|OK|1|uploads,draws,pages,waits".to_owned(),
+            Asked::Batch { agency, position, draw, bets } => {
                 let count = bets.len();
-                match self.store(vec![Batch { agency, position, bets }]) {
+                let batch = Batch { agency, position, bets };
+                match only_draw(draw).and_then(|()| self.store(vec![batch])) {
                     Ok(()) => format!("ACK_BATCH|OK|{count}"),
                     Err(reason) => format!("ACK_BATCH|ERR|{count}|{reason}"),
                 }
@@ -110,7 +113,9 @@ impl Lottery {
                 Ok(()) => "ACK".to_owned(),
                 Err(_) => "ERROR_INVALID_BATCH".to_owned(),
             },
-            Asked::Done { agency, bets } => verdict("ACK_DONE", self.close(agency, bets)),
+            Asked::Done { agency, bets, draw } => {
+                verdict("ACK_DONE", only_draw(draw).and_then(|()| self.close(agency, bets)))
+            }
             Asked::DoneAndWinners { agency } => {
                 let closed = self.close(agency, None);
                 match (self.drawn, closed) {
@@ -122,8 +127,11 @@ impl Lottery {
             Asked::Winners { agency } => winners(self.all_winners(agency)),
             Asked::Page { agency, after, draw } => winners(self.page(agency, after, draw)),
             // No other agency can complete the draw meanwhile.
-            Asked::Wait { agency, .. } => winners(self.page(agency, 0, None)),
-            Asked::Resume { agency, upload } => format!("RESUME|OK|{}", self.next_row(agency, &upload)),
+            Asked::Wait { agency, draw, .. } => winners(self.page(agency, 0, draw)),
+            Asked::Resume { agency, upload, draw } => match only_draw(draw) {
+                Ok(()) => format!("RESUME|OK|{}", self.next_row(agency, &upload)),
+                Err(reason) => format!("RESUME|ERR|{reason}"),
+            },
             Asked::Status => self.status(),
         })
     }
@@ -243,9 +251,7 @@ impl Lottery {
     }
 
     fn page(&self, agency: u32, after: u64, draw: Option<u64>) -> Result<String, &'static str> {
-        if draw.is_some_and(|draw| draw != 1) {
-            return Err("bad_draw");
-        }
+        only_draw(draw).map_err(|_| "bad_draw")?;
         if !self.drawn {
             return Err("not_ready");
         }
@@ -282,6 +288,11 @@ pub fn by_agency(rows: Vec<(u32, Bet)>) -> Vec<Batch> {
         }
     }
     batches
+}
+
+/// There is only one draw, the first.
+fn only_draw(draw: Option<u64>) -> Result<(), String> {
+    if draw.is_none_or(|draw| draw == 1) { Ok(()) } else { Err("bad_draw".into()) }
 }
 
 fn verdict(verb: &str, result: Result<(), String>) -> String {

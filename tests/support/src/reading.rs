@@ -45,12 +45,14 @@ pub enum Asked {
     Batch {
         agency: u32,
         position: Option<(String, u64)>,
+        draw: Option<u64>,
         bets: Vec<Bet>,
     },
     Payload(Vec<(u32, Bet)>),
     Done {
         agency: u32,
         bets: Option<u64>,
+        draw: Option<u64>,
     },
     Winners {
         agency: u32,
@@ -63,11 +65,14 @@ pub enum Asked {
     Wait {
         agency: u32,
         ms: u64,
+        draw: Option<u64>,
     },
     Resume {
         agency: u32,
         upload: String,
+        draw: Option<u64>,
     },
+    Hello,
     Status,
     DoneAndWinners {
         agency: u32,

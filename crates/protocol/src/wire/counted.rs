@@ -134,6 +134,7 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
         Reply::Winners(Ok(Winners::All(_) | Winners::Page { .. }))
         | Reply::Done(_)
         | Reply::Resume(_)
+        | Reply::Hello(_)
         | Reply::Status(_) => unreachable!("the counted dialect cannot ask for this"),
     };
     append_payload(payload.as_bytes(), out);

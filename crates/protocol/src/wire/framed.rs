@@ -13,7 +13,7 @@ use std::str;
 use std::time::Duration;
 
 use super::{
-    FRAME_BYTES_MAX, Incoming, Reason, Reply, Request, Sender, Status, WAIT_MAX, Winners, WireLimits,
+    FRAME_BYTES_MAX, Hello, Incoming, Reason, Reply, Request, Sender, Status, WAIT_MAX, Winners, WireLimits,
 };
 use crate::text::{decimal, split_exactly, without_line_end};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
@@ -214,6 +214,8 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         "GET_WINNERS" => read_get_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "WAIT_WINNERS" => read_wait_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
+        "HELLO" if fields.is_empty() => Ok(Request::Hello),
+        "HELLO" => Err(Reply::Hello(Err(Reason::BadHeader))),
         "STATUS" if fields.is_empty() => Ok(Request::Status),
         "STATUS" => Err(Reply::Status(Err(Reason::BadHeader))),
         _ => Err(Reply::Unrecognised(Reason::Unknown)),
@@ -238,7 +240,8 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
     let refused = |count, reason| Incoming::Refused(Reply::Batch { count, result: Err(reason) });
     let (agency, count, position) = match *fields {
         [agency, count] => (agency, count, None),
-        [agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),
+        [agency, count, upload, first_row] => (agency, count, Some((upload, first_row, None))),
+        [agency, count, upload, first_row, draw] => (agency, count, Some((upload, first_row, Some(draw)))),
         _ => return Message::Whole(refused(0, Reason::BadHeader)),
     };
     if !count.bytes().all(|b| b.is_ascii_digit()) || count.is_empty() {
@@ -266,19 +269,21 @@ fn read_batch_header(fields: &[&str], limits: &WireLimits) -> Message {
     }))
 }
 
-fn read_position(position: Option<(&str, &str)>) -> Result<Option<UploadPosition>, Reason> {
-    let Some((upload, first_row)) = position else {
+fn read_position(position: Option<(&str, &str, Option<&str>)>) -> Result<Option<UploadPosition>, Reason> {
+    let Some((upload, first_row, draw)) = position else {
         return Ok(None);
     };
     let upload = UploadId::new(upload).ok_or(Reason::BadUpload)?;
     let first_row = read_stored_number(first_row).ok_or(Reason::BadFirstRow)?;
-    Ok(Some(UploadPosition { upload, first_row }))
+    let draw = read_draw(draw)?;
+    Ok(Some(UploadPosition { upload, first_row, draw }))
 }
 
 fn read_done(fields: &[&str]) -> Result<Request, Reason> {
-    let (agency, bets) = match *fields {
-        [agency] => (agency, None),
-        [agency, count] => (agency, Some(count)),
+    let (agency, bets, draw) = match *fields {
+        [agency] => (agency, None, None),
+        [agency, count] => (agency, Some(count), None),
+        [agency, count, draw] => (agency, Some(count), Some(draw)),
         _ => return Err(Reason::BadHeader),
     };
     let agency = read_agency(agency)?;
@@ -286,7 +291,7 @@ fn read_done(fields: &[&str]) -> Result<Request, Reason> {
         None => None,
         Some(count) => Some(decimal(count).ok_or(Reason::BadCount)?),
     };
-    Ok(Request::Done { agency, bets })
+    Ok(Request::Done { agency, bets, draw: read_draw(draw)? })
 }
 
 fn read_get_winners(fields: &[&str]) -> Result<Request, Reason> {
@@ -301,37 +306,43 @@ fn read_get_winners(fields: &[&str]) -> Result<Request, Reason> {
     };
     let agency = read_agency(agency)?;
     let after = read_stored_number(after).ok_or(Reason::BadAfter)?;
-    let draw = match draw {
-        None => None,
-        Some(draw) => Some(DrawId(decimal(draw).ok_or(Reason::BadDraw)?)),
-    };
-    Ok(Request::WinnersPage { agency, after, draw })
+    Ok(Request::WinnersPage { agency, after, draw: read_draw(draw)? })
 }
 
 fn read_wait_winners(fields: &[&str]) -> Result<Request, Reason> {
-    let &[agency, wait] = fields else {
-        return Err(Reason::BadHeader);
+    let (agency, wait, draw) = match *fields {
+        [agency, wait] => (agency, wait, None),
+        [agency, wait, draw] => (agency, wait, Some(draw)),
+        _ => return Err(Reason::BadHeader),
     };
     let agency = read_agency(agency)?;
     let wait = decimal(wait).map(Duration::from_millis).ok_or(Reason::BadWait)?;
     if wait > WAIT_MAX {
         return Err(Reason::BadWait);
     }
-    Ok(Request::WaitWinners { agency, wait })
+    Ok(Request::WaitWinners { agency, wait, draw: read_draw(draw)? })
 }
 
 fn read_resume(fields: &[&str]) -> Result<Request, Reason> {
-    let &[agency, upload] = fields else {
-        return Err(Reason::BadHeader);
+    let (agency, upload, draw) = match *fields {
+        [agency, upload] => (agency, upload, None),
+        [agency, upload, draw] => (agency, upload, Some(draw)),
+        _ => return Err(Reason::BadHeader),
     };
     Ok(Request::Resume {
         agency: read_agency(agency)?,
         upload: UploadId::new(upload).ok_or(Reason::BadUpload)?,
+        draw: read_draw(draw)?,
     })
 }
 
 fn read_agency(text: &str) -> Result<AgencyId, Reason> {
     text.parse().map_err(|_| Reason::BadAgency)
+}
+
+/// Reads the draw that a request names, if it names one.
+fn read_draw(text: Option<&str>) -> Result<Option<DrawId>, Reason> {
+    text.map(|text| decimal(text).map(DrawId).ok_or(Reason::BadDraw)).transpose()
 }
 
 /// Reads a number that a database can hold: rows and bets are counted in 63 bits.
@@ -354,6 +365,8 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
         Reply::Winners(Err(reason)) => format!("WINNERS|ERR|{reason}"),
         Reply::Resume(Ok(next_row)) => format!("RESUME|OK|{next_row}"),
         Reply::Resume(Err(reason)) => format!("RESUME|ERR|{reason}"),
+        Reply::Hello(Ok(Hello { version, words })) => format!("HELLO|OK|{version}|{}", words.join(",")),
+        Reply::Hello(Err(reason)) => format!("HELLO|ERR|{reason}"),
         Reply::Status(Ok(status)) => status_line(status),
         Reply::Status(Err(reason)) => format!("STATUS|ERR|{reason}"),
     };

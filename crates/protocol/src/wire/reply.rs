@@ -24,6 +24,8 @@ pub enum Reply {
     Winners(Result<Winners, Reason>),
     /// To `RESUME`: the next row to send.
     Resume(Result<u64, Reason>),
+    /// To `HELLO`.
+    Hello(Result<Hello, Reason>),
     /// To `STATUS`.
     Status(Result<Status, Reason>),
 }
@@ -36,6 +38,7 @@ impl Reply {
             Self::Bet(result) | Self::Batch { result, .. } | Self::Done(result) => result.as_ref().err(),
             Self::Winners(result) => result.as_ref().err(),
             Self::Resume(result) => result.as_ref().err(),
+            Self::Hello(result) => result.as_ref().err(),
             Self::Status(result) => result.as_ref().err(),
         }
     }
@@ -100,6 +103,35 @@ pub struct WinnersSize {
     pub bets: u64,
     /// Bytes of their names, documents and birthdates.
     pub text_bytes: u64,
+}
+
+/// What a server can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The version of the protocol. Clients written for an earlier one could misunderstand
+    /// this one.
+    pub version: u32,
+    /// The words that name abilities: see docs/protocol.md, "HELLO".
+    pub words: Vec<String>,
+}
+
+impl Hello {
+    /// The version of the protocol that this crate implements.
+    pub const VERSION: u32 = 1;
+    /// The word for the field `draw` of the requests that may be repeated.
+    pub const DRAWS: &str = "draws";
+    /// What a server of this version can do.
+    const WORDS: [&str; 4] = ["uploads", Self::DRAWS, "pages", "waits"];
+
+    /// Returns what a server of this version replies.
+    pub fn of_this_version() -> Self {
+        Self { version: Self::VERSION, words: Self::WORDS.map(str::to_owned).to_vec() }
+    }
+
+    /// Returns whether the server has an ability.
+    pub fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|other| other == word)
+    }
 }
 
 /// The state of a draw.

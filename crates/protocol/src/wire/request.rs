@@ -19,6 +19,8 @@ pub enum Request {
         agency: AgencyId,
         /// The number of bets that it sent in this draw, if it was given.
         bets: Option<u64>,
+        /// The draw that it is done in; the newest if it is not given.
+        draw: Option<DrawId>,
     },
     /// `GET_WINNERS|agency`: all winners in one reply.
     Winners {
@@ -40,6 +42,8 @@ pub enum Request {
         agency: AgencyId,
         /// How long to wait before replying `not_ready`.
         wait: Duration,
+        /// The draw; the newest at the time of the request if it is not given.
+        draw: Option<DrawId>,
     },
     /// The counted dialect's `GET_WINNERS`, which also says that the agency is done.
     DoneAndWinners {
@@ -52,7 +56,11 @@ pub enum Request {
         agency: AgencyId,
         /// The upload.
         upload: UploadId,
+        /// The draw; the newest if it is not given.
+        draw: Option<DrawId>,
     },
+    /// `HELLO`: the protocol's version, and what the server can do.
+    Hello,
     /// `STATUS`: the state of the newest draw.
     Status,
 }

@@ -2,7 +2,7 @@
 
 use crate::store::sqlite::append::DigestedBatch;
 use crate::store::{Appended, Closed, Resolver, StoreError};
-use sorteo_protocol::AgencyId;
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// Pages that a batch writes besides its bets: the ends of four b-trees.
 const BATCH_PAGES: u64 = 4;
@@ -13,7 +13,7 @@ const BETS_PER_PAGE: u64 = 50;
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Vec<DigestedBatch>, Resolver<Appended>),
-    Close(AgencyId, Option<u64>, Resolver<Closed>),
+    Close { agency: AgencyId, bets: Option<u64>, draw: Option<DrawId>, resolver: Resolver<Closed> },
     Probe(Resolver<()>),
 }
 
@@ -31,7 +31,7 @@ impl Command {
             Self::Append(batches, _) => {
                 batches.iter().map(|one| BATCH_PAGES + one.batch.bets.len() as u64 / BETS_PER_PAGE).sum()
             }
-            Self::Close(..) | Self::Probe(_) => BATCH_PAGES,
+            Self::Close { .. } | Self::Probe(_) => BATCH_PAGES,
         }
     }
 
@@ -39,7 +39,7 @@ impl Command {
     pub(super) fn refuse(self, refusal: StoreError) {
         match self {
             Self::Append(_, resolver) => resolver.resolve(Err(refusal)),
-            Self::Close(_, _, resolver) => resolver.resolve(Err(refusal)),
+            Self::Close { resolver, .. } => resolver.resolve(Err(refusal)),
             Self::Probe(resolver) => resolver.resolve(Err(refusal)),
         }
     }
@@ -50,7 +50,7 @@ impl Outcome {
     pub(super) fn resolve(self, command: Command) {
         match (self, command) {
             (Self::Appended(outcome), Command::Append(_, resolver)) => resolver.resolve(Ok(outcome)),
-            (Self::Closed(outcome), Command::Close(_, _, resolver)) => resolver.resolve(Ok(outcome)),
+            (Self::Closed(outcome), Command::Close { resolver, .. }) => resolver.resolve(Ok(outcome)),
             (Self::Probed, Command::Probe(resolver)) => resolver.resolve(Ok(())),
             _ => unreachable!("outcomes are in the order of their commands"),
         }

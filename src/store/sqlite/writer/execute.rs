@@ -36,10 +36,10 @@ pub(super) fn execute_all(
                 executed.bets += appended.unwrap_or(0);
                 Outcome::Appended(appended.map(drop))
             }
-            Command::Close(agency, bets, _) => {
+            Command::Close { agency, bets, draw, .. } => {
                 appender.flush()?;
                 let (closed, drawn) =
-                    draw::close_agency(transaction, *agency, *bets, DoneBy::Agency, agencies_max)?;
+                    draw::close_agency(transaction, *agency, *bets, *draw, DoneBy::Agency, agencies_max)?;
                 if drawn {
                     executed.drawn = Some(newest_draw(transaction)?);
                 }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn close(agency: u32, bets: u64) -> Command {
-        Command::Close(AgencyId(agency), Some(bets), Ticket::new().0)
+        Command::Close { agency: AgencyId(agency), bets: Some(bets), draw: None, resolver: Ticket::new().0 }
     }
 
     #[test]

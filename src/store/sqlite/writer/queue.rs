@@ -113,7 +113,7 @@ mod tests {
     use sorteo_protocol::{AgencyId, Batch, Bets};
 
     fn close() -> Command {
-        Command::Close(AgencyId(1), None, Ticket::new().0)
+        Command::Close { agency: AgencyId(1), bets: None, draw: None, resolver: Ticket::new().0 }
     }
 
     fn append(batches: u32) -> Command {

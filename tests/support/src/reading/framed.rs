@@ -89,6 +89,7 @@ struct Header {
     count: u64,
     agency: Result<u32, &'static str>,
     position: Option<(Result<String, &'static str>, Option<u64>)>,
+    draw: Result<Option<u64>, &'static str>,
 }
 
 fn header(line: &[u8], allowed: Allowed) -> Line {
@@ -96,9 +97,10 @@ fn header(line: &[u8], allowed: Allowed) -> Line {
     if fields[0] != b"BATCH" {
         return Line::Request(request(line, &fields));
     }
-    let (agency_field, count, position) = match fields[1..] {
-        [agency, count] => (agency, count, None),
-        [agency, count, upload, first_row] => (agency, count, Some((upload, first_row))),
+    let (agency_field, count, position, draw_field) = match fields[1..] {
+        [agency, count] => (agency, count, None, None),
+        [agency, count, upload, first_row] => (agency, count, Some((upload, first_row)), None),
+        [agency, count, upload, first_row, draw] => (agency, count, Some((upload, first_row)), Some(draw)),
         _ => return Line::UnreadableBatch("ACK_BATCH|ERR|0|bad_header".into()),
     };
     let Some(count) = digits(count) else {
@@ -109,7 +111,7 @@ fn header(line: &[u8], allowed: Allowed) -> Line {
         return Line::Request(Asked::RefusedForGood(format!("ACK_BATCH|ERR|{count}|too_many")));
     }
     let position = position.map(|(name, first_row)| (upload(name), number_up_to(first_row, U63)));
-    Line::BatchHeader(Header { count, agency: agency(agency_field), position })
+    Line::BatchHeader(Header { count, agency: agency(agency_field), position, draw: draw(draw_field) })
 }
 
 impl Header {
@@ -134,10 +136,10 @@ impl Header {
             Some((Err(reason), _)) => return Some(refused(reason)),
             Some((_, None)) => return Some(refused("bad_first_row")),
         };
-        Some(match (self.agency, bad_row) {
-            (Err(reason), _) => refused(reason),
-            (_, Some(reason)) => refused(&reason),
-            (Ok(agency), None) => Asked::Batch { agency, position, bets },
+        Some(match (self.agency, self.draw, bad_row) {
+            (Err(reason), ..) | (_, Err(reason), _) => refused(reason),
+            (.., Some(reason)) => refused(&reason),
+            (Ok(agency), Ok(draw), None) => Asked::Batch { agency, position, draw, bets },
         })
     }
 }
@@ -162,6 +164,8 @@ fn request(line: &[u8], fields: &[&[u8]]) -> Asked {
         b"GET_WINNERS" => (get_winners(fields), "WINNERS"),
         b"WAIT_WINNERS" => (wait_winners(fields), "WINNERS"),
         b"RESUME" => (resume(fields), "RESUME"),
+        b"HELLO" if fields.is_empty() => (Ok(Asked::Hello), "HELLO"),
+        b"HELLO" => (Err("bad_header"), "HELLO"),
         b"STATUS" if fields.is_empty() => (Ok(Asked::Status), "STATUS"),
         b"STATUS" => (Err("bad_header"), "STATUS"),
         _ => (Err("unknown"), "ACK"),
@@ -181,9 +185,10 @@ fn single_bet(line: &[u8]) -> Result<Asked, &'static str> {
 }
 
 fn done(fields: &[&[u8]]) -> Result<Asked, &'static str> {
-    let (id, count) = match *fields {
-        [id] => (id, None),
-        [id, count] => (id, Some(count)),
+    let (id, count, named) = match *fields {
+        [id] => (id, None, None),
+        [id, count] => (id, Some(count), None),
+        [id, count, named] => (id, Some(count), Some(named)),
         _ => return Err("bad_header"),
     };
     let agency = agency(id)?;
@@ -191,11 +196,11 @@ fn done(fields: &[&[u8]]) -> Result<Asked, &'static str> {
         None => None,
         Some(count) => Some(number_up_to(count, U64).ok_or("bad_count")?),
     };
-    Ok(Asked::Done { agency, bets })
+    Ok(Asked::Done { agency, bets, draw: draw(named)? })
 }
 
 fn get_winners(fields: &[&[u8]]) -> Result<Asked, &'static str> {
-    let (id, after, draw) = match *fields {
+    let (id, after, named) = match *fields {
         [id] => return Ok(Asked::Winners { agency: agency(id)? }),
         [id, after] => (id, after, None),
         [id, after, draw] => (id, after, Some(draw)),
@@ -203,21 +208,30 @@ fn get_winners(fields: &[&[u8]]) -> Result<Asked, &'static str> {
     };
     let agency = agency(id)?;
     let after = number_up_to(after, U63).ok_or("bad_after")?;
-    let draw = match draw {
-        None => None,
-        Some(draw) => Some(number_up_to(draw, U63).ok_or("bad_draw")?),
-    };
-    Ok(Asked::Page { agency, after, draw })
+    Ok(Asked::Page { agency, after, draw: draw(named)? })
 }
 
 fn wait_winners(fields: &[&[u8]]) -> Result<Asked, &'static str> {
-    let &[id, ms] = fields else { return Err("bad_header") };
+    let (id, ms, named) = match *fields {
+        [id, ms] => (id, ms, None),
+        [id, ms, named] => (id, ms, Some(named)),
+        _ => return Err("bad_header"),
+    };
     let agency = agency(id)?;
     let ms = number_up_to(ms, 60_000).ok_or("bad_wait")?;
-    Ok(Asked::Wait { agency, ms })
+    Ok(Asked::Wait { agency, ms, draw: draw(named)? })
 }
 
 fn resume(fields: &[&[u8]]) -> Result<Asked, &'static str> {
-    let &[id, name] = fields else { return Err("bad_header") };
-    Ok(Asked::Resume { agency: agency(id)?, upload: upload(name)? })
+    let (id, name, named) = match *fields {
+        [id, name] => (id, name, None),
+        [id, name, named] => (id, name, Some(named)),
+        _ => return Err("bad_header"),
+    };
+    Ok(Asked::Resume { agency: agency(id)?, upload: upload(name)?, draw: draw(named)? })
+}
+
+/// The draw that a request names, if it names one.
+fn draw(field: Option<&[u8]>) -> Result<Option<u64>, &'static str> {
+    field.map(|field| number_up_to(field, U63).ok_or("bad_draw")).transpose()
 }

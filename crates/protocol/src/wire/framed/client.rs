@@ -5,7 +5,7 @@ use std::str;
 use super::{BadFrame, append_frame, next_frame};
 use crate::bets::is_shown_document;
 use crate::text::{decimal, split_exactly};
-use crate::wire::{NotAReply, Reason, Reply, Request, Status, Winners};
+use crate::wire::{Hello, NotAReply, Reason, Reply, Request, Status, Winners};
 use crate::{Batch, Bet, DrawId, UploadPosition};
 
 /// Appends a request as an agency sends it: a batch is a frame for its header
@@ -20,15 +20,19 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             encode_batch(batch, out);
             return;
         }
-        Request::Done { agency, bets: None } => format!("DONE|{agency}"),
-        Request::Done { agency, bets: Some(bets) } => format!("DONE|{agency}|{bets}"),
+        Request::Done { agency, bets: None, .. } => format!("DONE|{agency}"),
+        Request::Done { agency, bets: Some(bets), draw } => with_draw(format!("DONE|{agency}|{bets}"), *draw),
         Request::Winners { agency } => format!("GET_WINNERS|{agency}"),
-        Request::WinnersPage { agency, after, draw: None } => format!("GET_WINNERS|{agency}|{after}"),
-        Request::WinnersPage { agency, after, draw: Some(draw) } => {
-            format!("GET_WINNERS|{agency}|{after}|{draw}")
+        Request::WinnersPage { agency, after, draw } => {
+            with_draw(format!("GET_WINNERS|{agency}|{after}"), *draw)
         }
-        Request::WaitWinners { agency, wait } => format!("WAIT_WINNERS|{agency}|{}", wait.as_millis()),
-        Request::Resume { agency, upload } => format!("RESUME|{agency}|{}", upload.as_str()),
+        Request::WaitWinners { agency, wait, draw } => {
+            with_draw(format!("WAIT_WINNERS|{agency}|{}", wait.as_millis()), *draw)
+        }
+        Request::Resume { agency, upload, draw } => {
+            with_draw(format!("RESUME|{agency}|{}", upload.as_str()), *draw)
+        }
+        Request::Hello => "HELLO".to_owned(),
         Request::Status => "STATUS".to_owned(),
         Request::Payload(_) | Request::DoneAndWinners { .. } => {
             unreachable!("the counted dialect's requests have no frame")
@@ -41,13 +45,21 @@ fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     let count = batch.bets.len();
     let header = match &batch.position {
         None => format!("BATCH|{}|{count}", batch.agency),
-        Some(UploadPosition { upload, first_row }) => {
-            format!("BATCH|{}|{count}|{}|{first_row}", batch.agency, upload.as_str())
+        Some(UploadPosition { upload, first_row, draw }) => {
+            with_draw(format!("BATCH|{}|{count}|{}|{first_row}", batch.agency, upload.as_str()), *draw)
         }
     };
     append_frame(&[header.as_bytes()], out);
     for bet in batch.bets.iter() {
         append_frame(&[row_line(bet).as_bytes()], out);
+    }
+}
+
+/// Adds the last field, where a request names its draw.
+fn with_draw(line: String, draw: Option<DrawId>) -> String {
+    match draw {
+        None => line,
+        Some(draw) => format!("{line}|{draw}"),
     }
 }
 
@@ -95,6 +107,8 @@ fn read_reply(line: &str) -> Option<Reply> {
         ("WINNERS", "ERR", Some(reason)) => Reply::Winners(Err(reason.parse().ok()?)),
         ("RESUME", "OK", Some(next_row)) => Reply::Resume(Ok(decimal(next_row)?)),
         ("RESUME", "ERR", Some(reason)) => Reply::Resume(Err(reason.parse().ok()?)),
+        ("HELLO", "OK", Some(hello)) => Reply::Hello(Ok(read_hello(hello)?)),
+        ("HELLO", "ERR", Some(reason)) => Reply::Hello(Err(reason.parse().ok()?)),
         ("STATUS", "OK", Some(status)) => Reply::Status(Ok(read_status(status)?)),
         ("STATUS", "ERR", Some(reason)) => Reply::Status(Err(reason.parse().ok()?)),
         _ => return None,
@@ -113,6 +127,13 @@ fn read_winners(text: &str) -> Option<Winners> {
     };
     let next = if next.is_empty() { None } else { Some(decimal(next)?) };
     Some(Winners::Page { documents: documents(list)?, next })
+}
+
+fn read_hello(text: &str) -> Option<Hello> {
+    let [version, words] = split_exactly(text)?;
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let words: Vec<_> = words.split(',').map(str::to_owned).collect();
+    words.iter().all(|word| is_word(word)).then_some(Hello { version: decimal(version)?, words })
 }
 
 fn read_status(text: &str) -> Option<Status> {
