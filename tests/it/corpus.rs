@@ -22,9 +22,9 @@ use crate::test_server::Setup;
 const WAITED_MS_MAX: u64 = 1_000;
 
 /// What an input is named, and its bytes.
-struct Input {
-    name: String,
-    bytes: Vec<u8>,
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// All inputs by name: those of the corpus, or of a fuzzer's in `SORTEO_CORPUS`.
@@ -33,6 +33,11 @@ fn inputs() -> Vec<Input> {
         Some(folder) => inputs_in(Path::new(&folder)),
         None => folders().flat_map(|folder| inputs_in(&folder)).collect(),
     }
+}
+
+/// Those of one folder of the corpus, by name.
+pub(crate) fn inputs_of(folder: &str) -> Vec<Input> {
+    inputs_in(&corpus().join(folder))
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {

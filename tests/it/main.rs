@@ -17,6 +17,7 @@ mod sqlite_store;
 mod store_contract;
 mod test_server;
 mod usage_errors;
+mod vectors;
 mod wire_counted;
 mod wire_framed;
 mod wire_properties;
