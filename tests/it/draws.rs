@@ -264,6 +264,7 @@ fn what_names_its_draw_is_about_that_draw_when_the_next_one_is_open() {
     assert_eq!(ask(&server, "RESUME|1|up|1"), "RESUME|OK|1");
     assert_eq!(ask(&server, "DONE|1|1|1"), "ACK_DONE|OK");
     assert_eq!(ask(&server, "DONE|1|0|1"), "ACK_DONE|ERR|count_mismatch|1");
+    assert_eq!(ask(&server, "DONE|1||1"), "ACK_DONE|OK");
     assert_eq!(ask(&server, "DONE|9|0|1"), "ACK_DONE|OK", "a draw that is drawn has nothing left to close");
     assert_eq!(ask(&server, "WAIT_WINNERS|1|60000|1"), "WINNERS|OK|1|");
     assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|0", "nothing of it fell into draw 2");

@@ -792,14 +792,18 @@ fn done_has_an_agency_perhaps_a_count_and_perhaps_a_draw() {
         Heard::Request(Request::Done { agency: AgencyId(1), bets, draw: draw.map(DrawId) })
     };
     assert_line("DONE|1", done(None, None));
+    assert_line("DONE|1||3", done(None, Some(3)));
+    assert_line("DONE|1|", answer("ACK_DONE|ERR|bad_count"));
     for (text, count) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
         assert_line(format!("DONE|1|{text}"), done(Some(count), None));
         assert_line(format!("DONE|1|{text}|03"), done(Some(count), Some(3)));
     }
     for bad in BAD_NUMBERS {
         assert_line(format!("DONE|1|{bad}"), answer("ACK_DONE|ERR|bad_count"));
-        assert_line(format!("DONE|1|{bad}|1"), answer("ACK_DONE|ERR|bad_count"));
         assert_line(format!("DONE|1|0|{bad}"), answer("ACK_DONE|ERR|bad_draw"));
+    }
+    for bad in BAD_NUMBERS.into_iter().filter(|text| !text.is_empty()) {
+        assert_line(format!("DONE|1|{bad}|1"), answer("ACK_DONE|ERR|bad_count"));
     }
     for line in ["DONE", "DONE|1|2|3|4", "DONE|1|2|3|"] {
         assert_line(line, answer("ACK_DONE|ERR|bad_header"));

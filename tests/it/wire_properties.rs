@@ -120,10 +120,9 @@ fn framed_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         single.prop_map(Request::Bet),
         batch_of(vec(bet(), 0..4)).prop_map(Request::Batch),
-        agency().prop_map(|agency| Request::Done { agency, bets: None, draw: None }),
-        (agency(), any::<u64>(), draw()).prop_map(|(agency, bets, draw)| Request::Done {
+        (agency(), any::<Option<u64>>(), draw()).prop_map(|(agency, bets, draw)| Request::Done {
             agency,
-            bets: Some(bets),
+            bets,
             draw
         }),
         agency().prop_map(|agency| Request::Winners { agency }),

@@ -283,6 +283,8 @@ fn read_done(fields: &[&str]) -> Result<Request, Reason> {
     let (agency, bets, draw) = match *fields {
         [agency] => (agency, None, None),
         [agency, count] => (agency, Some(count), None),
+        // The count is optional also before a draw.
+        [agency, "", draw] => (agency, None, Some(draw)),
         [agency, count, draw] => (agency, Some(count), Some(draw)),
         _ => return Err(Reason::BadHeader),
     };

@@ -188,6 +188,7 @@ fn done(fields: &[&[u8]]) -> Result<Asked, &'static str> {
     let (id, count, named) = match *fields {
         [id] => (id, None, None),
         [id, count] => (id, Some(count), None),
+        [id, b"", named] => (id, None, Some(named)),
         [id, count, named] => (id, Some(count), Some(named)),
         _ => return Err("bad_header"),
     };

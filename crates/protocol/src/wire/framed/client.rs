@@ -20,8 +20,11 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             encode_batch(batch, out);
             return;
         }
-        Request::Done { agency, bets: None, .. } => format!("DONE|{agency}"),
-        Request::Done { agency, bets: Some(bets), draw } => with_draw(format!("DONE|{agency}|{bets}"), *draw),
+        Request::Done { agency, bets: None, draw: None } => format!("DONE|{agency}"),
+        Request::Done { agency, bets, draw } => {
+            let bets = bets.map(|bets| bets.to_string()).unwrap_or_default();
+            with_draw(format!("DONE|{agency}|{bets}"), *draw)
+        }
         Request::Winners { agency } => format!("GET_WINNERS|{agency}"),
         Request::WinnersPage { agency, after, draw } => {
             with_draw(format!("GET_WINNERS|{agency}|{after}"), *draw)
