@@ -10,7 +10,7 @@ use anyhow::anyhow;
 
 use crate::config::ServeConfig;
 
-/// Threads beside the workers: the writer, the log, signals, the pool of readers, the
+/// Threads beside the workers: the writer, the copier of its WAL, the log, signals, the pool of readers, the
 /// operators' HTTP, and some to spare.
 const BESIDE_WORKERS: usize = 16;
 

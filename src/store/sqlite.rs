@@ -130,7 +130,7 @@ impl SqliteStore {
         // Another restore may have ended between the two.
         pending_restore::finish(&files)?;
         let created = !path.exists();
-        let held = lock.hold_database(&files)?;
+        let (held_id, held) = lock.hold_database(&files)?;
         let mut writing = open::open_writer(&files)?;
         let Prepared { status, drawn_now, terms_not_taken } =
             prepare::prepare(&mut writing, &options.terms())
@@ -139,14 +139,14 @@ impl SqliteStore {
         wal_resync::resync(&writing, &files, options.checkpoints)?;
         checkpoint_on_close(&writing, options.checkpoints == Checkpoints::Server)
             .map_err(|source| sqlite_error(path, "setting up the writing connection", source))?;
-        let served = ServedFiles::new(&options.database, &files, held)?;
+        let served = ServedFiles::new(&options.database, &files, held_id)?;
         if drawn_now {
             observer(Event::Drawn(status));
         }
         let readers = Readers::open(&files, options.readers)?;
         let announcement = Announcement::default();
-        let writer = Writer::start(writing, files.clone(), served, options, observer, announcement.clone())
-            .map_err(|source| OpenError::NoThread { path: files.database().to_owned(), source })?;
+        let writer =
+            Writer::start(writing, files.clone(), served, held, options, observer, announcement.clone())?;
         let store = Self { writer, files, readers, announcement, _lock: lock };
         Ok((store, Recovery { created, status, drawn_now, terms_not_taken }))
     }

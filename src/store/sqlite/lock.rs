@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
@@ -29,7 +30,7 @@ pub(super) struct DatabaseLock {
     // `flock`, which belongs to the open file. SQLite's locks belong to the process, which
     // loses them when it closes any descriptor of the file: so this one is opened before
     // SQLite opens the database, and closed after.
-    database: Option<File>,
+    database: Option<Arc<File>>,
     _named: File,
 }
 
@@ -57,26 +58,26 @@ impl DatabaseLock {
     }
 
     /// Takes the file that is the database now, and creates it if it is missing. Returns
-    /// which file it is.
+    /// which file it is, and the file itself, which nobody may keep for longer than the lock.
     ///
     /// SQLite must not have it open yet.
-    pub(super) fn hold_database(&mut self, files: &DatabaseFiles) -> Result<FileId, OpenError> {
+    pub(super) fn hold_database(&mut self, files: &DatabaseFiles) -> Result<(FileId, Arc<File>), OpenError> {
         let path = files.database();
         let id = |file: &File| {
             let found = file.metadata().map_err(|source| not_writable(path, source))?;
             Ok(FileId::of(&found))
         };
         if let Some(held) = &self.database
-            && let held = id(held)?
-            && FileId::at(path) == Some(held)
+            && let found = id(held)?
+            && FileId::at(path) == Some(found)
         {
-            return Ok(held);
+            return Ok((found, Arc::clone(held)));
         }
         let file = open_or_create(path, OpenOptions::new().read(true), files)?;
         lock(&file, path, files)?;
-        let held = id(&file)?;
-        self.database = Some(file);
-        Ok(held)
+        let (found, held) = (id(&file)?, Arc::new(file));
+        self.database = Some(Arc::clone(&held));
+        Ok((found, held))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The four ways of opening a database: to serve it, to read it, to change it beside a
-//! server, and to read it inside the server's process.
+//! The ways of opening a database: to serve it, to read it, to change it beside a server,
+//! and, inside the server's process, to read it and to copy its WAL.
 //!
 //! Each refuses what is not a database of ours before anything is changed.
 
@@ -107,6 +107,20 @@ pub(super) fn open_beside_server(files: &DatabaseFiles) -> Result<Connection, Op
     verify::verify(&connection, path)?;
     disable_auto_checkpoints(&connection)
         .map_err(|source| open_error(path, "setting up the writing connection", source))?;
+    Ok(connection)
+}
+
+/// Opens the connection that copies the WAL into the database beside the writer's. See
+/// [`open_beside_store`] for what it does not read.
+pub(super) fn open_beside_writer(files: &DatabaseFiles) -> Result<Connection, OpenError> {
+    let path = files.database();
+    let fail = |operation| move |source| open_error(path, operation, source);
+    let mut connection =
+        Connection::open_with_flags(path, WRITER_FLAGS).map_err(fail("opening the database"))?;
+    configure(&mut connection)
+        .and_then(|()| disable_auto_checkpoints(&connection))
+        .and_then(|()| checkpoint_on_close(&connection, false))
+        .map_err(fail("setting up the copying connection"))?;
     Ok(connection)
 }
 

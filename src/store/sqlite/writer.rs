@@ -1,16 +1,18 @@
 //! The writing half of the store: a bounded queue, and the one thread that writes.
 //!
 //! The thread carries out all commands that wait in one transaction, in which a refused
-//! command is rolled back alone: one sync pays for the whole group.
+//! command is rolled back alone: one sync pays for the whole group. A second thread copies
+//! the WAL into the database meanwhile.
 
 mod checkpointer;
 mod command;
+mod copier;
 mod execute;
 mod failure;
 mod queue;
 mod task;
 
-use std::io;
+use std::fs::File;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -18,13 +20,16 @@ use rusqlite::Connection;
 
 use self::checkpointer::Checkpointer;
 use self::command::Command;
+use self::copier::Copier;
 use self::queue::CommandQueue;
 use self::task::Task;
 use super::append::DigestedBatch;
+use super::error::OpenError;
 use super::event::{Announcement, Observer};
 use super::files::DatabaseFiles;
 use super::identity::ServedFiles;
-use super::options::Options;
+use super::open;
+use super::options::{Checkpoints, Options};
 use crate::metrics::Metrics;
 use crate::store::{Appended, Closed, StoreError, Submitter, Ticket};
 use sorteo_protocol::{AgencyId, Batch, DrawId};
@@ -38,34 +43,46 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
+    /// Starts the threads. `held` is the database file that is locked.
     ///
     /// # Errors
     ///
-    /// Where the system has no thread for it.
+    /// Where the system has no threads for them, or the database cannot be opened once more.
     pub(super) fn start(
         connection: Connection,
         files: DatabaseFiles,
         served: ServedFiles,
+        held: Arc<File>,
         options: &Options,
         observer: Observer,
         announcement: Announcement,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, OpenError> {
+        let no_thread = |source| OpenError::NoThread { path: files.database().to_owned(), source };
         let queue = Arc::new(CommandQueue::new(options.queue_max));
         let metrics = Arc::clone(&options.metrics);
-        let checkpointer = Checkpointer::new(options.checkpoints, files.clone(), Arc::clone(&metrics));
+        let copier = match options.checkpoints {
+            Checkpoints::Server => {
+                let copying = open::open_beside_writer(&files)?;
+                Some(Copier::start(copying, held, files.clone()).map_err(no_thread)?)
+            }
+            Checkpoints::External => None,
+        };
+        let checkpointer = Checkpointer::new(copier, files.clone(), Arc::clone(&metrics));
         let task = Task {
+            checkpointer,
             connection,
-            files,
+            files: files.clone(),
             served,
             queue: Arc::clone(&queue),
             observer,
             announcement,
-            checkpointer,
             agencies_max: options.agencies_max,
             metrics: Arc::clone(&metrics),
         };
-        let thread = thread::Builder::new().name("sorteo-writer".into()).spawn(move || task.run())?;
+        let thread = thread::Builder::new()
+            .name("sorteo-writer".into())
+            .spawn(move || task.run())
+            .map_err(no_thread)?;
         Ok(Self { queue, thread: Some(thread), metrics })
     }
 

@@ -1,19 +1,28 @@
 //! Copies the WAL into the database from time to time, so that it stays small.
+//!
+//! A checkpoint holds up the writer for as long as it copies and syncs. So the [`Copier`]
+//! does most of that beside the writer, in several copies: each sync of the database
+//! delays the commits that are synced meanwhile, for the longer the more it writes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::copier::Copier;
 use super::failure::{Fatal, refusal};
 use crate::failpoint::Failpoint;
 use crate::metrics::{CheckpointResult, Metrics, seconds_since};
 use crate::store::sqlite::connection::BUSY_TIMEOUT;
 use crate::store::sqlite::files::DatabaseFiles;
-use crate::store::sqlite::options::Checkpoints;
 
-/// Pages written after which the WAL is copied into the database: 12 MiB.
+/// Pages written after which the WAL starts over: 12 MiB.
 const CHECKPOINT_PAGES: u64 = 3_072;
+/// Pages written between two copies that are made before: 2 MiB.
+const COPY_PAGES: u64 = 512;
+/// Pages written from which on the writer waits for a copy that is slower: 16 MiB.
+const AHEAD_OF_COPY_PAGES_MAX: u64 = 4_096;
+const _: () = assert!(COPY_PAGES < CHECKPOINT_PAGES && CHECKPOINT_PAGES < AHEAD_OF_COPY_PAGES_MAX);
 /// Pages (of 4 KiB) in the WAL from which on a checkpoint waits for readers, so that
 /// the WAL can start over: 32 MiB, half of the limit.
 const WAL_PAGES_MAX: i64 = 8_192;
@@ -22,11 +31,14 @@ const RESTART_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The state of the WAL, as far as the writer knows it.
 pub(super) struct Checkpointer {
-    checkpoints: Checkpoints,
+    /// `None` if another program makes the checkpoints.
+    copier: Option<Copier>,
     files: DatabaseFiles,
     metrics: Arc<Metrics>,
     /// An estimate; it may only be too high.
     pages_since_checkpoint: u64,
+    /// How many of these were written when the last copy began.
+    pages_before_copy: u64,
     /// Pages in the WAL from which on a checkpoint waits for readers.
     restart_from_pages: i64,
     truncated: bool,
@@ -51,12 +63,14 @@ impl WalState {
 }
 
 impl Checkpointer {
-    pub(super) fn new(checkpoints: Checkpoints, files: DatabaseFiles, metrics: Arc<Metrics>) -> Self {
+    /// Without a copier, another program makes the checkpoints.
+    pub(super) fn new(copier: Option<Copier>, files: DatabaseFiles, metrics: Arc<Metrics>) -> Self {
         Self {
-            checkpoints,
+            copier,
             files,
             metrics,
             pages_since_checkpoint: 0,
+            pages_before_copy: 0,
             restart_from_pages: WAL_PAGES_MAX,
             truncated: false,
             waited: false,
@@ -74,12 +88,13 @@ impl Checkpointer {
         self.pages_since_checkpoint += pages;
     }
 
-    /// Copies the WAL into the database if enough was written since the last time.
+    /// Has the WAL copied into the database if enough was written since the last copy. When it
+    /// has become long enough, copies the rest of it, after which it starts over.
     pub(super) fn checkpoint_if_due(&mut self, connection: &Connection) -> Result<(), Fatal> {
-        if self.checkpoints == Checkpoints::External || self.pages_since_checkpoint < CHECKPOINT_PAGES {
+        if !self.copy_if_due()? || self.pages_since_checkpoint < CHECKPOINT_PAGES {
             return Ok(());
         }
-        self.pages_since_checkpoint = 0;
+        (self.pages_since_checkpoint, self.pages_before_copy) = (0, 0);
         let wal = self.checkpoint(connection, "PASSIVE")?;
         if wal.pages < self.restart_from_pages {
             return Ok(());
@@ -94,16 +109,38 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// Begins a copy if enough was written since the last one began. Returns whether one has
+    /// just ended: then there is the least left to copy.
+    fn copy_if_due(&mut self) -> Result<bool, Fatal> {
+        let Some(copier) = &mut self.copier else { return Ok(false) };
+        let pages = self.pages_since_checkpoint;
+        if !copier.is_copying() {
+            if pages - self.pages_before_copy < COPY_PAGES {
+                return Ok(false);
+            }
+            self.pages_before_copy = pages;
+            copier.begin();
+        }
+        if pages < AHEAD_OF_COPY_PAGES_MAX {
+            return copier.has_ended();
+        }
+        let began = Instant::now();
+        copier.wait()?;
+        self.metrics.checkpoint_seconds.observe(seconds_since(began));
+        Ok(true)
+    }
+
     /// Copies the WAL into the database and empties it: then a copy of the one file is
     /// a whole backup, and the next start has nothing to recover.
     pub(super) fn truncate(&mut self, connection: &Connection) -> Result<(), Fatal> {
-        if self.checkpoints == Checkpoints::External {
+        let Some(copier) = &mut self.copier else {
             self.truncated = true;
             return Ok(());
-        }
+        };
+        copier.wait()?;
         // While a reader stays, it is tried again and again: that must not hold up a write.
         let timeout = if self.waited { Duration::ZERO } else { RESTART_TIMEOUT };
-        self.pages_since_checkpoint = 0;
+        (self.pages_since_checkpoint, self.pages_before_copy) = (0, 0);
         let wal = self.wait_for_readers(connection, "TRUNCATE", timeout)?;
         (self.truncated, self.waited) = (!wal.is_read(), wal.is_read());
         Ok(())

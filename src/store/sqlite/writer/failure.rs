@@ -7,6 +7,7 @@ use crate::store::sqlite::files::DatabaseFiles;
 use crate::store::sqlite::room::is_full;
 
 /// A failure after which nothing more may be written.
+#[derive(Debug)]
 pub(super) struct Fatal(pub(super) String);
 
 impl Fatal {

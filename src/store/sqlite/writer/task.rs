@@ -32,13 +32,14 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the writer's thread owns.
 pub(super) struct Task {
+    // Before the connection: the last one to close removes the WAL, and the copier's would not.
+    pub(super) checkpointer: Checkpointer,
     pub(super) connection: Connection,
     pub(super) files: DatabaseFiles,
     pub(super) served: ServedFiles,
     pub(super) queue: Arc<CommandQueue>,
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
-    pub(super) checkpointer: Checkpointer,
     pub(super) agencies_max: u64,
     pub(super) metrics: Arc<Metrics>,
 }
