@@ -1,0 +1,103 @@
+// Agency uploads the bets of a CSV file, reports that the agency is done, waits for the draw and prints the documents
+// of its winners, one per line.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	sorteo "sorteo/clients/go"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "agency:", strings.TrimPrefix(err.Error(), "sorteo: "))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, arguments []string) error {
+	flags := flag.NewFlagSet("agency", flag.ExitOnError)
+	server := flags.String("server", "localhost:12345", "the server, as `HOST:PORT`")
+	agency := flags.Uint("agency", 0, "the `number` of the agency (needed)")
+	file := flags.String("file", "", "the CSV `file` with the bets (needed)")
+	winnersOut := flags.String("winners-out", "", "write the winners to this `file` instead of standard output")
+	number := flags.Int64("draw", 0, "the `number` of the draw; 0 means the newest")
+	giveUpAfter := flags.Duration("give-up-after", 10*time.Minute, "give up after this `time` without progress")
+	flags.Parse(arguments)
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	switch {
+	case !given["agency"] || *file == "":
+		return errors.New("-agency and -file are needed; -help describes all flags")
+	case uint(uint32(*agency)) != *agency:
+		return fmt.Errorf("-agency %d is too high", *agency)
+	case flags.NArg() > 0:
+		return fmt.Errorf("%q is not a flag", flags.Arg(0))
+	}
+
+	client := &sorteo.Client{
+		Address:     *server,
+		Agency:      uint32(*agency),
+		GiveUpAfter: *giveUpAfter,
+		Observer: sorteo.Observer{
+			Stored:   func(rows, total int64) { report("%d of %d bets are stored", rows, total) },
+			Retrying: func(err error, pause time.Duration) { report("%v; again in %v", err, pause.Round(time.Millisecond)) },
+			Waiting:  func() { report("the draw has not taken place yet") },
+		},
+	}
+	winners, err := takePart(ctx, client, *number, sorteo.CSVFile(*file))
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, document := range winners {
+		fmt.Fprintln(&text, document)
+	}
+	if *winnersOut != "" {
+		return os.WriteFile(*winnersOut, []byte(text.String()), 0o666)
+	}
+	_, err = os.Stdout.WriteString(text.String())
+	return err
+}
+
+// takePart does everything that an agency does in a draw.
+func takePart(ctx context.Context, client *sorteo.Client, number int64, bets sorteo.Source) ([]string, error) {
+	draw, err := chooseDraw(ctx, client, number)
+	if err != nil {
+		return nil, err
+	}
+	report("draw %d: to continue in it after a failure, give -draw %d", draw.Number, draw.Number)
+	receipt, err := draw.Upload(ctx, bets)
+	if errors.Is(err, sorteo.ErrDrawOver) {
+		return nil, fmt.Errorf("draw %d took place before all bets were stored: %w", draw.Number, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := draw.Done(ctx, receipt.Rows); err != nil {
+		return nil, err
+	}
+	report("done; waiting for the draw")
+	return draw.Winners(ctx)
+}
+
+func chooseDraw(ctx context.Context, client *sorteo.Client, number int64) (*sorteo.Draw, error) {
+	if number == 0 {
+		return client.NewestDraw(ctx)
+	}
+	return client.Draw(ctx, number)
+}
+
+func report(format string, values ...any) {
+	fmt.Fprintf(os.Stderr, "agency: "+format+"\n", values...)
+}

@@ -1,0 +1,3 @@
+module sorteo/clients/go
+
+go 1.19

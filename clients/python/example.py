@@ -1,0 +1,71 @@
+"""An agency: uploads the bets of a CSV file, ends its betting, waits for the draw and prints its winners.
+
+    python3 example.py --server HOST:PORT --agency N --file bets.csv
+
+Run it again after a failure: it goes on where it ended. Once a later draw was opened, say with --draw which
+one is meant; each run prints it.
+"""
+
+import argparse
+import os
+import sys
+from typing import List, Tuple
+
+from sorteo_client import Client, CsvFile, Event, Retrying, SorteoError, Stored, Waiting
+
+
+def main() -> int:
+    """Runs the command, and returns its exit status: 0, or 1 if something failed."""
+    arguments = _arguments()
+    host, port = arguments.server
+    try:
+        with Client(host, port, arguments.agency, arguments.draw, observer=_report) as client:
+            print(f"draw {client.draw()}", file=sys.stderr)
+            count = client.upload(CsvFile(arguments.file))
+            client.done(count)
+            _deliver(client.winners(), arguments.winners_out)
+    except (SorteoError, OSError) as error:
+        print(f"example.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Upload an agency's bets, and print its winning documents.")
+    parser.add_argument("--server", required=True, type=_address, metavar="HOST:PORT")
+    parser.add_argument("--agency", required=True, type=int, metavar="N")
+    parser.add_argument("--file", required=True, help="the bets: first_name,last_name,document,birthdate,number")
+    parser.add_argument("--winners-out", metavar="FILE", help="write the winners here instead of standard output")
+    parser.add_argument("--draw", type=int, metavar="N", help="the draw that is meant; the newest if not given")
+    return parser.parse_args()
+
+
+def _address(text: str) -> Tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"not HOST:PORT: {text}")
+    return host.strip("[]"), int(port)
+
+
+def _report(event: Event) -> None:
+    if isinstance(event, Stored):
+        print(f"stored {event.rows} of {event.total}", file=sys.stderr, flush=True)
+    elif isinstance(event, Retrying):
+        print(f"again in {event.pause_s:.1f} s: {event.failure}", file=sys.stderr, flush=True)
+    elif isinstance(event, Waiting):
+        print(f"waiting for draw {event.draw}", file=sys.stderr, flush=True)
+
+
+def _deliver(winners: List[str], path: str) -> None:
+    """Writes the winners to a file, completely or not at all, or to standard output if there is no path."""
+    text = "".join(document + "\n" for document in winners)
+    if not path:
+        sys.stdout.write(text)
+        return
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".part", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

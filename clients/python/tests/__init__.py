@@ -1,0 +1,1 @@
+"""The tests of the client. The README says how to run them."""
