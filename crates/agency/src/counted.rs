@@ -14,10 +14,12 @@ use crate::connection::CONNECT_TIMEOUT;
 use crate::file::{Batches, Scan};
 use crate::{AgencyError, ClientOptions, Connection, Event, ExchangeError, REPLY_TIMEOUT};
 
+/// Most bytes of a payload, as the original clients send it: far below what any server takes.
+const PAYLOAD_BYTES_MAX: usize = 8 << 10;
 /// How often the winners are asked for: this dialect has no way to wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Sends the file in batches of at most `batch_max` bets, says done by asking for the
+/// Sends the file in batches of at most `batch_max` bets and 8 KiB, says done by asking for the
 /// winners, asks until the draw has taken place, and returns the winning documents in
 /// stored order.
 ///
@@ -32,7 +34,7 @@ pub fn upload(
     batch_max: usize,
 ) -> Result<Vec<String>, AgencyError> {
     let scan = Scan::of(path, options.allow_empty)?;
-    let mut batches = Batches::open(path, &scan, batch_max)?;
+    let mut batches = Batches::open(path, &scan, batch_max, PAYLOAD_BYTES_MAX)?;
     let mut connection = connect(options, Dialect::Counted)?;
     let mut stored = 0;
     while let Some(batch) = batches.next_batch()? {

@@ -3,17 +3,16 @@
 use std::fs::File;
 use std::path::Path;
 
-use sorteo_protocol::wire::{FRAME_BYTES_MAX, framed};
+use sorteo_protocol::wire::framed;
 use sorteo_protocol::{Bets, DigestBuilder, UploadId};
 
 use crate::rows::{FileError, Rows, Version, open_regular};
 
-/// Most bytes of a batch on the wire, its header included: what the original servers
-/// allow.
-const BATCH_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// Bytes that a batch's header takes at most: verb, agency, count, upload, row, draw.
+const HEADER_BYTES_MAX: usize = framed::LENGTH_BYTES + "BATCH|".len() + 10 + 1 + 5 + 1 + 64 + 1 + 20 + 1 + 20;
 
-/// Bytes that a batch's header takes at most: verb, agency, count, upload, row.
-const HEADER_BYTES_MAX: usize = framed::LENGTH_BYTES + "BATCH|".len() + 10 + 1 + 5 + 1 + 64 + 1 + 20;
+/// Rows that are read together where they are only checked.
+const CHECKED_ROWS: usize = 256;
 
 /// What a file holds, all of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +34,7 @@ impl Scan {
     pub fn of(path: &Path, allow_empty: bool) -> Result<Self, FileError> {
         let version = Version::of(path)?;
         let mut rows = HashedRows::open(path)?;
-        let mut one = Bets::default();
-        while rows.next_into(&mut one)? {
-            one.clear();
-        }
+        while rows.pass_over(u64::MAX)? {}
         match rows.rows.count() {
             0 if !allow_empty => Err(FileError::Empty(path.to_owned())),
             count => Ok(Self { version, rows: count, upload: rows.upload() }),
@@ -52,17 +48,19 @@ pub struct Batches {
     rows: HashedRows,
     scan: Scan,
     bets_max: usize,
+    bytes_max: usize,
 }
 
 impl Batches {
     /// Opens the file again, to send what [`Scan::of`] has checked, in batches of at most
-    /// `bets_max` bets.
+    /// `bets_max` bets and, unless a single bet is more, `bytes_max` bytes as they travel
+    /// in the framed dialect.
     ///
     /// # Errors
     ///
     /// Where the file cannot be opened.
-    pub fn open(path: &Path, scan: &Scan, bets_max: usize) -> Result<Self, FileError> {
-        Ok(Self { rows: HashedRows::open(path)?, scan: scan.clone(), bets_max })
+    pub fn open(path: &Path, scan: &Scan, bets_max: usize, bytes_max: usize) -> Result<Self, FileError> {
+        Ok(Self { rows: HashedRows::open(path)?, scan: scan.clone(), bets_max, bytes_max })
     }
 
     /// Passes over the first `rows` rows, which are stored already.
@@ -71,15 +69,12 @@ impl Batches {
     ///
     /// Where the file cannot be read or a row is wrong.
     pub fn skip(&mut self, rows: u64) -> Result<(), FileError> {
-        let mut one = Bets::default();
-        while self.rows.rows.count() < rows && self.rows.next_into(&mut one)? {
-            one.clear();
-        }
+        while self.rows.pass_over(rows)? {}
         Ok(())
     }
 
-    /// Returns the next batch, at most 8 KiB on the wire; at the end of the file `None`,
-    /// once it is certain that the file did not change.
+    /// Returns the next batch; at the end of the file `None`, once it is certain that the
+    /// file did not change.
     ///
     /// # Errors
     ///
@@ -98,11 +93,12 @@ impl Batches {
                 break;
             };
             bytes += framed::LENGTH_BYTES + row_bytes;
-            if bytes > BATCH_BYTES_MAX && !bets.is_empty() {
+            if bytes > self.bytes_max && !bets.is_empty() {
                 break;
             }
-            self.rows.next_into(&mut bets)?;
+            self.rows.rows.next_into([], &mut bets)?;
         }
+        self.rows.digest.add_all(&bets);
         if !bets.is_empty() {
             return Ok(Some(bets));
         }
@@ -117,20 +113,26 @@ impl Batches {
 struct HashedRows {
     rows: Rows<File>,
     digest: DigestBuilder,
+    /// Room for rows that are only checked.
+    checked: Bets,
 }
 
 impl HashedRows {
     fn open(path: &Path) -> Result<Self, FileError> {
-        Ok(Self { rows: Rows::new(path, open_regular(path)?), digest: DigestBuilder::default() })
+        let rows = Rows::new(path, open_regular(path)?);
+        Ok(Self { rows, digest: DigestBuilder::default(), checked: Bets::default() })
     }
 
-    /// Moves the next row into `bets`, and returns whether there was one.
-    fn next_into(&mut self, bets: &mut Bets) -> Result<bool, FileError> {
-        if self.rows.next_into([], bets)?.is_none() {
-            return Ok(false);
-        }
-        self.digest.add(bets.iter().last().expect("just pushed"));
-        Ok(true)
+    /// Takes some more of the first `count` rows of the file, and returns whether there may
+    /// be more of them.
+    fn pass_over(&mut self, count: u64) -> Result<bool, FileError> {
+        self.checked.clear();
+        while self.checked.len() < CHECKED_ROWS
+            && self.rows.count() < count
+            && self.rows.next_into([], &mut self.checked)?.is_some()
+        {}
+        self.digest.add_all(&self.checked);
+        Ok(self.checked.len() == CHECKED_ROWS)
     }
 
     /// Returns the name of an upload of the rows taken so far.

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -201,9 +202,9 @@ impl Fields {
         self.ends.len()
     }
 
-    fn get(&self, index: usize) -> &[u8] {
+    fn range(&self, index: usize) -> Range<usize> {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.text[start..self.ends[index]]
+        start..self.ends[index]
     }
 
     /// Splits a line at its commas. A field that begins with a quote ends with one, and
@@ -260,20 +261,19 @@ fn push_row<'a, const N: usize>(
     first: bool,
     bets: &mut Bets,
 ) -> Result<[&'a str; N], String> {
-    let columns: Vec<&str> = before.into_iter().chain(COLUMNS).collect();
-    if row.len() != columns.len() {
-        let hint = if row.len() == 1 && row.text.contains(&b';') {
-            "; this file is separated by `;`: save it separated by commas"
-        } else {
-            ""
-        };
-        let (found, expected) = (row.len(), columns.len());
-        let columns = columns.join(", ");
-        return Err(format!("{found} columns where there are {expected}: {columns}{hint}"));
+    if row.len() != N + COLUMNS.len() {
+        return Err(count_problem(row, before));
     }
+    // One look at the whole row instead of one at each of its short fields.
+    let text = str::from_utf8(&row.text);
     let field = |index: usize| {
-        std::str::from_utf8(row.get(index))
-            .map_err(|_| format!("column {} ({}): not UTF-8", index + 1, columns[index]))
+        let range = row.range(index);
+        let field = text
+            .map_or_else(|_| str::from_utf8(&row.text[range.clone()]).ok(), |text| text.get(range.clone()));
+        field.ok_or_else(|| {
+            let name = before.into_iter().chain(COLUMNS).nth(index).unwrap_or_default();
+            format!("column {} ({name}): not UTF-8", index + 1)
+        })
     };
     let mut ahead = [""; N];
     for (index, slot) in ahead.iter_mut().enumerate() {
@@ -289,6 +289,18 @@ fn push_row<'a, const N: usize>(
     }
     bets.push(fields).map_err(|error| bet_problem(error, fields, N, first))?;
     Ok(ahead)
+}
+
+/// Says that a row has another number of columns than it must have.
+fn count_problem<const N: usize>(row: &Fields, before: [&'static str; N]) -> String {
+    let hint = if row.len() == 1 && row.text.contains(&b';') {
+        "; this file is separated by `;`: save it separated by commas"
+    } else {
+        ""
+    };
+    let columns: Vec<&str> = before.into_iter().chain(COLUMNS).collect();
+    let (found, expected) = (row.len(), columns.len());
+    format!("{found} columns where there are {expected}: {}{hint}", columns.join(", "))
 }
 
 /// Says what is wrong with a bet that comes behind `before` columns.
@@ -356,5 +368,17 @@ mod tests {
         }
         let long = format!("{good}\n{}", "x".repeat(LINE_BYTES_MAX + 1));
         assert_eq!(read(&long).unwrap_err(), "f:2: the line has more than 4096 bytes");
+    }
+
+    #[test]
+    fn a_column_that_is_not_utf_8_is_named() {
+        for (row, column) in [
+            (&b"A,B\xff,1,2000-01-01,1"[..], "column 2 (last name): not UTF-8"),
+            // Together both fields are a text, and neither is one by itself.
+            (b"A\xc3,\xa1B,1,2000-01-01,1", "column 1 (first name): not UTF-8"),
+        ] {
+            let error = Rows::new(Path::new("f"), row).next_into([], &mut Bets::default()).unwrap_err();
+            assert_eq!(error.to_string(), format!("f:1: {column}"));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use sorteo_protocol::wire::{Reason, Reply, Request};
+use sorteo_protocol::wire::{FRAME_BYTES_MAX, Reason, Reply, Request};
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadPosition};
 
 use crate::backoff::Backoff;
@@ -85,7 +85,7 @@ impl Upload {
         self.client.require_newest(self.draw)?;
         let (upload, total) = (&self.scan.upload, self.scan.rows);
         let mut stored = self.client.next_row(self.agency, upload.clone())?;
-        let mut batches = Batches::open(path, &self.scan, batch_max)?;
+        let mut batches = Batches::open(path, &self.scan, batch_max, FRAME_BYTES_MAX)?;
         batches.skip(stored)?;
         *reached = stored;
         self.client.options().observer.report(&Event::Resumed { stored, total });

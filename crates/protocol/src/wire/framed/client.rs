@@ -6,15 +6,15 @@ use super::{BadFrame, append_frame, next_frame};
 use crate::bets::is_shown_document;
 use crate::text::{decimal, split_exactly};
 use crate::wire::{Hello, NotAReply, Reason, Reply, Request, Status, Winners};
-use crate::{Batch, Bet, DrawId, UploadPosition};
+use crate::{Batch, DrawId, UploadPosition};
 
 /// Appends a request as an agency sends it: a batch is a frame for its header
 /// and one for each row.
 pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     let line = match request {
         Request::Bet(batch) => {
-            let bet = batch.bets.iter().next().expect("a BET holds one bet");
-            format!("BET|{}|{}", batch.agency, row_line(bet))
+            let line = batch.bets.lines().next().expect("a BET holds one bet");
+            format!("BET|{}|{line}", batch.agency)
         }
         Request::Batch(batch) => {
             encode_batch(batch, out);
@@ -53,8 +53,8 @@ fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
         }
     };
     append_frame(&[header.as_bytes()], out);
-    for bet in batch.bets.iter() {
-        append_frame(&[row_line(bet).as_bytes()], out);
+    for line in batch.bets.lines() {
+        append_frame(&[line.as_bytes()], out);
     }
 }
 
@@ -64,11 +64,6 @@ fn with_draw(line: String, draw: Option<DrawId>) -> String {
         None => line,
         Some(draw) => format!("{line}|{draw}"),
     }
-}
-
-fn row_line(bet: Bet<'_>) -> String {
-    let Bet { first_name, last_name, document, birthdate, number } = bet;
-    format!("{first_name}|{last_name}|{document}|{birthdate}|{number}")
 }
 
 /// Reads one reply off the input. `Ok(None)` means that not all of it has arrived.
