@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use super::arguments::DialectName;
 use super::failure::Failure;
-use super::observer::log_client_event;
+use super::observer::{ProgressLines, log_client_event};
 use super::output::quantity;
 use super::progress::bar;
 use super::signals::exit_on_signals;
@@ -78,14 +78,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return send_one_bet(&options, agency, &environment);
     };
     let bar = Bar(bar("bets sent"));
-    // A line for every batch would break up the bar: beside one, only failures are logged.
+    // Lines would break up the bar: beside one, only failures are logged.
     let level = if bar.shown() { config.log_level.min(LevelFilter::Warn) } else { config.log_level };
     logging::init(level, config.log_format);
-    let shown = bar.clone();
+    let (shown, lines) = (bar.clone(), ProgressLines::new());
     options.observer = Observer::new(move |event| {
         log_client_event(event);
         if let Event::Resumed { stored, total } | Event::Stored { stored, total, .. } = event {
             shown.set(*stored, *total);
+            lines.report(*stored, *total);
         }
     });
     match send_file(args, &config, agency, path, &options, &bar) {

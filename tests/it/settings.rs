@@ -428,7 +428,7 @@ fn the_log_as_json_is_one_object_a_line_for_the_server_and_for_an_agency() {
         .collect();
     assert_eq!(
         said,
-        ["\"apuesta_enviada\" 3 null", "\"consulta_ganadores\" null 1", "\"loop_finished\" null null"]
+        ["\"progreso\" null null", "\"consulta_ganadores\" null 1", "\"loop_finished\" null null"]
     );
     let log = server.stop().stderr;
     assert!(!log.contains("\\u{"), "an escape of the text form: {log}");

@@ -42,6 +42,8 @@ readonly tries=${TRIES:-5}
 # The compose file reads these. Port 0 takes a free one, so that the test runs
 # beside a server that is up.
 export BETS=${BETS:-78697} IMAGE=${IMAGE:-sorteo:test} HOST_PORT=0 OPS_PORT=0
+# With a line for each batch that was acknowledged.
+export AGENCY_LOG_LEVEL=DEBUG
 
 # The deadlines of the waits in seconds, far above what is needed.
 readonly healthy_max=60

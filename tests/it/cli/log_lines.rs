@@ -128,7 +128,8 @@ fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
     let mut foreign = Peer::connect(&server);
     foreign.0.write_all(b"GET /\r\n\r\n | action: sorteo").unwrap();
     server.process.wait_log("action: close_connection | result: fail", 1);
-    let upload = run(&mut server.command(folder.path(), &["upload", "--agency", "1", "--file", "a.csv"]));
+    let upload = run(&mut server
+        .command(folder.path(), &["upload", "--agency", "1", "--file", "a.csv", "--log-level", "debug"]));
     upload.succeeded();
     let finished = server.stop();
 
@@ -173,6 +174,7 @@ fn every_line_of_both_logs_keeps_the_contract_whatever_the_network_sends() {
     let agency = LogLine::parse_all(&upload.stderr);
     let expected = [
         ("apuesta_enviada", vec![("cantidad", "3")]),
+        ("progreso", vec![("enviadas", "3"), ("total", "3")]),
         ("consulta_ganadores", vec![("cant_ganadores", "1")]),
         ("loop_finished", vec![]),
     ];

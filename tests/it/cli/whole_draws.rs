@@ -67,10 +67,11 @@ fn a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing() {
 
     // The same upload after the draw stores nothing and gets its winners again.
     fs::remove_file(path("winners-1")).unwrap();
-    let again = [first.as_slice(), &["--winners-out", "winners-1"]].concat();
+    let again = [first.as_slice(), &["--winners-out", "winners-1", "--log-level", "debug"]].concat();
     let finished = run(&mut server.command(folder.path(), &again));
     finished.succeeded();
     assert!(!finished.stderr.contains("apuesta_enviada"), "{finished:#?}");
+    assert_names(&finished.stderr, &["action: progreso | result: success | enviadas: 1002 | total: 1002"]);
     assert_eq!(fs::read_to_string(path("winners-1")).unwrap(), expected[0]);
     assert_eq!(status(&server, folder.path()), after);
 
@@ -186,7 +187,10 @@ fn the_seeds_variables_configure_a_server_and_its_agencies() {
 
     bets_file(folder.path(), "1.csv", &[1, 2, 7574, 4, 5]);
     let upload = ["upload", "--file", "1.csv", "--no-wait"];
-    let sent = run(&mut agency(&upload, &[("CLI_ID", "1"), ("CLI_BATCH_MAXAMOUNT", "2")]));
+    let sent = run(&mut agency(
+        &upload,
+        &[("CLI_ID", "1"), ("CLI_BATCH_MAXAMOUNT", "2"), ("CLI_LOG_LEVEL", "DEBUG")],
+    ));
     sent.succeeded();
     let counts: Vec<String> = LogLine::parse_all(&sent.stderr)
         .iter()
