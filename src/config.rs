@@ -22,6 +22,7 @@ use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
 use crate::store::sqlite;
+use sorteo_agency::WindowLimits;
 use sorteo_protocol::AgencyId;
 use sorteo_protocol::wire::WireLimits;
 
@@ -119,7 +120,9 @@ pub struct AgencyConfig {
     pub file: Option<PathBuf>,
     /// Maximum number of bets in a batch.
     pub batch: usize,
-    /// How long to keep trying while the server cannot be reached.
+    /// How much of an upload may be in flight.
+    pub window: WindowLimits,
+    /// How long to keep trying without any progress.
     pub give_up_after: Duration,
     /// The minimum level of what is logged.
     pub log_level: LevelFilter,
@@ -139,6 +142,10 @@ impl AgencyConfig {
             agency: layers.get_optional(&settings::AGENCY_ID)?,
             file: layers.get_optional(&settings::FILE)?,
             batch: layers.get(&settings::BATCH)?,
+            window: WindowLimits {
+                batches: layers.get(&settings::WINDOW_BATCHES)?,
+                bytes: layers.get(&settings::WINDOW_BYTES)?,
+            },
             give_up_after: layers.get(&settings::GIVE_UP_AFTER)?,
             log_level: layers.get(&settings::LOG_LEVEL)?,
             log_format: layers.get(&settings::LOG_FORMAT)?,

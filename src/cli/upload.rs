@@ -72,6 +72,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
     options.allow_empty = args.allow_empty;
+    options.window = config.window;
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);
         options.observer = Observer::new(log_client_event);

@@ -21,6 +21,7 @@ use crate::server::Limits;
 use crate::server::listen::Endpoint;
 use crate::store::ExpectedAgencies;
 use crate::store::sqlite::{self, Checkpoints};
+use sorteo_agency::{BATCH_BETS, WindowLimits};
 use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 
 /// The settings of `sorteo serve`.
@@ -54,6 +55,8 @@ pub const AGENCY: &[Setting] = &[
     AGENCY_ID.setting(),
     FILE.setting(),
     BATCH.setting(),
+    WINDOW_BATCHES.setting(),
+    WINDOW_BYTES.setting(),
     GIVE_UP_AFTER.setting(),
     LOG_LEVEL.setting(),
     LOG_FORMAT.setting(),
@@ -106,8 +109,6 @@ const DEFAULT_DATABASE: &str = "sorteo.db";
 const DISK_FREE_BYTES: u64 = 128 << 20;
 const WINNING_NUMBER_UNSET: &str = "that of the open draw, or 7574";
 const _: () = assert!(DEFAULT_WINNING_NUMBER == 7574);
-/// Bets in a batch of the original clients.
-const AGENCY_BATCH: u64 = 99;
 /// Long enough for a server to be repaired, short enough to be noticed the same day.
 const AGENCY_PATIENCE_SECONDS: u64 = 600;
 
@@ -322,15 +323,32 @@ pub const FILE: Optional<PathBuf> = Optional(Typed {
 pub(super) const BATCH: Typed<usize> = Typed {
     key: "batch",
     group: Group::Commands,
-    meaning: "Maximum number of bets in a batch, which never exceeds 8 KiB",
+    meaning: "Maximum number of bets in a batch, which never exceeds 320 KiB (counted: 8 KiB)",
     kind: count(1, 10_000),
-    default: Default::Number(|| AGENCY_BATCH),
+    default: Default::Number(|| BATCH_BETS as u64),
+};
+
+pub(super) const WINDOW_BATCHES: Typed<usize> = Typed {
+    key: "window_batches",
+    group: Group::Commands,
+    meaning: "Maximum number of batches sent and not acknowledged yet; 1 waits for each",
+    // The replies to all of them are far below what a server keeps for a peer.
+    kind: count(1, 1_000),
+    default: Default::Number(|| WindowLimits::default().batches as u64),
+};
+
+pub(super) const WINDOW_BYTES: Typed<usize> = Typed {
+    key: "window_bytes",
+    group: Group::Commands,
+    meaning: "Size of batches not acknowledged yet from which on no other is sent",
+    kind: bytes(1, 64 << 20),
+    default: Default::Number(|| WindowLimits::default().bytes as u64),
 };
 
 pub(super) const GIVE_UP_AFTER: Typed<Duration> = Typed {
     key: "give_up_after",
     group: Group::Commands,
-    meaning: "Seconds to keep trying while the server cannot be reached",
+    meaning: "Seconds to keep trying without any progress",
     kind: seconds(1, 86_400),
     default: Default::Number(|| AGENCY_PATIENCE_SECONDS),
 };

@@ -39,6 +39,7 @@ mod read_only;
 mod slow_peers;
 mod unread;
 mod upload;
+mod window;
 mod witness;
 mod workplace;
 
@@ -114,6 +115,9 @@ faults! {
     unread::peers_that_never_read;
     other_host::a_server_out_of_reach needs other_host::missing;
     other_host::peers_out_of_reach needs other_host::missing;
+    // The program uploads, with several batches in flight.
+    window::cut_at_many_bytes;
+    window::killed_on_either_side;
     // More comes than there is room for.
     overload::more_connections_than_allowed;
     overload::more_writes_than_the_queue;

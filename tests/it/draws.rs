@@ -301,6 +301,8 @@ fn an_upload_sends_nothing_into_the_next_draw() {
             operator.open_draw(DrawTerms::default()).unwrap();
         }
     });
+    // Of two batches in flight, both may be stored before the report of the first.
+    options.window.batches = 1;
     let mut upload = Upload::start(options, AgencyId(1), &file).unwrap();
     let sent = upload.send(&file, 2);
     assert_eq!(*reports.lock().unwrap(), 2, "the beginning, and one batch");

@@ -210,7 +210,7 @@ fn every_answer_carries_the_policy_and_files_are_sent_once() {
 fn what_happened_is_counted() {
     let folder = folder();
     let path = folder.path();
-    bets_file(path, "bets.csv", &[7574; 150]);
+    bets_file(path, "bets.csv", &[7574; 1_150]);
     let watched = Watched::start(path, &["--agencies", "1", "--max-connections", "3"]);
     let before = watched.samples();
     assert_eq!(before[r#"sorteo_batches_total{result="refused"}"#], 0.0, "what never happened is 0");
@@ -231,7 +231,7 @@ fn what_happened_is_counted() {
         (samples[r#"sorteo_connections{state="parked"}"#] == 1.0).then_some(samples)
     });
     for (name, value) in [
-        ("sorteo_bets_total", 150.0),
+        ("sorteo_bets_total", 1_150.0),
         (r#"sorteo_batches_total{result="stored"}"#, 2.0),
         (r#"sorteo_batches_total{result="refused"}"#, 3.0),
         (r#"sorteo_batches_total{result="unknown"}"#, 0.0),
@@ -240,8 +240,8 @@ fn what_happened_is_counted() {
         ("sorteo_draws_made_total", 1.0),
         ("sorteo_draw", 1.0),
         ("sorteo_draw_made", 1.0),
-        ("sorteo_draw_bets", 150.0),
-        ("sorteo_draw_winners", 150.0),
+        ("sorteo_draw_bets", 1_150.0),
+        ("sorteo_draw_winners", 1_150.0),
         ("sorteo_draw_agencies_done", 1.0),
         ("sorteo_draw_agencies_expected", 1.0),
         ("sorteo_connections_limit", 3.0),

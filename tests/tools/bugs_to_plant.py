@@ -39,6 +39,10 @@ def it(*names):
     return tuple(f"--test it -- {name}" for name in names)
 
 
+def agency(file, name):
+    return (f"-p sorteo-agency --test {file} -- {name}",)
+
+
 def unit(name):
     return (f"--lib -- {name}",)
 
@@ -350,13 +354,37 @@ BUGS = [
         "if rows + row == 0 { return Err(refused(error.into())); }\n            break;",
         it("server::dialects::every_counted_request_gets_its_answer_however_it_arrives")),
     Bug("an upload that goes on sends its first rows again", "I1", "crates/agency/src/upload.rs",
-        "        batches.skip(stored)?;\n",
+        "        batches.skip(self.stored)?;\n",
         "",
         it("cli::whole_draws::a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing")),
     Bug("an agency goes on with a broken connection", "I7", "crates/agency/src/client.rs",
         "                    self.connection = None;\n",
         "",
-        it("cli::server_ends::a_server_killed_in_the_middle_of_an_upload_comes_back_and_each_bet_is_stored_once")),
+        faults("window::cut_at_many_bytes")),
+    Bug("an upload resumes on the connection on which more is in flight", "I7", "crates/agency/src/upload.rs",
+        "            self.client.disconnect();\n",
+        "",
+        agency("window", "after_what_may_pass_an_upload_resumes_behind_what_is_acknowledged")),
+    Bug("a batch that was refused counts as stored", "I1", "crates/agency/src/upload.rs",
+        "            Ok(Reply::Batch { result: Ok(()), .. }) => {}\n",
+        "            Ok(Reply::Batch { .. }) => {}\n",
+        agency("window", "a_refusal_in_mid_window_ends_the_upload_with_its_reason")),
+    Bug("progress does not prolong an upload", "I7", "crates/agency/src/upload.rs",
+        "            *backoff = Backoff::new(self.client.options());\n",
+        "            let _ = &backoff;\n",
+        agency("window", "progress_prolongs_the_time_until_an_upload_is_given_up")),
+    Bug("an upload waits for each reply", "I7", "crates/agency/src/window.rs",
+        "self.in_flight.len() < self.open &&",
+        "self.in_flight.is_empty() &&",
+        agency("window", "several_batches_are_in_flight_and_each_is_stored_once")),
+    Bug("an upload sends without limit", "I6", "crates/agency/src/window.rs",
+        "self.in_flight.len() < self.open &&",
+        "self.in_flight.len() < 1_000_000 &&",
+        agency("window", "a_file_that_changes_while_batches_are_in_flight_sends_no_more")),
+    Bug("a file that changed is sent on", "I1", "crates/agency/src/file.rs",
+        "if Version::of(path)? != self.scan.version {",
+        "if false {",
+        agency("window", "a_file_that_changes_while_batches_are_in_flight_sends_no_more")),
     Bug("a counted agency sends again what may be stored", "I1", "crates/agency/src/counted.rs",
         """\
         let reply = ask(connection, options, &request)?;
@@ -422,8 +450,8 @@ BUGS = [
         "SET winners = won.winners",
         it("store_contract::sqlite::the_size_of_the_winners_is_counted_in_bytes")),
     Bug("an upload goes on in the next draw", "I1", "crates/agency/src/upload.rs",
-        "        self.client.require_newest(self.draw)?;\n",
-        "",
+        "(self.scan.upload.clone(), Some(self.draw));\n        let position",
+        "(self.scan.upload.clone(), None);\n        let position",
         it("draws::an_upload_sends_nothing_into_the_next_draw")),
 
     # ---- Beside the server ------------------------------------------------------

@@ -4,7 +4,7 @@
 
 use std::{error::Error, path::Path, time::Duration};
 
-use sorteo_agency::{ClientOptions, Event, Observer, Upload};
+use sorteo_agency::{BATCH_BETS, ClientOptions, Event, Observer, Upload};
 
 fn main() {
     if let Err(error) = run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -22,7 +22,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         }
     });
     let mut upload = Upload::start(options, agency.parse()?, Path::new(file))?;
-    upload.send(Path::new(file), 99)?;
+    upload.send(Path::new(file), BATCH_BETS)?;
     upload.done()?;
     upload.wait_winners()?.iter().for_each(|document| println!("{document}"));
     Ok(())

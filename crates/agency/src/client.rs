@@ -4,8 +4,10 @@
 use std::io;
 use std::time::Duration;
 
-use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, Status, WAIT_MAX, Winners, encode_reply};
-use sorteo_protocol::{AgencyId, DrawId, UploadId};
+use sorteo_protocol::wire::{
+    Dialect, Hello, Reason, Reply, Request, Status, WAIT_MAX, Winners, encode_reply,
+};
+use sorteo_protocol::{AgencyId, DrawId};
 
 use crate::backoff::Backoff;
 use crate::connection::CONNECT_TIMEOUT;
@@ -24,38 +26,17 @@ const _: () = assert!(WAIT_EACH.as_millis() <= WAIT_MAX.as_millis());
 pub struct Client {
     options: ClientOptions,
     connection: Option<Connection>,
-    /// The only draw that it may speak in, if there is one.
-    draw: Option<DrawId>,
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(options: ClientOptions) -> Self {
-        Self { options, connection: None, draw: None }
+        Self { options, connection: None }
     }
 
     /// Its options.
     pub fn options(&self) -> &ClientOptions {
         &self.options
-    }
-
-    /// From here on, a new connection is used only while this draw is the newest: what
-    /// is repeated after the next one was opened must not go into that one.
-    pub(crate) fn stay_in(&mut self, draw: DrawId) {
-        self.draw = Some(draw);
-    }
-
-    /// From here on, any draw may be the newest.
-    pub(crate) fn leave(&mut self) {
-        self.draw = None;
-    }
-
-    /// Fails where another draw than this is the newest.
-    pub(crate) fn require_newest(&mut self, draw: DrawId) -> Result<(), AgencyError> {
-        match self.status()?.draw {
-            newest if newest == draw => Ok(()),
-            newest => Err(AgencyError::OtherDraw { draw, newest }),
-        }
     }
 
     /// Returns how the newest draw stands.
@@ -118,7 +99,7 @@ impl Client {
             if let Some(documents) = self.winners(agency, Some(draw))? {
                 return Ok(documents);
             }
-            match self.call(&Request::WaitWinners { agency, wait: WAIT_EACH, draw: None })? {
+            match self.call(&Request::WaitWinners { agency, wait: WAIT_EACH, draw: Some(draw) })? {
                 // Drawn, or time to ask again: in both cases the pages say so.
                 Reply::Winners(Ok(_) | Err(Reason::NotReady)) => {}
                 other => return Err(self.refused("WAIT_WINNERS", &other)),
@@ -126,25 +107,44 @@ impl Client {
         }
     }
 
-    /// Says that an agency is done; with `bets`, the server records it only if it holds so
-    /// many of the agency's bets. Repeating it changes nothing.
+    /// Says that an agency is done in the newest draw; with `bets`, the server records it
+    /// only if it holds so many of the agency's bets. Repeating it in one draw changes
+    /// nothing.
     ///
     /// # Errors
     ///
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it holds
     /// another number of bets.
     pub fn done(&mut self, agency: AgencyId, bets: Option<u64>) -> Result<(), AgencyError> {
-        match self.call(&Request::Done { agency, bets, draw: None })? {
+        self.done_in(agency, bets, None)
+    }
+
+    /// As [`Client::done`], in a draw of which the next may be open already.
+    pub(crate) fn done_in(
+        &mut self,
+        agency: AgencyId,
+        bets: Option<u64>,
+        draw: Option<DrawId>,
+    ) -> Result<(), AgencyError> {
+        match self.call(&Request::Done { agency, bets, draw })? {
             Reply::Done(Ok(())) => Ok(()),
             other => Err(self.refused("DONE", &other)),
         }
     }
 
-    /// Returns the next row to send of an upload: 0 where none of it is stored.
-    pub(crate) fn next_row(&mut self, agency: AgencyId, upload: UploadId) -> Result<u64, AgencyError> {
-        match self.call(&Request::Resume { agency, upload, draw: None })? {
-            Reply::Resume(Ok(next_row)) => Ok(next_row),
-            other => Err(self.refused("RESUME", &other)),
+    /// Returns the newest draw of a server in which requests may name their draw.
+    pub(crate) fn newest_draw(&mut self) -> Result<DrawId, AgencyError> {
+        let mut backoff = Backoff::new(&self.options);
+        let [hello, status] = self.call_all([&Request::Hello, &Request::Status], &mut backoff)?;
+        match (hello, status) {
+            (Reply::Hello(Ok(hello)), Reply::Status(Ok(status))) if hello.has(Hello::DRAWS) => {
+                Ok(status.draw)
+            }
+            (Reply::Hello(Ok(_)) | Reply::Unrecognised(Reason::Unknown), Reply::Status(Ok(_))) => {
+                Err(AgencyError::OlderServer { server: self.options.server.clone() })
+            }
+            (Reply::Hello(Ok(_)), other) => Err(self.refused("STATUS", &other)),
+            (other, _) => Err(self.refused("HELLO", &other)),
         }
     }
 
@@ -154,24 +154,31 @@ impl Client {
     /// position, and a single bet.
     pub(crate) fn call(&mut self, request: &Request) -> Result<Reply, AgencyError> {
         let mut backoff = Backoff::new(&self.options);
+        let [reply] = self.call_all([request], &mut backoff)?;
+        Ok(reply)
+    }
+
+    /// Sends requests together, and all of them again until the reply to each is other than
+    /// a temporary refusal, or the time is up.
+    ///
+    /// Only for requests as in [`Client::call`].
+    pub(crate) fn call_all<const N: usize>(
+        &mut self,
+        requests: [&Request; N],
+        backoff: &mut Backoff,
+    ) -> Result<[Reply; N], AgencyError> {
         loop {
-            if self.connection.is_none()
-                && let Some(draw) = self.draw.take()
-            {
-                // With no draw to stay in, this opens the connection that is used then.
-                self.require_newest(draw)?;
-                self.draw = Some(draw);
-            }
-            let failure = match self.exchange(request, &backoff) {
-                Ok(reply) => match reply.refusal() {
-                    Some(reason)
-                        if reason.is_temporary()
-                            && backoff.pause(&self.options, &io::Error::other(reason.to_string())) =>
-                    {
-                        continue;
+            let failure = match self.exchange(requests, backoff) {
+                Ok(replies) => {
+                    match replies.iter().filter_map(Reply::refusal).find(|reason| reason.is_temporary()) {
+                        Some(reason)
+                            if backoff.pause(&self.options, &io::Error::other(reason.to_string())) =>
+                        {
+                            continue;
+                        }
+                        _ => return Ok(replies),
                     }
-                    _ => return Ok(reply),
-                },
+                }
                 Err(ExchangeError::Unexpected(answer)) => return Err(self.protocol_error(answer)),
                 Err(ExchangeError::Lost(error)) => {
                     self.connection = None;
@@ -179,10 +186,29 @@ impl Client {
                 }
             };
             if !backoff.pause(&self.options, &failure) {
-                let server = self.options.server.clone();
-                return Err(AgencyError::Unreachable { server, source: failure });
+                return Err(self.unreachable(failure));
             }
         }
+    }
+
+    /// Sends the bytes of a request on the connection that there is, and waits for no reply:
+    /// for an upload, which sends ahead.
+    pub(crate) fn send(&mut self, request: &[u8], timeout: Duration) -> Result<(), ExchangeError> {
+        self.connected()?.send(request, timeout)
+    }
+
+    /// Waits for the next reply on the connection that there is.
+    pub(crate) fn receive(&mut self, timeout: Duration) -> Result<Reply, ExchangeError> {
+        self.connected()?.receive(timeout)
+    }
+
+    fn connected(&mut self) -> io::Result<&mut Connection> {
+        self.connection.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Ends the connection, with all that is in flight on it.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     /// Returns the error of a reply that is not the one hoped for: a refusal, or a reply
@@ -198,11 +224,21 @@ impl Client {
         }
     }
 
-    fn protocol_error(&self, answer: String) -> AgencyError {
+    /// Returns the error of what is no reply to any request.
+    pub(crate) fn protocol_error(&self, answer: String) -> AgencyError {
         AgencyError::Protocol { server: self.options.server.clone(), answer }
     }
 
-    fn exchange(&mut self, request: &Request, backoff: &Backoff) -> Result<Reply, ExchangeError> {
+    /// Returns the error of a failure after which there is no time left to try again.
+    pub(crate) fn unreachable(&self, source: io::Error) -> AgencyError {
+        AgencyError::Unreachable { server: self.options.server.clone(), source }
+    }
+
+    fn exchange<const N: usize>(
+        &mut self,
+        requests: [&Request; N],
+        backoff: &Backoff,
+    ) -> Result<[Reply; N], ExchangeError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
@@ -210,6 +246,6 @@ impl Client {
                 none.insert(Connection::open(&self.options.server, Dialect::Framed, timeout)?)
             }
         };
-        connection.exchange(request, backoff.timeout(REPLY_TIMEOUT))
+        connection.exchange_all(requests, backoff.timeout(REPLY_TIMEOUT))
     }
 }

@@ -76,13 +76,35 @@ impl Connection {
     ///
     /// Where there is none in time: see [`ExchangeError`]. The connection is of no use then.
     pub fn exchange(&mut self, request: &Request, timeout: Duration) -> Result<Reply, ExchangeError> {
+        let [reply] = self.exchange_all([request], timeout)?;
+        Ok(reply)
+    }
+
+    /// Sends requests together, and returns the reply to each: in one round trip. Waits for
+    /// each as [`Connection::exchange`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::exchange`].
+    pub fn exchange_all<const N: usize>(
+        &mut self,
+        requests: [&Request; N],
+        timeout: Duration,
+    ) -> Result<[Reply; N], ExchangeError> {
         let mut bytes = Vec::new();
-        encode_request(self.dialect, request, &mut bytes);
-        let wait = match request {
-            Request::WaitWinners { wait, .. } => *wait,
-            _ => Duration::ZERO,
-        };
-        self.exchange_bytes(&bytes, timeout + wait)
+        for request in requests {
+            encode_request(self.dialect, request, &mut bytes);
+        }
+        self.send(&bytes, timeout)?;
+        let mut replies = Vec::with_capacity(N);
+        for request in requests {
+            let wait = match request {
+                Request::WaitWinners { wait, .. } => *wait,
+                _ => Duration::ZERO,
+            };
+            replies.push(self.receive(timeout + wait)?);
+        }
+        Ok(replies.try_into().expect("a reply was received to each request"))
     }
 
     /// Sends the bytes of one request and waits for its reply for at most `timeout`.
@@ -91,24 +113,40 @@ impl Connection {
     ///
     /// As [`Connection::exchange`].
     pub fn exchange_bytes(&mut self, request: &[u8], timeout: Duration) -> Result<Reply, ExchangeError> {
-        if self.timeout != Some(timeout) {
-            self.stream.set_write_timeout(Some(timeout))?;
-            self.stream.set_read_timeout(Some(timeout))?;
-            self.timeout = Some(timeout);
-        }
-        let started = Instant::now();
-        let result = self.stream.write_all(request).map_err(ExchangeError::from);
-        let result = result.and_then(|()| self.receive(started, timeout));
-        match result {
-            // What the system calls it where a time-out of the socket is over.
-            Err(ExchangeError::Lost(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(timed_out(timeout))
-            }
-            other => other,
-        }
+        self.send(request, timeout)?;
+        self.receive(timeout)
     }
 
-    fn receive(&mut self, started: Instant, timeout: Duration) -> Result<Reply, ExchangeError> {
+    /// Sends the bytes of requests within `timeout`, and waits for no reply.
+    ///
+    /// # Errors
+    ///
+    /// Where the peer does not take them in time. The connection is of no use then.
+    pub fn send(&mut self, mut requests: &[u8], timeout: Duration) -> Result<(), ExchangeError> {
+        self.set_timeout(timeout)?;
+        let started = Instant::now();
+        while !requests.is_empty() {
+            match self.stream.write(requests) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(sent) => requests = &requests[sent..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(error, timeout)),
+            }
+            if !requests.is_empty() && started.elapsed() > timeout {
+                return Err(timed_out(timeout));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next reply for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none in time: see [`ExchangeError`]. The connection is of no use then.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Reply, ExchangeError> {
+        self.set_timeout(timeout)?;
+        let started = Instant::now();
         loop {
             let mut rest = &self.input[..];
             let decoded = decode_reply(self.dialect, &mut rest)?;
@@ -128,9 +166,27 @@ impl Connection {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(read) => self.input.extend_from_slice(&bytes[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(lost(error, timeout)),
             }
         }
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.timeout != Some(timeout) {
+            self.stream.set_write_timeout(Some(timeout))?;
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.timeout = Some(timeout);
+        }
+        Ok(())
+    }
+}
+
+/// Returns what a failed read or write means.
+fn lost(error: io::Error, timeout: Duration) -> ExchangeError {
+    match error.kind() {
+        // What the system calls it where a time-out of the socket is over.
+        io::ErrorKind::WouldBlock => timed_out(timeout),
+        _ => error.into(),
     }
 }
 

@@ -37,6 +37,13 @@ pub enum AgencyError {
         /// The newest draw.
         newest: DrawId,
     },
+    /// The server does not know requests that name their draw, with which an upload makes
+    /// sure that none of its bets falls into the next one.
+    #[error("{server} is older than this client: upgrade the server, or use a client of its version")]
+    OlderServer {
+        /// The address.
+        server: String,
+    },
     /// What came back is no reply to the request.
     #[error("{server} does not answer as a sorteo server does: `{answer}`")]
     Protocol {
@@ -79,6 +86,7 @@ fn hint(reason: &Reason) -> &'static str {
             " (the server does not know this request, so it is older than this client: \
              upgrade the server, or use a client of its version)"
         }
+        Reason::TooMany => " (the batches are larger than the server allows: give a smaller --batch)",
         Reason::NotReady => " (the draw has not taken place yet)",
         Reason::BadDraw => " (there is no such draw)",
         Reason::StorageFull => " (the server's disk is full, and was at every retry)",

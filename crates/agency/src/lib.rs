@@ -3,14 +3,14 @@
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
-//! use sorteo_agency::{ClientOptions, Upload};
+//! use sorteo_agency::{BATCH_BETS, ClientOptions, Upload};
 //! use sorteo_protocol::AgencyId;
 //!
 //! # fn main() -> Result<(), sorteo_agency::AgencyError> {
 //! let options = ClientOptions::new("127.0.0.1:12345", Duration::from_secs(60));
 //! let file = Path::new("agency-1.csv");
 //! let mut upload = Upload::start(options, AgencyId(1), file)?;
-//! upload.send(file, 99)?;
+//! upload.send(file, BATCH_BETS)?;
 //! upload.done()?;
 //! for document in upload.wait_winners()? {
 //!     println!("{document}");
@@ -21,8 +21,8 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`Client`] | one request after the other in the framed dialect; reconnects by itself |
-//! | [`Upload`] | a whole agency in the framed dialect, exactly once from end to end |
+//! | [`Client`] | requests and their replies in the framed dialect; reconnects by itself |
+//! | [`Upload`] | a whole agency in the framed dialect, exactly once from end to end, several batches in flight |
 //! | [`counted`] | an agency in the counted dialect, and a single bet: neither can resume |
 //! | [`Connection`] | one connection of either dialect, without retries |
 //! | [`rows`], [`file`](mod@file) | the CSV reader, and an agency's file cut into batches |
@@ -40,9 +40,11 @@ mod lines;
 mod options;
 pub mod rows;
 mod upload;
+mod window;
 
 pub use client::Client;
 pub use connection::{Connection, ExchangeError, REPLY_TIMEOUT};
 pub use error::AgencyError;
 pub use options::{ClientOptions, Event, Observer};
-pub use upload::Upload;
+pub use upload::{BATCH_BETS, Upload};
+pub use window::WindowLimits;

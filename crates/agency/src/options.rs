@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::WindowLimits;
+
 /// Where the server is, and how long to go on trying.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -14,6 +16,8 @@ pub struct ClientOptions {
     pub give_up_after: Duration,
     /// Whether a file may have no bets: its agency is done with none.
     pub allow_empty: bool,
+    /// How much of an upload may be in flight.
+    pub window: WindowLimits,
     /// Is given what happens.
     pub observer: Observer,
 }
@@ -22,7 +26,13 @@ impl ClientOptions {
     /// Options with an observer that ignores everything; a file must have bets.
     pub fn new(server: impl Into<String>, give_up_after: Duration) -> Self {
         let server = server.into();
-        Self { server, give_up_after, allow_empty: false, observer: Observer::default() }
+        Self {
+            server,
+            give_up_after,
+            allow_empty: false,
+            window: WindowLimits::default(),
+            observer: Observer::default(),
+        }
     }
 }
 

@@ -4,12 +4,21 @@
 use std::io;
 use std::path::Path;
 
-use sorteo_protocol::wire::{FRAME_BYTES_MAX, Reason, Reply, Request};
-use sorteo_protocol::{AgencyId, Batch, DrawId, UploadPosition};
+use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, encode_request};
+use sorteo_protocol::{AgencyId, Batch, Bets, DrawId, UploadPosition};
 
 use crate::backoff::Backoff;
 use crate::file::{Batches, Scan};
-use crate::{AgencyError, Client, ClientOptions, Event};
+use crate::window::Window;
+use crate::{AgencyError, Client, ClientOptions, Event, ExchangeError, REPLY_TIMEOUT};
+
+/// Bets in a batch where nothing asks for another number: larger ones are hardly faster
+/// (docs/performance.md, "One upload"), and others wait longer behind each.
+pub const BATCH_BETS: usize = 1_000;
+
+/// Most bytes of a batch, so that it needs little memory on either side: 1,000 of the longest
+/// bets fit, or 5,000 of usual length.
+const BATCH_BYTES_MAX: usize = 320 << 10;
 
 /// One agency's upload.
 #[derive(Debug)]
@@ -18,6 +27,8 @@ pub struct Upload {
     agency: AgencyId,
     draw: DrawId,
     scan: Scan,
+    /// Rows of it that the server had when it last said so.
+    stored: u64,
 }
 
 impl Upload {
@@ -26,13 +37,13 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// Where the file is malformed or the server cannot be reached; nothing was sent.
+    /// Where the file is malformed, or the server cannot be reached or is older than this
+    /// client; nothing was sent.
     pub fn start(options: ClientOptions, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
         let scan = Scan::of(path, options.allow_empty)?;
         let mut client = Client::new(options);
-        let draw = client.status()?.draw;
-        client.stay_in(draw);
-        Ok(Self { client, agency, draw, scan })
+        let draw = client.newest_draw()?;
+        Ok(Self { client, agency, draw, scan, stored: 0 })
     }
 
     /// How many bets the file has.
@@ -40,68 +51,132 @@ impl Upload {
         self.scan.rows
     }
 
-    /// Sends what is not stored yet, in batches of at most `batch_max` bets.
+    /// Sends what is not stored yet, in batches of at most `batch_max` bets, of which
+    /// several are in flight: see [`WindowLimits`](crate::WindowLimits).
     ///
-    /// A batch whose reply was lost is repeated; its position in the upload makes that
-    /// harmless. The server may hold other rows of the upload than it acknowledged to
-    /// this client: fewer, if its database was restored (`gap`), or rows cut into other
-    /// batches, if another sender of the same file was ahead (`conflict`). The upload is
-    /// named after its rows, so in both cases it resumes from what the server has.
+    /// After the first failure, whatever it is, nothing of what is in flight behind it
+    /// counts: the server refuses it as a gap, or nobody knows. So the connection ends, and
+    /// the next one resumes from what the server has, in batches that are cut anew: the
+    /// upload is named after its rows, and a batch that was stored is not stored again. The
+    /// server may also hold other rows than it acknowledged to this client: fewer, if its
+    /// database was restored (`gap`), or rows cut into other batches, if another sender of
+    /// the same file was ahead (`conflict`).
     ///
     /// # Errors
     ///
     /// Where the file changed, the server cannot be reached or refuses, or the next draw
     /// was opened. What was acknowledged stays stored; calling this again resumes.
     pub fn send(&mut self, path: &Path, batch_max: usize) -> Result<(), AgencyError> {
-        let (mut backoff, mut furthest) = (None, 0);
+        let mut backoff = Backoff::new(self.client.options());
+        while let Err(error) = self.send_rest(path, batch_max, &mut backoff) {
+            self.client.disconnect();
+            if !self.pause_after(&error, &mut backoff) {
+                return Err(self.other_draw(&error).unwrap_or(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the server has not got, on one connection.
+    fn send_rest(&mut self, path: &Path, batch_max: usize, backoff: &mut Backoff) -> Result<(), AgencyError> {
+        self.resume(backoff)?;
+        let mut batches = Batches::open(path, &self.scan, batch_max, BATCH_BYTES_MAX)?;
+        batches.skip(self.stored)?;
+        let mut window = Window::new(self.client.options().window);
+        let mut next_row = self.stored;
         loop {
-            let mut reached = 0;
-            let reason = match self.send_from_next_row(path, batch_max, &mut reached) {
-                Err(AgencyError::Refused {
-                    reason: reason @ (Reason::Gap { .. } | Reason::Conflict),
-                    ..
-                }) => reason,
-                result => return result,
-            };
-            if reached > furthest {
-                (backoff, furthest) = (None, reached);
+            while window.has_room()
+                && let Some(bets) = batches.next_batch()?
+            {
+                let count = bets.len() as u64;
+                let bytes = self.encode_batch(bets, next_row);
+                let sent = self.client.send(&bytes, backoff.timeout(REPLY_TIMEOUT));
+                while sent.is_err() && !window.is_empty() {
+                    // What the server replied before it closed says why.
+                    self.receive(&mut window, backoff)?;
+                }
+                sent.map_err(|error| self.lost(error))?;
+                window.push(count, bytes.len());
+                next_row += count;
             }
-            let options = self.client.options();
-            let backoff = backoff.get_or_insert_with(|| Backoff::new(options));
-            if !backoff.pause(options, &io::Error::other(reason.to_string())) {
-                return Err(AgencyError::Refused { what: "BATCH", reason });
+            if window.is_empty() {
+                return Ok(());
             }
+            self.receive(&mut window, backoff)?;
         }
     }
 
-    /// Sends what the server has not got; `reached` becomes the rows that are stored.
-    fn send_from_next_row(
-        &mut self,
-        path: &Path,
-        batch_max: usize,
-        reached: &mut u64,
-    ) -> Result<(), AgencyError> {
-        // Rows are counted anew in each draw: in the next one, these would start at 0.
-        self.client.require_newest(self.draw)?;
-        let (upload, total) = (&self.scan.upload, self.scan.rows);
-        let mut stored = self.client.next_row(self.agency, upload.clone())?;
-        let mut batches = Batches::open(path, &self.scan, batch_max, FRAME_BYTES_MAX)?;
-        batches.skip(stored)?;
-        *reached = stored;
-        self.client.options().observer.report(&Event::Resumed { stored, total });
-        while let Some(batch) = batches.next_batch()? {
-            let bets = batch.len() as u64;
-            let position = Some(UploadPosition { upload: upload.clone(), first_row: stored, draw: None });
-            let request = Request::Batch(Batch { agency: self.agency, bets: batch, position });
-            match self.client.call(&request)? {
-                Reply::Batch { result: Ok(()), .. } => {}
-                other => return Err(self.client.refused("BATCH", &other)),
-            }
-            stored += bets;
-            *reached = stored;
-            self.client.options().observer.report(&Event::Stored { bets, stored, total });
-        }
+    /// Finds out what the server has.
+    fn resume(&mut self, backoff: &mut Backoff) -> Result<(), AgencyError> {
+        let (agency, upload, draw) = (self.agency, self.scan.upload.clone(), Some(self.draw));
+        let [reply] = self.client.call_all([&Request::Resume { agency, upload, draw }], backoff)?;
+        let Reply::Resume(Ok(stored)) = reply else {
+            return Err(self.client.refused("RESUME", &reply));
+        };
+        self.set_stored(stored, backoff);
+        self.client.options().observer.report(&Event::Resumed { stored, total: self.scan.rows });
         Ok(())
+    }
+
+    fn encode_batch(&self, bets: Bets, first_row: u64) -> Vec<u8> {
+        let (upload, draw) = (self.scan.upload.clone(), Some(self.draw));
+        let position = Some(UploadPosition { upload, first_row, draw });
+        let request = Request::Batch(Batch { agency: self.agency, bets, position });
+        let mut bytes = Vec::new();
+        encode_request(Dialect::Framed, &request, &mut bytes);
+        bytes
+    }
+
+    /// Waits for the reply to the oldest batch in flight.
+    fn receive(&mut self, window: &mut Window, backoff: &mut Backoff) -> Result<(), AgencyError> {
+        match self.client.receive(backoff.timeout(REPLY_TIMEOUT)) {
+            Ok(Reply::Batch { result: Ok(()), .. }) => {}
+            Ok(other) => return Err(self.client.refused("BATCH", &other)),
+            Err(error) => return Err(self.lost(error)),
+        }
+        let bets = window.acknowledge();
+        self.set_stored(self.stored + bets, backoff);
+        let (stored, total) = (self.stored, self.scan.rows);
+        self.client.options().observer.report(&Event::Stored { bets, stored, total });
+        Ok(())
+    }
+
+    /// Records how many rows the server has. More than it had are progress, and with it
+    /// the time in which there must be some starts anew.
+    fn set_stored(&mut self, stored: u64, backoff: &mut Backoff) {
+        if stored > self.stored {
+            *backoff = Backoff::new(self.client.options());
+        }
+        self.stored = stored;
+    }
+
+    /// Pauses where an upload may resume after this error, and returns whether it may.
+    fn pause_after(&self, error: &AgencyError, backoff: &mut Backoff) -> bool {
+        let options = self.client.options();
+        match error {
+            AgencyError::Unreachable { source, .. } => backoff.pause(options, source),
+            AgencyError::Refused { reason, .. } if may_resume_after(reason) => {
+                backoff.pause(options, &io::Error::other(reason.to_string()))
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the error that another draw is the newest, where that is why bets of this one
+    /// were refused.
+    fn other_draw(&mut self, error: &AgencyError) -> Option<AgencyError> {
+        let AgencyError::Refused { reason: Reason::DrawClosed | Reason::AgencyDone, .. } = error else {
+            return None;
+        };
+        let (draw, newest) = (self.draw, self.client.status().ok()?.draw);
+        (newest != draw).then_some(AgencyError::OtherDraw { draw, newest })
+    }
+
+    fn lost(&self, error: ExchangeError) -> AgencyError {
+        match error {
+            ExchangeError::Lost(source) => self.client.unreachable(source),
+            ExchangeError::Unexpected(answer) => self.client.protocol_error(answer),
+        }
     }
 
     /// Says that the agency is done, and how many bets it sent: the server records it
@@ -112,7 +187,7 @@ impl Upload {
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it
     /// holds another number of bets.
     pub fn done(&mut self) -> Result<(), AgencyError> {
-        self.client.done(self.agency, Some(self.scan.rows))
+        self.client.done_in(self.agency, Some(self.scan.rows), Some(self.draw))
     }
 
     /// Waits for the draw, then returns the winning documents in stored order.
@@ -121,8 +196,11 @@ impl Upload {
     ///
     /// Where the server cannot be reached or refuses.
     pub fn wait_winners(&mut self) -> Result<Vec<String>, AgencyError> {
-        // Winners can be asked of any draw.
-        self.client.leave();
         self.client.wait_winners(self.agency, self.draw)
     }
+}
+
+/// Returns whether an upload goes on by itself after a batch was refused for this reason.
+fn may_resume_after(reason: &Reason) -> bool {
+    reason.is_temporary() || matches!(reason, Reason::Gap { .. } | Reason::Conflict)
 }
