@@ -104,7 +104,10 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
 pub(super) fn done(args: &DoneArgs) -> Result<(), Failure> {
     let config = read(&args.settings)?;
     let agency = config.require_agency()?;
-    client(&config).done(agency, args.bets)?;
+    let mut client = client(&config);
+    // Repeated after a lost reply, it must not close the agency in a draw that was opened since.
+    let draw = client.newest_draw()?;
+    client.done(agency, args.bets, draw)?;
     Ok(say!("agency {agency} is done")?)
 }
 

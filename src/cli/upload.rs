@@ -20,7 +20,7 @@ use crate::config::{AgencyConfig, AgencySettings, ConfigError, Environment, Laye
 use crate::{event, logging};
 use sorteo_agency::rows::FileError;
 use sorteo_agency::{AgencyError, ClientOptions, Event, Observer, Upload, counted};
-use sorteo_protocol::{AgencyId, Batch, Bets};
+use sorteo_protocol::{AgencyId, Batch, Bets, DrawId};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,6 +53,10 @@ pub(super) struct Args {
     /// Write the winning documents to this file, one per line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_wait", "not_done"])]
     winners_out: Option<PathBuf>,
+    /// Draw that the file is for, so that a repeated upload never falls into the next one
+    /// [default: the newest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    draw: Option<i64>,
     /// Dialect to speak; the counted one cannot resume and always waits for the draw
     #[arg(long, value_enum, default_value_t = DialectName::Framed)]
     dialect: DialectName,
@@ -72,6 +76,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
     options.allow_empty = args.allow_empty;
+    options.draw = args.draw.map(DrawId);
+    if args.draw.is_some() && (config.file.is_none() || args.dialect == DialectName::Counted) {
+        let problem = "only a file in the framed dialect can be for a certain draw: leave out --draw";
+        return Err(Failure::Failed(anyhow::anyhow!(problem)));
+    }
     options.window = config.window;
     let Some(path) = &config.file else {
         logging::init(config.log_level, config.log_format);

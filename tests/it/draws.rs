@@ -280,6 +280,36 @@ fn what_names_its_draw_is_about_that_draw_when_the_next_one_is_open() {
 }
 
 #[test]
+fn an_upload_that_is_repeated_for_its_draw_finds_all_stored_there_and_sends_nothing_into_the_next() {
+    let folder = folder();
+    let path = folder.path();
+    bets_file(path, "1.csv", &[7574, 1]);
+    bets_file(path, "2.csv", &[2, 7574, 7574]);
+    let server = Server::start(path, &["--agencies", "1"]);
+    let upload = |file: &str, more: &[&str]| {
+        let args = [&["upload", "--agency", "1", "--file", file], more].concat();
+        run(&mut server.command(path, &args))
+    };
+    upload("1.csv", &["--draw", "1"]).succeeded();
+    draw(path, &["open"]).succeeded();
+    let repeated = upload("1.csv", &["--draw", "1", "--winners-out", "winners.txt"]);
+    assert_eq!(repeated.code, Some(0), "{repeated:#?}");
+    assert_eq!(fs::read_to_string(path.join("winners.txt")).unwrap(), "3000000\n");
+    let late = upload("2.csv", &["--draw", "1"]);
+    assert_names(late.failed(1), &["draw 1, which these bets are for, is over and draw 2 is open"]);
+    assert_names(upload("2.csv", &["--draw", "3"]).failed(1), &["bad_draw", "there is no such draw"]);
+    assert_names(upload("2.csv", &["--draw", "1", "--dialect", "counted"]).failed(1), &["--draw"]);
+    assert_eq!(upload("2.csv", &["--draw", "0"]).code, Some(2));
+    let single =
+        server.command(path, &["upload", "--agency", "1", "--draw", "1"]).env("NOMBRE", "Ana").output();
+    assert_eq!(single.unwrap().status.code(), Some(1));
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|0");
+    let done = run(&mut server.command(path, &["done", "--agency", "1"]));
+    assert_eq!(done.succeeded(), "agency 1 is done\n");
+    server.stop();
+}
+
+#[test]
 fn an_upload_sends_nothing_into_the_next_draw() {
     let server = Setup::agencies(2).start();
     let folder = folder();

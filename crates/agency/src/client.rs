@@ -107,33 +107,27 @@ impl Client {
         }
     }
 
-    /// Says that an agency is done in the newest draw; with `bets`, the server records it
-    /// only if it holds so many of the agency's bets. Repeating it in one draw changes
-    /// nothing.
+    /// Says that an agency is done in a draw; with `bets`, the server records it only if it
+    /// holds so many of the agency's bets. Repeating it changes nothing.
     ///
     /// # Errors
     ///
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it holds
     /// another number of bets.
-    pub fn done(&mut self, agency: AgencyId, bets: Option<u64>) -> Result<(), AgencyError> {
-        self.done_in(agency, bets, None)
-    }
-
-    /// As [`Client::done`], in a draw of which the next may be open already.
-    pub(crate) fn done_in(
-        &mut self,
-        agency: AgencyId,
-        bets: Option<u64>,
-        draw: Option<DrawId>,
-    ) -> Result<(), AgencyError> {
-        match self.call(&Request::Done { agency, bets, draw })? {
+    pub fn done(&mut self, agency: AgencyId, bets: Option<u64>, draw: DrawId) -> Result<(), AgencyError> {
+        match self.call(&Request::Done { agency, bets, draw: Some(draw) })? {
             Reply::Done(Ok(())) => Ok(()),
             other => Err(self.refused("DONE", &other)),
         }
     }
 
-    /// Returns the newest draw of a server in which requests may name their draw.
-    pub(crate) fn newest_draw(&mut self) -> Result<DrawId, AgencyError> {
+    /// Returns the newest draw, of a server whose requests may name their draw.
+    ///
+    /// # Errors
+    ///
+    /// Where the server cannot be reached or refuses, and where it is older:
+    /// [`AgencyError::OlderServer`].
+    pub fn newest_draw(&mut self) -> Result<DrawId, AgencyError> {
         let mut backoff = Backoff::new(&self.options);
         let [hello, status] = self.call_all([&Request::Hello, &Request::Status], &mut backoff)?;
         match (hello, status) {

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sorteo_protocol::DrawId;
+
 use crate::WindowLimits;
 
 /// Where the server is, and how long to go on trying.
@@ -16,6 +18,9 @@ pub struct ClientOptions {
     pub give_up_after: Duration,
     /// Whether a file may have no bets: its agency is done with none.
     pub allow_empty: bool,
+    /// The draw that an upload is meant for; the newest if it is not given. An upload that may
+    /// be repeated after the next draw was opened needs it: there it would be stored again.
+    pub draw: Option<DrawId>,
     /// How much of an upload may be in flight.
     pub window: WindowLimits,
     /// Is given what happens.
@@ -30,6 +35,7 @@ impl ClientOptions {
             server,
             give_up_after,
             allow_empty: false,
+            draw: None,
             window: WindowLimits::default(),
             observer: Observer::default(),
         }

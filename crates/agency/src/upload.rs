@@ -33,7 +33,7 @@ pub struct Upload {
 
 impl Upload {
     /// Checks the whole file, then finds out which draw the server takes bets for. The
-    /// upload belongs to that draw.
+    /// upload belongs to that draw, or to the one that the options name.
     ///
     /// # Errors
     ///
@@ -42,7 +42,8 @@ impl Upload {
     pub fn start(options: ClientOptions, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
         let scan = Scan::of(path, options.allow_empty)?;
         let mut client = Client::new(options);
-        let draw = client.newest_draw()?;
+        let newest = client.newest_draw()?;
+        let draw = client.options().draw.unwrap_or(newest);
         Ok(Self { client, agency, draw, scan, stored: 0 })
     }
 
@@ -187,7 +188,7 @@ impl Upload {
     /// Where the server cannot be reached or refuses, with `count_mismatch` where it
     /// holds another number of bets.
     pub fn done(&mut self) -> Result<(), AgencyError> {
-        self.client.done_in(self.agency, Some(self.scan.rows), Some(self.draw))
+        self.client.done(self.agency, Some(self.scan.rows), self.draw)
     }
 
     /// Waits for the draw, then returns the winning documents in stored order.
