@@ -86,7 +86,7 @@ fn hint(reason: &Reason) -> &'static str {
             " (the server does not know this request, so it is older than this client: \
              upgrade the server, or use a client of its version)"
         }
-        Reason::TooMany => " (the batches are larger than the server allows: give a smaller --batch)",
+        Reason::TooMany => " (the server takes smaller batches only)",
         Reason::NotReady => " (the draw has not taken place yet)",
         Reason::BadDraw => " (there is no such draw)",
         Reason::StorageFull => " (the server's disk is full, and was at every retry)",

@@ -61,17 +61,21 @@ impl Upload {
     /// upload is named after its rows, and a batch that was stored is not stored again. The
     /// server may also hold other rows than it acknowledged to this client: fewer, if its
     /// database was restored (`gap`), or rows cut into other batches, if another sender of
-    /// the same file was ahead (`conflict`).
+    /// the same file was ahead (`conflict`). Where the server takes smaller batches only
+    /// (`too_many`), they are halved until it takes them: no request tells its limit.
     ///
     /// # Errors
     ///
     /// Where the file changed, the server cannot be reached or refuses, or the next draw
     /// was opened. What was acknowledged stays stored; calling this again resumes.
-    pub fn send(&mut self, path: &Path, batch_max: usize) -> Result<(), AgencyError> {
+    pub fn send(&mut self, path: &Path, mut batch_max: usize) -> Result<(), AgencyError> {
         let mut backoff = Backoff::new(self.client.options());
         while let Err(error) = self.send_rest(path, batch_max, &mut backoff) {
             self.client.disconnect();
-            if !self.pause_after(&error, &mut backoff) {
+            let is_too_large = matches!(error, AgencyError::Refused { reason: Reason::TooMany, .. });
+            if is_too_large && batch_max > 1 {
+                batch_max /= 2;
+            } else if !self.pause_after(&error, &mut backoff) {
                 return Err(self.other_draw(&error).unwrap_or(error));
             }
         }

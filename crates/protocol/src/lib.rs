@@ -9,7 +9,7 @@
 //! use sorteo_protocol::wire::{Dialect, Reply, Request, decode_reply, encode_request};
 //!
 //! let mut request = Vec::new();
-//! encode_request(Dialect::Framed, &Request::Done { agency: AgencyId(7), bets: Some(99) }, &mut request);
+//! encode_request(Dialect::Framed, &Request::Done { agency: AgencyId(7), bets: Some(99), draw: None }, &mut request);
 //! assert_eq!(request, b"\0\0\0\x09DONE|7|99");
 //!
 //! let mut received = &b"\0\0\0\x0cACK_DONE|OK\n"[..];

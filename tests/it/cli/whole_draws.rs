@@ -96,6 +96,19 @@ fn a_whole_draw_gives_each_agency_its_winners_and_a_restart_changes_nothing() {
 }
 
 #[test]
+fn an_upload_halves_its_batches_until_the_server_takes_them() {
+    let folder = folder();
+    bets_file(folder.path(), "a.csv", &[1; 250]);
+    let server = Server::start(folder.path(), &["--agencies", "1", "--batch-bets-max", "100"]);
+    let args = ["upload", "--agency", "1", "--file", "a.csv", "--not-done"];
+    run(&mut server.command(folder.path(), &args)).succeeded();
+    assert_eq!(status(&server, folder.path())["bets"], 250);
+    let refused = "error: too_many (the limits: batch_bets_max";
+    server.process.wait_log(refused, 4);
+    assert_eq!(server.process.count(refused), 4, "of 1,000, 500, 250 and 125");
+}
+
+#[test]
 fn an_agency_with_two_files_is_done_by_a_command_of_its_own() {
     let folder = folder();
     bets_file(folder.path(), "a.csv", &[1, 7574]);

@@ -159,8 +159,10 @@ fn framed_table() -> Vec<(Vec<u8>, &'static [u8])> {
         (one("GET_WINNERS|one"), b"\0\0\0\x17WINNERS|ERR|bad_agency\n"),
         (one("GET_WINNERS|1|x"), b"\0\0\0\x16WINNERS|ERR|bad_after\n"),
         (one("GET_WINNERS|1|0|9"), b"\0\0\0\x15WINNERS|ERR|bad_draw\n"),
+        (one("HELLO"), b"\0\0\0\x25HELLO|OK|1|uploads,draws,pages,waits\n"),
+        (one("HELLO|1"), b"\0\0\0\x15HELLO|ERR|bad_header\n"),
         // Anything else.
-        (one("HELLO|1"), b"\0\0\0\x10ACK|ERR|unknown\n"),
+        (one("HELO"), b"\0\0\0\x10ACK|ERR|unknown\n"),
         (one("bet|1"), b"\0\0\0\x10ACK|ERR|unknown\n"),
         (one("\n"), b"\0\0\0\x10ACK|ERR|unknown\n"),
         (raw_frame(b"\xff\xfe"), b"\0\0\0\x10ACK|ERR|unknown\n"),
