@@ -14,6 +14,7 @@ pause, each in a connection of its own:
     done      DONE with a wrong count
     status    STATUS
     batches   batches of 99 bets, 16 in flight
+    uploads   batches of 1,000 bets, 64 in flight or 1 MiB, as `sorteo upload` sends them
 
 Beside them, one polite agency sends a bet, and one asks for STATUS, a request every ten
 milliseconds. Prints the median and the 99th percentile of both in milliseconds, and how
@@ -35,6 +36,8 @@ import time
 
 WINNERS = 20_000
 IN_FLIGHT_BYTES = 64 << 10
+# The limit of `sorteo upload`.
+UPLOAD_BYTES = 1 << 20
 PAUSE_S = 0.01
 
 
@@ -67,6 +70,7 @@ def request(kind, peer):
         "done": frame("DONE|8000|4000000000"),
         "status": frame("STATUS"),
         "batches": batch(2 + peer, range(99)),
+        "uploads": batch(2 + peer, range(1_000)),
     }[kind]
 
 
@@ -78,7 +82,8 @@ def be_greedy(address, kind, peers, ready, stop):
         connection = socket.create_connection(address)
         connection.setblocking(False)
         one = request(kind, peer)
-        times = 16 if kind == "batches" else max(1, IN_FLIGHT_BYTES // len(one))
+        in_flight = UPLOAD_BYTES if kind == "uploads" else IN_FLIGHT_BYTES
+        times = 16 if kind == "batches" else max(1, in_flight // len(one))
         connections[connection.fileno()] = (connection, memoryview(one * times), [0])
         poll.register(connection.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
     ready.set()
@@ -200,7 +205,7 @@ def main():
     parser.add_argument("programs", nargs="+", metavar="PROGRAM")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--peers", default="1,64,1000")
-    parser.add_argument("--kinds", default="pages,counted,empty,agencies,done,status,batches")
+    parser.add_argument("--kinds", default="pages,counted,empty,agencies,done,status,batches,uploads")
     args = parser.parse_args()
     print(f"{'kind':9} {'peers':>5}  {'program':20} {'bet p50':>9} {'p99':>9} {'busy':>9}  {'status p50':>10} {'p99':>9}")
     for kind in args.kinds.split(","):

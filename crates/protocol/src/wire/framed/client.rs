@@ -129,7 +129,8 @@ fn read_winners(text: &str) -> Option<Winners> {
 
 fn read_hello(text: &str) -> Option<Hello> {
     let [version, words] = split_exactly(text)?;
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_letter);
     let words: Vec<_> = words.split(',').map(str::to_owned).collect();
     words.iter().all(|word| is_word(word)).then_some(Hello { version: decimal(version)?, words })
 }
