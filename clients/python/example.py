@@ -9,9 +9,13 @@ one is meant; each run prints it.
 import argparse
 import os
 import sys
+import time
 from typing import List, Tuple
 
-from sorteo_client import Client, CsvFile, Event, Retrying, SorteoError, Stored, Waiting
+from sorteo_client import Client, CsvFile, Event, Retrying, SorteoError, Stored
+
+
+PROGRESS_INTERVAL_S = 5.0
 
 
 def main() -> int:
@@ -19,7 +23,7 @@ def main() -> int:
     arguments = _arguments()
     host, port = arguments.server
     try:
-        with Client(host, port, arguments.agency, arguments.draw, observer=_report) as client:
+        with Client(host, port, arguments.agency, arguments.draw, observer=_Report()) as client:
             print(f"draw {client.draw()}", file=sys.stderr)
             count = client.upload(CsvFile(arguments.file))
             client.done(count)
@@ -47,13 +51,23 @@ def _address(text: str) -> Tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _report(event: Event) -> None:
-    if isinstance(event, Stored):
-        print(f"stored {event.rows} of {event.total}", file=sys.stderr, flush=True)
-    elif isinstance(event, Retrying):
-        print(f"again in {event.pause_s:.1f} s: {event.failure}", file=sys.stderr, flush=True)
-    elif isinstance(event, Waiting):
-        print(f"waiting for draw {event.draw}", file=sys.stderr, flush=True)
+class _Report:
+    """Prints what happens; of the progress, a line every few seconds and the last."""
+
+    def __init__(self) -> None:
+        self._next_progress = time.monotonic() + PROGRESS_INTERVAL_S
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stored):
+            if event.rows < event.total and time.monotonic() < self._next_progress:
+                return
+            self._next_progress = time.monotonic() + PROGRESS_INTERVAL_S
+            line = f"stored {event.rows} of {event.total}"
+        elif isinstance(event, Retrying):
+            line = f"again in {event.pause_s:.1f} s: {event.failure}"
+        else:
+            line = f"waiting for draw {event.draw}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _deliver(winners: List[str], path: str) -> None:

@@ -50,7 +50,7 @@ func run(ctx context.Context, arguments []string) error {
 		Agency:      uint32(*agency),
 		GiveUpAfter: *giveUpAfter,
 		Observer: sorteo.Observer{
-			Stored:   func(rows, total int64) { report("%d of %d bets are stored", rows, total) },
+			Stored:   reportProgress(),
 			Retrying: func(err error, pause time.Duration) { report("%v; again in %v", err, pause.Round(time.Millisecond)) },
 			Waiting:  func() { report("the draw has not taken place yet") },
 		},
@@ -96,6 +96,20 @@ func chooseDraw(ctx context.Context, client *sorteo.Client, number int64) (*sort
 		return client.NewestDraw(ctx)
 	}
 	return client.Draw(ctx, number)
+}
+
+// progressInterval is the time between two lines of an upload's progress.
+const progressInterval = 5 * time.Second
+
+// reportProgress returns an observer that reports every few seconds, and when all is stored.
+func reportProgress() func(rows, total int64) {
+	last := time.Now()
+	return func(rows, total int64) {
+		if rows == total || time.Since(last) >= progressInterval {
+			last = time.Now()
+			report("%d of %d bets are stored", rows, total)
+		}
+	}
 }
 
 func report(format string, values ...any) {
