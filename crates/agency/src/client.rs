@@ -125,17 +125,21 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Where the server cannot be reached or refuses, and where it is older:
-    /// [`AgencyError::OlderServer`].
+    /// Where the server cannot be reached or refuses, and where it is of another version:
+    /// [`AgencyError::OlderServer`], [`AgencyError::NewerServer`].
     pub fn newest_draw(&mut self) -> Result<DrawId, AgencyError> {
         let mut backoff = Backoff::new(&self.options);
         let [hello, status] = self.call_all([&Request::Hello, &Request::Status], &mut backoff)?;
+        let server = || self.options.server.clone();
         match (hello, status) {
+            (Reply::Hello(Ok(hello)), _) if hello.version != Hello::VERSION => {
+                Err(AgencyError::NewerServer { server: server() })
+            }
             (Reply::Hello(Ok(hello)), Reply::Status(Ok(status))) if hello.has(Hello::DRAWS) => {
                 Ok(status.draw)
             }
             (Reply::Hello(Ok(_)) | Reply::Unrecognised(Reason::Unknown), Reply::Status(Ok(_))) => {
-                Err(AgencyError::OlderServer { server: self.options.server.clone() })
+                Err(AgencyError::OlderServer { server: server() })
             }
             (Reply::Hello(Ok(_)), other) => Err(self.refused("STATUS", &other)),
             (other, _) => Err(self.refused("HELLO", &other)),

@@ -44,6 +44,13 @@ pub enum AgencyError {
         /// The address.
         server: String,
     },
+    /// The server speaks a version of the protocol whose replies this client could
+    /// misunderstand.
+    #[error("{server} is newer than this client: use a client of its version")]
+    NewerServer {
+        /// The address.
+        server: String,
+    },
     /// What came back is no reply to the request.
     #[error("{server} does not answer as a sorteo server does: `{answer}`")]
     Protocol {

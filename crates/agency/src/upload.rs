@@ -37,8 +37,8 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// Where the file is malformed, or the server cannot be reached or is older than this
-    /// client; nothing was sent.
+    /// Where the file is malformed, or the server cannot be reached or is of another version
+    /// than this client; nothing was sent.
     pub fn start(options: ClientOptions, agency: AgencyId, path: &Path) -> Result<Self, AgencyError> {
         let scan = Scan::of(path, options.allow_empty)?;
         let mut client = Client::new(options);
@@ -135,7 +135,7 @@ impl Upload {
     /// Waits for the reply to the oldest batch in flight.
     fn receive(&mut self, window: &mut Window, backoff: &mut Backoff) -> Result<(), AgencyError> {
         match self.client.receive(backoff.timeout(REPLY_TIMEOUT)) {
-            Ok(Reply::Batch { result: Ok(()), .. }) => {}
+            Ok(Reply::Batch { result: Ok(()), count }) if count == window.oldest() => {}
             Ok(other) => return Err(self.client.refused("BATCH", &other)),
             Err(error) => return Err(self.lost(error)),
         }

@@ -63,6 +63,11 @@ impl Window {
         self.bytes += bytes;
     }
 
+    /// Returns the bets of the oldest batch in flight; 0 where there is none.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.in_flight.front().map_or(0, |sent| sent.bets)
+    }
+
     /// Records that the oldest batch in flight was acknowledged, and returns its bets.
     ///
     /// # Panics
