@@ -28,6 +28,10 @@ const _: () = assert!(COPY_PAGES < CHECKPOINT_PAGES && CHECKPOINT_PAGES < AHEAD_
 const WAL_PAGES_MAX: i64 = 8_192;
 /// How long a checkpoint may wait for readers. It holds up the writer.
 const RESTART_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one try waits. SQLite waits for the slot of a reader of an old state, which a
+/// reader of the newest may have taken meanwhile, and others after it without a gap: the
+/// next try does not wait for that slot.
+const RESTART_TRY: Duration = Duration::from_millis(50);
 
 /// The state of the WAL, as far as the writer knows it.
 pub(super) struct Checkpointer {
@@ -47,6 +51,7 @@ pub(super) struct Checkpointer {
 }
 
 /// What a checkpoint reports of the WAL.
+#[derive(PartialEq, Eq)]
 struct WalState {
     /// A reader, or the disk, kept the checkpoint from finishing.
     busy: bool,
@@ -56,6 +61,9 @@ struct WalState {
 }
 
 impl WalState {
+    /// Of a checkpoint that the disk kept from beginning.
+    const FAILED: Self = Self { busy: true, pages: 0, copied: 0 };
+
     /// Returns whether a reader keeps the WAL from starting over.
     fn is_read(&self) -> bool {
         self.busy && self.pages > 0
@@ -95,7 +103,7 @@ impl Checkpointer {
             return Ok(());
         }
         (self.pages_since_checkpoint, self.pages_before_copy) = (0, 0);
-        let wal = self.checkpoint(connection, "PASSIVE")?;
+        let wal = self.checkpoint(connection)?;
         if wal.pages < self.restart_from_pages {
             return Ok(());
         }
@@ -169,17 +177,29 @@ impl Checkpointer {
     ) -> Result<WalState, Fatal> {
         let set_timeout =
             |timeout| connection.busy_timeout(timeout).map_err(|error| Fatal::new("busy_timeout", &error));
-        set_timeout(timeout)?;
-        let wal = self.checkpoint(connection, mode)?;
+        let until = Instant::now() + timeout;
+        set_timeout(timeout.min(RESTART_TRY))?;
+        let mut wal = self.run(connection, mode)?;
+        while wal.is_read() && Instant::now() < until {
+            wal = self.run(connection, mode)?;
+        }
         set_timeout(BUSY_TIMEOUT)?;
+        self.count(&wal);
         Ok(wal)
     }
 
-    /// Runs a checkpoint.
+    /// Runs a checkpoint that waits for nobody.
+    fn checkpoint(&self, connection: &Connection) -> Result<WalState, Fatal> {
+        let wal = self.run(connection, "PASSIVE")?;
+        self.count(&wal);
+        Ok(wal)
+    }
+
+    /// Tries a checkpoint once.
     ///
     /// A reader in the way is no error, and neither is a full disk: the WAL keeps
     /// everything, and the next checkpoint tries again.
-    fn checkpoint(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
+    fn run(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
         Failpoint::BeforeCheckpoint.pass();
         let began = Instant::now();
         let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
@@ -188,18 +208,20 @@ impl Checkpointer {
         self.metrics.checkpoint_seconds.observe(seconds_since(began));
         Failpoint::AfterCheckpoint.pass();
         match result {
-            Ok(wal) => {
-                let whole = !wal.busy && wal.copied == wal.pages;
-                let result = if whole { CheckpointResult::done } else { CheckpointResult::busy };
-                self.metrics.count_checkpoint(result);
-                Ok(wal)
-            }
+            Ok(wal) => Ok(wal),
             Err(error) if refusal(&error, &self.files).is_some() => {
-                self.metrics.count_checkpoint(CheckpointResult::failed);
                 crate::event!(Warn, "checkpoint", Fail, error = error);
-                Ok(WalState { busy: true, pages: 0, copied: 0 })
+                Ok(WalState::FAILED)
             }
             Err(error) => Err(Fatal::new("a checkpoint", &error)),
         }
+    }
+
+    fn count(&self, wal: &WalState) {
+        self.metrics.count_checkpoint(match wal {
+            &WalState::FAILED => CheckpointResult::failed,
+            wal if !wal.busy && wal.copied == wal.pages => CheckpointResult::done,
+            _ => CheckpointResult::busy,
+        });
     }
 }
