@@ -366,7 +366,7 @@ BUGS = [
         "",
         agency("window", "after_what_may_pass_an_upload_resumes_behind_what_is_acknowledged")),
     Bug("a batch that was refused counts as stored", "I1", "crates/agency/src/upload.rs",
-        "            Ok(Reply::Batch { result: Ok(()), .. }) => {}\n",
+        "            Ok(Reply::Batch { result: Ok(()), count }) if count == window.oldest() => {}\n",
         "            Ok(Reply::Batch { .. }) => {}\n",
         agency("window", "a_refusal_in_mid_window_ends_the_upload_with_its_reason")),
     Bug("progress does not prolong an upload", "I7", "crates/agency/src/upload.rs",
