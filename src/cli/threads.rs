@@ -10,8 +10,8 @@ use anyhow::anyhow;
 
 use crate::config::ServeConfig;
 
-/// Threads beside the workers: the writer, the copier of its WAL, the log, signals, the pool of readers, the
-/// operators' HTTP, and some to spare.
+/// Threads beside the workers: the writer, the copier of its WAL, the log, signals, the
+/// pool of readers, the operators' HTTP, and some to spare.
 const BESIDE_WORKERS: usize = 16;
 
 /// How long the system may take to forget threads that have ended.

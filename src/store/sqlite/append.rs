@@ -133,11 +133,11 @@ impl<'a> Appender<'a> {
             Some(newest) => newest,
             None => *self.newest.insert(newest_draw_for_write(self.connection)?),
         };
-        let draw = meant_draw(batch, &newest);
+        let draw = batch.position.as_ref().and_then(|position| position.draw).unwrap_or(newest.draw);
         if !newest.has_opened(draw) {
             return Ok(Err(AppendRefusal::NoSuchDraw));
         }
-        // Then: a batch that is stored already is acknowledged, even if betting has closed
+        // Before all other rules: a stored batch is acknowledged, even if betting has closed
         // since. The agency that repeats it never got our reply.
         if let Some(position) = &batch.position {
             match stored_digest(self.connection, draw, batch.agency, position)? {
@@ -146,7 +146,7 @@ impl<'a> Appender<'a> {
                 None => {}
             }
         }
-        if let Some(refusal) = self.refuse(&newest, batch)? {
+        if let Some(refusal) = self.refuse(&newest, draw, batch)? {
             return Ok(Err(refusal));
         }
         if !batch.bets.is_empty() {
@@ -156,9 +156,15 @@ impl<'a> Appender<'a> {
         Ok(Ok(batch.bets.len() as u64))
     }
 
-    /// Returns why a batch that is not stored yet cannot be stored, if it cannot.
-    fn refuse(&mut self, newest: &NewestDraw, batch: &Batch) -> rusqlite::Result<Option<AppendRefusal>> {
-        if newest.drawn || meant_draw(batch, newest) != newest.draw {
+    /// Returns why a batch that is not stored yet cannot be stored in the draw that it is meant
+    /// for, if it cannot.
+    fn refuse(
+        &mut self,
+        newest: &NewestDraw,
+        draw: DrawId,
+        batch: &Batch,
+    ) -> rusqlite::Result<Option<AppendRefusal>> {
+        if newest.drawn || draw != newest.draw {
             return Ok(Some(AppendRefusal::DrawClosed));
         }
         let AgencyTotals { seen, done, .. } = match self.agencies.entry(batch.agency) {
@@ -197,11 +203,6 @@ impl<'a> Appender<'a> {
             self.newest.iter_mut().for_each(|newest| newest.agencies += 1);
         }
     }
-}
-
-/// Returns the draw that a batch is meant for.
-fn meant_draw(batch: &Batch, newest: &NewestDraw) -> DrawId {
-    batch.position.as_ref().and_then(|position| position.draw).unwrap_or(newest.draw)
 }
 
 /// Returns the digest of the batch that is stored at a position.
