@@ -177,21 +177,23 @@ impl Checkpointer {
     ) -> Result<WalState, Fatal> {
         let set_timeout =
             |timeout| connection.busy_timeout(timeout).map_err(|error| Fatal::new("busy_timeout", &error));
-        let until = Instant::now() + timeout;
+        let began = Instant::now();
+        let until = began + timeout;
         set_timeout(timeout.min(RESTART_TRY))?;
         let mut wal = self.run(connection, mode)?;
         while wal.is_read() && Instant::now() < until {
             wal = self.run(connection, mode)?;
         }
         set_timeout(BUSY_TIMEOUT)?;
-        self.count(&wal);
+        self.count(&wal, began);
         Ok(wal)
     }
 
     /// Runs a checkpoint that waits for nobody.
     fn checkpoint(&self, connection: &Connection) -> Result<WalState, Fatal> {
+        let began = Instant::now();
         let wal = self.run(connection, "PASSIVE")?;
-        self.count(&wal);
+        self.count(&wal, began);
         Ok(wal)
     }
 
@@ -201,11 +203,9 @@ impl Checkpointer {
     /// everything, and the next checkpoint tries again.
     fn run(&self, connection: &Connection, mode: &str) -> Result<WalState, Fatal> {
         Failpoint::BeforeCheckpoint.pass();
-        let began = Instant::now();
         let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
             Ok(WalState { busy: row.get(0)?, pages: row.get(1)?, copied: row.get(2)? })
         });
-        self.metrics.checkpoint_seconds.observe(seconds_since(began));
         Failpoint::AfterCheckpoint.pass();
         match result {
             Ok(wal) => Ok(wal),
@@ -217,7 +217,9 @@ impl Checkpointer {
         }
     }
 
-    fn count(&self, wal: &WalState) {
+    /// Counts a checkpoint, and the time for which it blocked the writer.
+    fn count(&self, wal: &WalState, began: Instant) {
+        self.metrics.checkpoint_seconds.observe(seconds_since(began));
         self.metrics.count_checkpoint(match wal {
             &WalState::FAILED => CheckpointResult::failed,
             wal if !wal.busy && wal.copied == wal.pages => CheckpointResult::done,
