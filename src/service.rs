@@ -310,12 +310,17 @@ impl<S: Store> Service<S> {
     /// Writes nothing once the draw is drawn: there is nothing to close, and agencies of
     /// the counted dialect repeat this request until they have their winners.
     fn begin_done_and_winners(&self, agency: AgencyId, submitter: Submitter) -> Submitted {
-        match self.drawn_draw_meant_by(agency) {
-            Ok(Some(status)) => return Submitted::Done(self.winning_bets(&status, agency)),
-            Ok(None) => {}
+        let found = self.store.newest_draw().and_then(|newest| {
+            let meant = self.drawn_draw_meant_by(newest, agency)?;
+            Ok((newest.draw, meant))
+        });
+        let newest = match found {
+            Ok((_, Some(meant))) => return Submitted::Done(self.winning_bets(&meant, agency)),
+            Ok((newest, None)) => newest,
             Err(error) => return Submitted::Done(winners_failed(error)),
-        }
-        match self.store.close_agency_from(submitter, agency, None, None) {
+        };
+        // Another may be the newest by the time of the write: the agency is not done in that.
+        match self.store.close_agency_from(submitter, agency, None, Some(newest)) {
             Ok(ticket) => Submitted::Write(Write::DoneThenWinners { agency, ticket }),
             Err(error) => Submitted::Done(winners_failed(error)),
         }
@@ -340,7 +345,7 @@ impl<S: Store> Service<S> {
                 log_done_refused(agency, &reason, peer);
                 winners_outcome(Err(reason))
             }
-            // The request has no count and no draw, so neither can be wrong.
+            // There is no count that could be wrong, and the draw was found.
             Ok(Err(CloseRefusal::CountMismatch { .. } | CloseRefusal::NoSuchDraw)) => Outcome::Unknown,
             Err(error) => winners_failed(error),
         }
@@ -349,8 +354,11 @@ impl<S: Store> Service<S> {
     /// Returns the draw that a request of the counted dialect means, if it is drawn. The
     /// dialect cannot name a draw: an agency that asks for the winners of a draw after
     /// the next one was opened must not be taken for done in the next one.
-    fn drawn_draw_meant_by(&self, agency: AgencyId) -> Result<Option<DrawStatus>, StoreError> {
-        let newest = self.store.newest_draw()?;
+    fn drawn_draw_meant_by(
+        &self,
+        newest: DrawStatus,
+        agency: AgencyId,
+    ) -> Result<Option<DrawStatus>, StoreError> {
         if newest.drawn {
             return Ok(Some(newest));
         }
