@@ -95,11 +95,12 @@ impl Client {
     ///
     /// Where the server cannot be reached or refuses: see [`AgencyError`].
     pub fn wait_winners(&mut self, agency: AgencyId, draw: DrawId) -> Result<Vec<String>, AgencyError> {
+        let wait = WAIT_EACH.min(self.options.give_up_after / 2);
         loop {
             if let Some(documents) = self.winners(agency, Some(draw))? {
                 return Ok(documents);
             }
-            match self.call(&Request::WaitWinners { agency, wait: WAIT_EACH, draw: Some(draw) })? {
+            match self.call(&Request::WaitWinners { agency, wait, draw: Some(draw) })? {
                 // Drawn, or time to ask again: in both cases the pages say so.
                 Reply::Winners(Ok(_) | Err(Reason::NotReady)) => {}
                 other => return Err(self.refused("WAIT_WINNERS", &other)),
@@ -168,18 +169,21 @@ impl Client {
         loop {
             let failure = match self.exchange(requests, backoff) {
                 Ok(replies) => {
-                    match replies.iter().filter_map(Reply::refusal).find(|reason| reason.is_temporary()) {
-                        Some(reason)
-                            if backoff.pause(&self.options, &io::Error::other(reason.to_string())) =>
-                        {
-                            continue;
-                        }
-                        _ => return Ok(replies),
+                    let temporary =
+                        replies.iter().filter_map(Reply::refusal).find(|reason| reason.is_temporary());
+                    let Some(reason) = temporary else { return Ok(replies) };
+                    if !backoff.pause(&self.options, &io::Error::other(reason.to_string())) {
+                        return Ok(replies);
                     }
+                    continue;
                 }
-                Err(ExchangeError::Unexpected(answer)) => return Err(self.protocol_error(answer)),
+                Err(ExchangeError::Unexpected(answer)) => {
+                    // Replies behind it may be on their way.
+                    self.disconnect();
+                    return Err(self.protocol_error(answer));
+                }
                 Err(ExchangeError::Lost(error)) => {
-                    self.connection = None;
+                    self.disconnect();
                     error
                 }
             };

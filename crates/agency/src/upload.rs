@@ -95,13 +95,13 @@ impl Upload {
             {
                 let count = bets.len() as u64;
                 let bytes = self.encode_batch(bets, next_row);
+                window.push(count, bytes.len());
                 let sent = self.client.send(&bytes, backoff.timeout(REPLY_TIMEOUT));
                 while sent.is_err() && !window.is_empty() {
                     // What the server replied before it closed says why.
                     self.receive(&mut window, backoff)?;
                 }
                 sent.map_err(|error| self.lost(error))?;
-                window.push(count, bytes.len());
                 next_row += count;
             }
             if window.is_empty() {
@@ -118,6 +118,9 @@ impl Upload {
         let Reply::Resume(Ok(stored)) = reply else {
             return Err(self.client.refused("RESUME", &reply));
         };
+        if stored > self.scan.rows {
+            return Err(self.client.protocol_error(format!("RESUME|OK|{stored}")));
+        }
         self.set_stored(stored, backoff);
         self.client.options().observer.report(&Event::Resumed { stored, total: self.scan.rows });
         Ok(())
