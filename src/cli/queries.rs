@@ -59,6 +59,10 @@ pub(super) struct DoneArgs {
     /// Refuse if the server does not hold exactly so many bets of the agency in this draw
     #[arg(long, value_name = "N")]
     bets: Option<u64>,
+    /// Draw in which the agency is done, so that a repeated command never falls into the next
+    /// one [default: the newest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    draw: Option<i64>,
 }
 
 /// How the newest draw stands, for a program.
@@ -106,7 +110,8 @@ pub(super) fn done(args: &DoneArgs) -> Result<(), Failure> {
     let agency = config.require_agency()?;
     let mut client = client(&config);
     // Repeated after a lost reply, it must not close the agency in a draw that was opened since.
-    let draw = client.newest_draw()?;
+    let newest = client.newest_draw()?;
+    let draw = args.draw.map_or(newest, DrawId);
     client.done(agency, args.bets, draw)?;
     Ok(say!("agency {agency} is done")?)
 }

@@ -24,8 +24,9 @@ use sorteo_protocol::{AgencyId, Batch, Bets, DrawId};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An upload is identified by the content of its file: sent twice, it is stored
-once. If client or server is interrupted, it resumes where it stopped. The
+An upload is identified by the content of its file: sent twice in one draw, it
+is stored once. If client or server is interrupted, it resumes where it stopped.
+If it may be run again after the next draw was opened, give --draw. The
 variables of the original client work too: CLI_ID, CLI_SERVER_ADDRESS,
 CLI_BATCH_MAXAMOUNT and CLI_LOG_LEVEL. Without a file, a single bet is sent:
 NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO.

@@ -304,8 +304,12 @@ fn an_upload_that_is_repeated_for_its_draw_finds_all_stored_there_and_sends_noth
         server.command(path, &["upload", "--agency", "1", "--draw", "1"]).env("NOMBRE", "Ana").output();
     assert_eq!(single.unwrap().status.code(), Some(1));
     assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|0");
-    let done = run(&mut server.command(path, &["done", "--agency", "1"]));
-    assert_eq!(done.succeeded(), "agency 1 is done\n");
+    let done = |args: &[&str]| run(&mut server.command(path, &[&["done", "--agency", "1"], args].concat()));
+    assert_eq!(done(&["--draw", "1"]).succeeded(), "agency 1 is done\n");
+    assert_names(done(&["--draw", "3"]).failed(1), &["bad_draw"]);
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|0|1|0", "it is not done in draw 2");
+    assert_eq!(done(&[]).succeeded(), "agency 1 is done\n");
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|drawn|1|1|0");
     server.stop();
 }
 
