@@ -82,6 +82,9 @@ func (w *winners) add(connection *conn, line string) (last bool, err error) {
 	if !p.last && len(p.documents) == 0 {
 		return false, protocolError("an empty page that is not the last", line)
 	}
+	if !p.last && p.next == w.next {
+		return false, protocolError("a page that is followed by itself", line)
+	}
 	connection.patience.progress()
 	w.drawn, w.next = true, p.next
 	w.documents = append(w.documents, p.documents...)

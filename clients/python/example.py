@@ -26,9 +26,11 @@ def main() -> int:
         with Client(host, port, arguments.agency, arguments.draw, observer=_Report()) as client:
             print(f"draw {client.draw()}", file=sys.stderr)
             count = client.upload(CsvFile(arguments.file))
+            if count == 0 and not arguments.allow_empty:
+                raise ValueError(f"{arguments.file} has no bets: if the agency has none, give --allow-empty")
             client.done(count)
             _deliver(client.winners(), arguments.winners_out)
-    except (SorteoError, OSError) as error:
+    except (SorteoError, OSError, ValueError) as error:
         print(f"example.py: {error}", file=sys.stderr)
         return 1
     return 0
@@ -41,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--file", required=True, help="the bets: first_name,last_name,document,birthdate,number")
     parser.add_argument("--winners-out", metavar="FILE", help="write the winners here instead of standard output")
     parser.add_argument("--draw", type=int, metavar="N", help="the draw that is meant; the newest if not given")
+    parser.add_argument("--allow-empty", action="store_true", help="the agency has no bets")
     return parser.parse_args()
 
 

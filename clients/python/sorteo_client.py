@@ -47,7 +47,7 @@ RECEIVE_BYTES = 65_536
 WAIT_MAX_S = 30.0  # one WAIT_WINNERS; firewalls forget idle connections after a minute or more
 PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 3.0
-PAUSE_STORAGE_FULL_S = 30.0
+PAUSE_STORAGE_FULL_S = PAUSE_MAX_S  # a disk is not emptied in a moment
 
 
 # Errors
@@ -481,7 +481,8 @@ class _Connection:
         left_s = min(self._moved_at + timeout_s - time.monotonic(), self._patience.left_s())
         writing = selectors.EVENT_WRITE if self._unsent else 0
         self._selector.modify(self._socket, selectors.EVENT_READ | writing)
-        ready = self._selector.select(left_s) if left_s > 0 else []
+        # A reply that has come is read, however late the caller is.
+        ready = self._selector.select(max(left_s, 0.0))
         if not ready:
             raise ConnectionLost("no reply in time")
         self._moved_at = time.monotonic()
@@ -604,7 +605,7 @@ class Client:
     A client is for one thread; closing it, or leaving its ``with`` block, closes the connection.
 
     All methods that talk to the server raise
-        Refused: the server refused the request, for a reason that no retry removes.
+        Refused: the server refused the request, for good or until `Settings.give_up_after_s` was over.
         Unreachable: there was no progress for `Settings.give_up_after_s`.
         IncompatibleServer, ProtocolError: at the other end is no server for this client.
     """
@@ -828,4 +829,6 @@ def _page(reply: Reply, after: int) -> Tuple[List[str], int]:
     following = _reply_number(fields[1]) if fields[1] else 0
     if fields[1] and following in (0, after):
         raise ProtocolError(f"the page of winners after {after} is followed by itself")
+    if fields[1] and not fields[0]:
+        raise ProtocolError("an empty page of winners that is not the last")
     return (fields[0].split(",") if fields[0] else []), following

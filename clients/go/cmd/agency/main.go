@@ -31,6 +31,7 @@ func run(ctx context.Context, arguments []string) error {
 	agency := flags.Uint("agency", 0, "the `number` of the agency (needed)")
 	file := flags.String("file", "", "the CSV `file` with the bets (needed)")
 	winnersOut := flags.String("winners-out", "", "write the winners to this `file` instead of standard output")
+	allowEmpty := flags.Bool("allow-empty", false, "the agency has no bets, so the file may be empty")
 	number := flags.Int64("draw", 0, "the `number` of the draw; 0 means the newest")
 	giveUpAfter := flags.Duration("give-up-after", 10*time.Minute, "give up after this `time` without progress")
 	flags.Parse(arguments)
@@ -55,7 +56,7 @@ func run(ctx context.Context, arguments []string) error {
 			Waiting:  func() { report("the draw has not taken place yet") },
 		},
 	}
-	winners, err := takePart(ctx, client, *number, sorteo.CSVFile(*file))
+	winners, err := takePart(ctx, client, *number, sorteo.CSVFile(*file), *allowEmpty)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func run(ctx context.Context, arguments []string) error {
 }
 
 // takePart does everything that an agency does in a draw.
-func takePart(ctx context.Context, client *sorteo.Client, number int64, bets sorteo.Source) ([]string, error) {
+func takePart(ctx context.Context, client *sorteo.Client, number int64, bets sorteo.Source, allowEmpty bool) ([]string, error) {
 	draw, err := chooseDraw(ctx, client, number)
 	if err != nil {
 		return nil, err
@@ -83,6 +84,9 @@ func takePart(ctx context.Context, client *sorteo.Client, number int64, bets sor
 	}
 	if err != nil {
 		return nil, err
+	}
+	if receipt.Rows == 0 && !allowEmpty {
+		return nil, errors.New("there are no bets: if the agency has none, give -allow-empty")
 	}
 	if err := draw.Done(ctx, receipt.Rows); err != nil {
 		return nil, err
