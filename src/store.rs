@@ -42,8 +42,9 @@ use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
 /// [`StoreError::Busy`] if too many writes wait, and with [`StoreError::Unknown`] once the
 /// engine accepts nothing more. A read fails with [`StoreError::Unavailable`].
 pub trait Store: Send + Sync + 'static {
-    /// Submits batches to be stored all or none, in the newest draw. A batch that names its
-    /// draw is refused if that is another.
+    /// Submits batches to be stored all or none, in the newest draw. A batch that names
+    /// another draw is stored nowhere: it is acknowledged if that draw holds it already, and
+    /// refused otherwise.
     fn append_from(&self, submitter: Submitter, batches: Vec<Batch>) -> Result<Ticket<Appended>, StoreError>;
 
     /// Submits that an agency is done, and draws if it was the last.

@@ -22,7 +22,7 @@
 //! | beside a server | `check`, `export`, `operator`, `overview` |
 //! | inside a server | `prepare`, `readers`, `wal_resync`, `writer` |
 //! | inside a write transaction | `append`, `draw` |
-//! | opening, in four ways | `open` |
+//! | opening, for each purpose | `open` |
 //! | what must hold before | `pending_restore`, `verify` |
 //! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `room`, `terms` |
 //! | what a database is made of | `schema`, `totals` |

@@ -110,8 +110,8 @@ pub(super) fn open_beside_server(files: &DatabaseFiles) -> Result<Connection, Op
     Ok(connection)
 }
 
-/// Opens the connection that copies the WAL into the database beside the writer's. See
-/// [`open_beside_store`] for what it does not read.
+/// Opens the connection that copies the WAL into the database beside the writer's. SQLite
+/// alone opens the file here, for the reason given at [`open_beside_store`].
 pub(super) fn open_beside_writer(files: &DatabaseFiles) -> Result<Connection, OpenError> {
     let path = files.database();
     let fail = |operation| move |source| open_error(path, operation, source);

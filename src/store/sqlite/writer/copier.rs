@@ -1,5 +1,5 @@
 //! Copies the WAL into the database while the writer goes on, on a thread and a
-//! connection of its own.
+//! connection of its own. (The module `copy` copies whole databases.)
 //!
 //! A copy frees nothing: the WAL starts over only after a checkpoint that leaves nothing
 //! to copy, which is the writer's, between two commits. The copies before it leave it
