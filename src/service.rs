@@ -181,6 +181,7 @@ impl<S: Store> Service<S> {
             Request::Resume { agency, upload, draw } => {
                 Submitted::Done(Outcome::Reply(Reply::Resume(self.next_row(agency, &upload, draw))))
             }
+            Request::Auth(_) => Submitted::Done(Outcome::Reply(Reply::Unrecognised(Reason::Unknown))),
             Request::Hello => Submitted::Done(Outcome::Reply(Reply::Hello(Ok(Hello::of_this_version())))),
             Request::Status => {
                 let status = self.store.newest_draw().map(status).map_err(reason);

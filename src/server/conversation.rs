@@ -427,6 +427,7 @@ fn is_write(request: &Request) -> bool {
         | Request::WaitWinners { .. }
         | Request::Resume { .. }
         | Request::Hello
-        | Request::Status => false,
+        | Request::Status
+        | Request::Auth(_) => false,
     }
 }

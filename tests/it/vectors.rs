@@ -243,6 +243,11 @@ fn request_meaning(request: &Request) -> Value {
         }
         Request::Hello => json!({ "request": "HELLO" }),
         Request::Status => json!({ "request": "STATUS" }),
+        Request::Auth(claim) => json!({
+            "request": "AUTH",
+            "agency": claim.as_ref().map(|claim| claim.agency.0),
+            "token": claim.as_ref().map(|claim| claim.token.reveal()),
+        }),
     }
 }
 
@@ -259,7 +264,7 @@ fn bets_meaning(batch: &Batch) -> Vec<Value> {
 /// Returns which request a framed reply belongs to, and its meaning.
 fn framed_meaning(reply: &Reply) -> (&'static str, Value) {
     let (to, verb) = match reply {
-        Reply::Bet(_) | Reply::Unrecognised(_) => ("BET", "ACK"),
+        Reply::Bet(_) | Reply::Unrecognised(_) | Reply::Auth(_) => ("BET", "ACK"),
         Reply::Batch { .. } => ("BATCH", "ACK_BATCH"),
         Reply::Done(_) => ("DONE", "ACK_DONE"),
         Reply::Winners(_) => ("GET_WINNERS", "WINNERS"),

@@ -21,6 +21,7 @@
 //! | [`bets`] | bets, when they are valid, and their digest |
 //! | [`batch`] | the bets of one agency, and their position in an upload |
 //! | [`ids`] | agencies, draws, uploads |
+//! | [`token`] | the secrets by which agencies and operators prove who they are |
 //! | [`text`] | decimal numbers, fields, characters that mislead a reader |
 //! | [`wire`] | bytes to requests and back, replies to bytes and back |
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ pub mod batch;
 pub mod bets;
 pub mod ids;
 pub mod text;
+pub mod token;
 pub mod wire;
 
 pub use batch::{Batch, UploadPosition};
@@ -36,6 +38,7 @@ pub use bets::{
     Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX, check_stored,
 };
 pub use ids::{AgencyId, DrawId, UPLOAD_ID_CHARS_MAX, UploadId};
+pub use token::{NotAToken, Token, TokenId};
 
 /// The winning number of a draw for which the operator gives none: the original servers' constant.
 pub const DEFAULT_WINNING_NUMBER: u32 = 7574;

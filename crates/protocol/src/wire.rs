@@ -22,7 +22,7 @@ pub use incoming::Incoming;
 pub use limits::{FRAME_BYTES_MAX, WAIT_MAX, WireLimits};
 pub use reason::{NotAReason, Reason};
 pub use reply::{Hello, NotAReply, Reply, Status, Winners, WinnersSize, WinningBet, WinningBets};
-pub use request::Request;
+pub use request::{Claim, Request};
 pub use sender::{Sender, SenderAgency};
 
 /// Appends the reply's bytes, as the connection's dialect writes them.

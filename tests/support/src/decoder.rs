@@ -3,7 +3,9 @@
 
 use std::slice;
 
-use sorteo_protocol::wire::{Dialect, Incoming, Reply, Request, WireLimits, counted, encode_reply, framed};
+use sorteo_protocol::wire::{
+    Dialect, Incoming, Reason, Reply, Request, WireLimits, counted, encode_reply, framed,
+};
 use sorteo_protocol::{Batch, Bet as ProtocolBet, DrawId};
 
 use crate::delivery::{Delivered, deliver};
@@ -110,6 +112,8 @@ fn asked(dialect: Option<Dialect>, message: &Incoming) -> Asked {
         Incoming::Refused(reply) => Asked::Refused(words(reply)),
         Incoming::RefusedForGood(reply) => Asked::RefusedForGood(words(reply)),
         Incoming::Foreign => Asked::Foreign,
+        // The model is of a server without authentication, which knows no such request.
+        Incoming::Request(Request::Auth(_)) => Asked::Refused(words(&Reply::Unrecognised(Reason::Unknown))),
         Incoming::Request(request) => requested(request),
     }
 }
@@ -148,6 +152,7 @@ fn requested(request: &Request) -> Asked {
         }
         Request::Hello => Asked::Hello,
         Request::Status => Asked::Status,
+        Request::Auth(_) => unreachable!("read as a refusal"),
     }
 }
 

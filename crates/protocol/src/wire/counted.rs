@@ -9,7 +9,8 @@ use std::io::Write as _;
 use std::str;
 
 use super::{
-    Incoming, Reason, Reply, Request, Sender, Winners, WinnersSize, WinningBet, WinningBets, WireLimits,
+    Claim, Incoming, Reason, Reply, Request, Sender, Winners, WinnersSize, WinningBet, WinningBets,
+    WireLimits,
 };
 use crate::text::{split_exactly, without_line_end};
 use crate::{AgencyId, Batch, Bet, BetError, Bets};
@@ -23,6 +24,9 @@ const LENGTH_DIGITS_MAX: usize = 10;
 /// own: 41,000 batches, which fit a payload, would occupy the writer for more than half a
 /// second.
 pub const PAYLOAD_AGENCIES_MAX: usize = 1_000;
+
+/// The word for a peer that has not proved who it is.
+const UNAUTHORIZED: &str = "ERROR_UNAUTHORIZED";
 
 /// The counted half of [`super::Decoder`].
 pub(super) fn decode(input: &mut &[u8], limits: &WireLimits, refused: &mut Sender) -> Option<Incoming> {
@@ -70,7 +74,20 @@ fn read_payload(payload: &[u8]) -> Result<Request, Reply> {
         let question = String::from_utf8_lossy(without_line_end(payload));
         return read_get_winners(&question).map_err(|reason| Reply::Winners(Err(reason)));
     }
+    if let Some(claim) = read_auth(payload) {
+        return Ok(Request::Auth(claim));
+    }
     read_batches(str::from_utf8(payload).map_err(|_| refused(BetError::Utf8.into()))?)
+}
+
+/// Reads an `AUTH`; `None` where the payload is none. A bettor may be called so: a row has six
+/// fields.
+fn read_auth(payload: &[u8]) -> Option<Option<Claim>> {
+    let payload = without_line_end(payload);
+    let fields = payload.strip_prefix(b"AUTH|").filter(|fields| !fields.contains(&b'\n'))?;
+    let [agency, token] = split_exactly(str::from_utf8(fields).ok()?)?;
+    let claim = || Some(Claim { agency: agency.parse().ok()?, token: token.parse().ok()? });
+    Some(claim())
 }
 
 fn read_get_winners(text: &str) -> Result<Request, Reason> {
@@ -120,14 +137,20 @@ pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
         Reply::Bet(Ok(())) | Reply::Batch { result: Ok(()), .. } => "ACK",
         Reply::Bet(Err(reason)) | Reply::Batch { result: Err(reason), .. } => match reason {
             Reason::EmptyBatch => "ERROR_EMPTY_BATCH",
+            Reason::Unauthorized => UNAUTHORIZED,
+            Reason::Forbidden => "ERROR_INVALID_AGENCY",
             Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
             _ => "ERROR_INVALID_BATCH",
         },
+        Reply::Auth(Ok(())) => "ACK",
+        Reply::Auth(Err(Reason::Busy | Reason::Unavailable)) => "ERROR_BUSY",
+        Reply::Unrecognised(Reason::Unauthorized) | Reply::Auth(Err(_)) => UNAUTHORIZED,
         Reply::Unrecognised(_) => "ERROR_INVALID_BATCH",
         Reply::Winners(Ok(Winners::Bets { first, total })) => return encode_winners(first, *total, out),
         Reply::Winners(Err(reason)) => match reason {
             Reason::NotReady => "ERROR_LOTTERY_HASNT_ENDED",
-            Reason::UnknownAgency | Reason::TooManyAgencies => "ERROR_INVALID_AGENCY",
+            Reason::Unauthorized => UNAUTHORIZED,
+            Reason::UnknownAgency | Reason::TooManyAgencies | Reason::Forbidden => "ERROR_INVALID_AGENCY",
             Reason::Busy | Reason::StorageFull | Reason::Unavailable => "ERROR_BUSY",
             _ => "ERROR_INVALID_GET_WINNERS",
         },

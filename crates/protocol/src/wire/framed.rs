@@ -13,11 +13,13 @@ use std::str;
 use std::time::Duration;
 
 use super::{
-    FRAME_BYTES_MAX, Hello, Incoming, Reason, Reply, Request, Sender, Status, WAIT_MAX, Winners, WireLimits,
+    Claim, FRAME_BYTES_MAX, Hello, Incoming, Reason, Reply, Request, Sender, Status, WAIT_MAX, Winners,
+    WireLimits,
 };
 use crate::text::{decimal, split_exactly, without_line_end};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
+pub(super) use client::auth_line;
 pub use client::{decode_reply, encode_request};
 
 /// Bytes that a frame's length takes.
@@ -102,6 +104,8 @@ impl Decoder {
             Incoming::Request(Request::Bet(_)) if self.stray_rows => {
                 return Incoming::Refused(Reply::Bet(Err(Reason::StrayRow)));
             }
+            // It may be unknown here: a server that has no use for it refuses it as such.
+            Incoming::Request(Request::Auth(_)) => {}
             Incoming::Request(_) => self.stray_rows = false,
             _ => {}
         }
@@ -214,6 +218,7 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         "GET_WINNERS" => read_get_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "WAIT_WINNERS" => read_wait_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
+        "AUTH" => Ok(Request::Auth(read_claim(&fields))),
         "HELLO" if fields.is_empty() => Ok(Request::Hello),
         "HELLO" => Err(Reply::Hello(Err(Reason::BadHeader))),
         "STATUS" if fields.is_empty() => Ok(Request::Status),
@@ -338,6 +343,12 @@ fn read_resume(fields: &[&str]) -> Result<Request, Reason> {
     })
 }
 
+/// Reads who a peer says it is. What is wrong with it makes no difference.
+fn read_claim(fields: &[&str]) -> Option<Claim> {
+    let &[agency, token] = fields else { return None };
+    Some(Claim { agency: agency.parse().ok()?, token: token.parse().ok()? })
+}
+
 fn read_agency(text: &str) -> Result<AgencyId, Reason> {
     text.parse().map_err(|_| Reason::BadAgency)
 }
@@ -355,7 +366,7 @@ fn read_stored_number(text: &str) -> Option<u64> {
 /// Appends the reply as one frame.
 pub(super) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
     let line = match reply {
-        Reply::Bet(result) => verdict("ACK", result),
+        Reply::Bet(result) | Reply::Auth(result) => verdict("ACK", result),
         Reply::Unrecognised(reason) => format!("ACK|ERR|{reason}"),
         Reply::Batch { count, result: Ok(()) } => format!("ACK_BATCH|OK|{count}"),
         Reply::Batch { count, result: Err(reason) } => format!("ACK_BATCH|ERR|{count}|{reason}"),

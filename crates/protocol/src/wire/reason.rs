@@ -75,6 +75,11 @@ pub enum Reason {
     NotReady,
     /// The winners do not fit one frame: ask for pages.
     UsePages,
+    /// The peer has not proved who it is, or not any more; the connection is closed.
+    Unauthorized,
+    /// The request is for another agency than the one that the peer has proved to be; nothing
+    /// was done.
+    Forbidden,
     /// Too much work is queued; nothing was stored, try again.
     Busy,
     /// The disk is full; nothing was stored, try again later.
@@ -92,7 +97,7 @@ const OTHER_BYTES_MAX: usize = 100;
 
 impl Reason {
     /// Every reason that is a code and nothing else.
-    const PLAIN: [Self; 23] = [
+    const PLAIN: [Self; 25] = [
         Self::Unknown,
         Self::BadFrame,
         Self::BadLength,
@@ -113,6 +118,8 @@ impl Reason {
         Self::TooManyAgencies,
         Self::DrawClosed,
         Self::NotReady,
+        Self::Unauthorized,
+        Self::Forbidden,
         Self::Busy,
         Self::StorageFull,
         Self::Unavailable,
@@ -145,6 +152,8 @@ impl Reason {
             Self::CountMismatch { .. } => "count_mismatch",
             Self::NotReady => "not_ready",
             Self::UsePages => "use_pages",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::Busy => "busy",
             Self::StorageFull => "storage_full",
             Self::Unavailable => "unavailable",

@@ -28,6 +28,9 @@ pub enum Reply {
     Hello(Result<Hello, Reason>),
     /// To `STATUS`.
     Status(Result<Status, Reason>),
+    /// To `AUTH`. Its bytes are those of another reply, as which a client reads it: of
+    /// [`Reply::Bet`] in the framed dialect, of [`Reply::Batch`] in the counted one.
+    Auth(Result<(), Reason>),
 }
 
 impl Reply {
@@ -35,11 +38,28 @@ impl Reply {
     pub fn refusal(&self) -> Option<&Reason> {
         match self {
             Self::Unrecognised(reason) => Some(reason),
-            Self::Bet(result) | Self::Batch { result, .. } | Self::Done(result) => result.as_ref().err(),
+            Self::Bet(result) | Self::Batch { result, .. } | Self::Done(result) | Self::Auth(result) => {
+                result.as_ref().err()
+            }
             Self::Winners(result) => result.as_ref().err(),
             Self::Resume(result) => result.as_ref().err(),
             Self::Hello(result) => result.as_ref().err(),
             Self::Status(result) => result.as_ref().err(),
+        }
+    }
+
+    /// Returns the reply to the same message that refuses it for this reason.
+    pub fn with_refusal(self, reason: Reason) -> Self {
+        match self {
+            Self::Bet(_) => Self::Bet(Err(reason)),
+            Self::Unrecognised(_) => Self::Unrecognised(reason),
+            Self::Batch { count, .. } => Self::Batch { count, result: Err(reason) },
+            Self::Done(_) => Self::Done(Err(reason)),
+            Self::Winners(_) => Self::Winners(Err(reason)),
+            Self::Resume(_) => Self::Resume(Err(reason)),
+            Self::Hello(_) => Self::Hello(Err(reason)),
+            Self::Status(_) => Self::Status(Err(reason)),
+            Self::Auth(_) => Self::Auth(Err(reason)),
         }
     }
 }

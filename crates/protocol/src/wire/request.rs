@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{AgencyId, Batch, DrawId, UploadId};
+use super::{Reason, Reply};
+use crate::{AgencyId, Batch, DrawId, Token, UploadId};
 
 /// A well-formed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,4 +64,37 @@ pub enum Request {
     Hello,
     /// `STATUS`: the state of the newest draw.
     Status,
+    /// `AUTH`: who sends what follows on the connection; `None` where it names no agency, or
+    /// what it gives is no token.
+    Auth(Option<Claim>),
+}
+
+/// That a peer is an agency, and the token that proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The agency.
+    pub agency: AgencyId,
+    /// Its token.
+    pub token: Token,
+}
+
+impl Request {
+    /// Returns the reply that refuses the request for this reason.
+    pub fn refused(&self, reason: Reason) -> Reply {
+        let batch = |bets| Reply::Batch { count: bets as u64, result: Err(reason.clone()) };
+        match self {
+            Self::Bet(_) => Reply::Bet(Err(reason)),
+            Self::Batch(one) => batch(one.bets.len()),
+            Self::Payload(batches) => batch(batches.iter().map(|one| one.bets.len()).sum()),
+            Self::Done { .. } => Reply::Done(Err(reason)),
+            Self::Winners { .. }
+            | Self::WinnersPage { .. }
+            | Self::WaitWinners { .. }
+            | Self::DoneAndWinners { .. } => Reply::Winners(Err(reason)),
+            Self::Resume { .. } => Reply::Resume(Err(reason)),
+            Self::Hello => Reply::Hello(Err(reason)),
+            Self::Status => Reply::Status(Err(reason)),
+            Self::Auth(_) => Reply::Auth(Err(reason)),
+        }
+    }
 }

@@ -57,7 +57,7 @@ impl Sender {
         let upload_at = match fields.next() {
             Some("BATCH") => Some(1),
             Some("RESUME") => Some(0),
-            Some("BET" | "DONE" | "GET_WINNERS" | "WAIT_WINNERS") => None,
+            Some("BET" | "DONE" | "GET_WINNERS" | "WAIT_WINNERS" | "AUTH") => None,
             _ => return Self::default(),
         };
         Self {

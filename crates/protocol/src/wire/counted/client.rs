@@ -2,9 +2,10 @@
 
 use std::str;
 
-use super::{BadLength, append_payload, read_length, winner_line};
+use super::{BadLength, UNAUTHORIZED, append_payload, read_length, winner_line};
 use crate::bets::is_shown_document;
 use crate::text::split_exactly;
+use crate::wire::framed::auth_line;
 use crate::wire::{NotAReply, Reason, Reply, Request, Winners};
 
 /// Appends a request as an agency of this dialect sends it.
@@ -16,6 +17,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             .collect::<Vec<_>>()
             .join("\n"),
         Request::DoneAndWinners { agency } => format!("GET_WINNERS|{agency}"),
+        Request::Auth(claim) => auth_line(claim.as_ref()),
         _ => unreachable!("the framed dialect's requests have no counted form"),
     };
     append_payload(payload.as_bytes(), out);
@@ -50,6 +52,7 @@ fn read_reply(payload: &str) -> Option<Reply> {
     Some(match payload {
         "ACK" => batch(Ok(())),
         "ERROR_EMPTY_BATCH" => batch(Err(Reason::EmptyBatch)),
+        UNAUTHORIZED => batch(Err(Reason::Unauthorized)),
         "ERROR_BUSY" => batch(Err(Reason::Busy)),
         "ERROR_INVALID_BATCH" => batch(Err(Reason::Other(payload.into()))),
         "ERROR_LOTTERY_HASNT_ENDED" => Reply::Winners(Err(Reason::NotReady)),
