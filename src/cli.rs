@@ -30,6 +30,7 @@ mod restore;
 mod serve;
 mod signals;
 mod threads;
+mod token;
 mod upload;
 
 use std::process::ExitCode;
@@ -83,6 +84,9 @@ enum Command {
     /// Open the next draw, show draws, close a silent agency
     #[command(subcommand)]
     Draw(draw::Command),
+    /// Give agencies and operators their tokens, rotate and revoke them
+    #[command(subcommand)]
+    Token(token::Command),
     /// Run a complete draw: a server, five agencies, made-up bets
     Demo(demo::Args),
     /// Write files of made-up bets
@@ -134,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Winners(args) => queries::winners(&args),
         Command::Status(args) => queries::status(&args),
         Command::Draw(command) => draw::run(&command),
+        Command::Token(command) => token::run(&command),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),

@@ -21,6 +21,7 @@ pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
+use crate::service::Auth;
 use crate::store::sqlite;
 use sorteo_agency::WindowLimits;
 use sorteo_protocol::AgencyId;
@@ -38,6 +39,8 @@ pub struct ServeConfig {
     pub listen: Vec<Endpoint>,
     /// What its store is opened with.
     pub store: sqlite::Options,
+    /// Whether agencies must prove who they are.
+    pub auth: Auth,
     /// What it allows.
     pub limits: Limits,
     /// Where it serves the operators' HTTP, if it does.
@@ -60,6 +63,7 @@ impl ServeConfig {
         Ok(Self {
             listen: layers.get(&settings::LISTEN)?,
             store: store_options(layers)?,
+            auth: layers.get(&settings::AUTH)?,
             limits: limits(layers)?,
             ops_listen: layers.get_optional(&settings::OPS_LISTEN)?,
             disk_free_bytes_min: layers.get(&settings::DISK_FREE_BYTES_MIN)?,
@@ -74,6 +78,7 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
         workers: layers.get(&settings::WORKERS)?,
         connections_max: layers.get(&settings::MAX_CONNECTIONS)?,
         request_timeout: layers.get(&settings::REQUEST_TIMEOUT)?,
+        auth_timeout: layers.get(&settings::AUTH_TIMEOUT)?,
         idle_timeout: layers.get(&settings::IDLE_TIMEOUT)?,
         drain_timeout: layers.get(&settings::DRAIN_TIMEOUT)?,
         output_bytes_max: layers.get(&settings::OUTPUT_BYTES_MAX)?,

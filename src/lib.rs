@@ -20,6 +20,7 @@
 //! | [`config`] | the settings, where each value comes from, and what a command runs with |
 //! | [`atomic_file`] | files that appear complete or not at all |
 //! | [`fair_queue`] | a queue in which what one connection costs does not hold up the others |
+//! | [`rate_limit`] | how often something may happen, for each address or agency |
 //! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!
@@ -37,6 +38,7 @@ pub mod import;
 pub mod logging;
 pub mod metrics;
 pub mod ops;
+pub mod rate_limit;
 pub mod server;
 pub mod service;
 pub mod store;

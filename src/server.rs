@@ -15,6 +15,8 @@
 //! | `reactor`, `deadlines` | accept, park, hand over to workers; what is due when |
 //! | `ready` | the connections that wait for a worker: which is next |
 //! | `connection` | one peer's socket: its bytes, deadlines and limits |
+//! | `strangers` | the connections that give up their places where all are taken |
+//! | `token_watch` | notices tokens that were revoked or have expired |
 //! | [`conversation`] | one peer's requests and replies, without a socket |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
 //! | `close_reason` | why a connection ended, and the line that says so |
@@ -33,6 +35,8 @@ mod limits;
 pub mod listen;
 mod reactor;
 mod ready;
+mod strangers;
+mod token_watch;
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,6 +56,7 @@ pub use self::handle::ServerHandle;
 pub use self::limits::{BUFFER_BYTES_FREE, Limits};
 use self::listen::{Endpoint, ListenError, local_address};
 use self::reactor::{Reactor, WAKER};
+use self::token_watch::TokenWatch;
 use crate::event;
 use crate::logging::limits::LineLimits;
 use crate::service::Service;
@@ -171,9 +176,12 @@ impl Listening {
             connections_ready: AtomicUsize::new(0),
             lines: Arc::clone(&lines),
         });
+        // The operators' tokens end too, where agencies need none.
+        let watch = TokenWatch::start(Arc::clone(&context.service), context.handle.clone())?;
         event!(Info, "accept_connections", InProgress);
         let served = Reactor::new(poll, listeners, context).run();
         lines.report();
+        drop(watch);
         served?;
         wait_for_workers(&workers);
         Ok(())

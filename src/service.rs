@@ -6,26 +6,29 @@
 //! commit; [`Service::finish`] waits for it. The server's
 //! [`conversation`](crate::server::conversation) calls both.
 
+mod access;
 mod lines;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::access::Access;
+pub use self::access::{Auth, Identity};
+use self::lines::{log_authenticated, log_closed, log_done_refused, log_not_authenticated, log_unpaged};
 pub use self::lines::{log_batch_cut_short, log_drawn, log_refusal};
 use self::lines::{log_batch_refused, log_batch_stored, log_bet_refused, log_bet_stored};
-use self::lines::{log_closed, log_done_refused, log_unpaged};
 use crate::logging::limits::Peer;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, DrawStatus, NotAdmitted, Store, StoreError, Submitter,
-    Ticket, WinningBet as StoredBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, DrawStatus, NotAdmitted, Role, Store, StoreError,
+    Submitter, Ticket, WinningBet as StoredBet,
 };
 use sorteo_protocol::wire::framed::Documents;
 use sorteo_protocol::wire::{
-    Hello, Reason, Reply, Request, Sender, Status, Winners, WinnersSize, WinningBet, WinningBets,
+    Claim, Hello, Reason, Reply, Request, Sender, Status, Winners, WinnersSize, WinningBet, WinningBets,
 };
-use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
+use sorteo_protocol::{AgencyId, Batch, DrawId, Token, TokenId, UploadId};
 
 /// Most documents of one page. A page has room for at least 247; the bets that were read
 /// and do not fit are read again for the next page.
@@ -46,6 +49,7 @@ const WINNERS_PIECE: usize = 128;
 pub struct Service<S> {
     store: S,
     metrics: Arc<Metrics>,
+    access: Access,
     unpaged: Mutex<Unpaged>,
 }
 
@@ -142,9 +146,20 @@ pub struct MoreWinners {
 }
 
 impl<S: Store> Service<S> {
-    /// Creates a service on a store, which counts into these metrics.
+    /// Creates a service on a store, which counts into these metrics. Whoever reaches it is
+    /// whom it claims to be: see [`Service::with_auth`].
     pub fn new(store: S, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, unpaged: Mutex::default() }
+        Self { store, metrics, access: Access::new(Auth::Off), unpaged: Mutex::default() }
+    }
+
+    /// Returns the service with another rule of who must prove who it is.
+    pub fn with_auth(self, auth: Auth) -> Self {
+        Self { access: Access::new(auth), ..self }
+    }
+
+    /// Returns whether agencies must prove who they are.
+    pub fn auth(&self) -> Auth {
+        self.access.auth
     }
 
     /// Returns the store.
@@ -160,6 +175,77 @@ impl<S: Store> Service<S> {
     /// Returns the store, so that it can be closed.
     pub fn into_store(self) -> S {
         self.store
+    }
+
+    /// Finds out who a peer is that sends `AUTH`, and has this certificate.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not who it says it is: the connection is to be closed, after a reply with
+    /// the reason if there is one.
+    pub fn authenticate(
+        &self,
+        claim: Option<&Claim>,
+        certified: Option<AgencyId>,
+        peer: &mut Peer,
+    ) -> Result<Identity, Option<Reason>> {
+        match self.access.authenticate(&self.store, claim, certified) {
+            Ok(Ok(identity)) => {
+                log_authenticated(&identity, peer);
+                Ok(identity)
+            }
+            Ok(Err(failure)) => {
+                log_not_authenticated(claim, failure, peer);
+                Err(self.access.answers_failure(peer).then_some(Reason::Unauthorized))
+            }
+            Err(error) => Err(Some(reason(error))),
+        }
+    }
+
+    /// Returns why a peer may not send a request, if it may not: it has to prove who it is
+    /// first, or it is another agency.
+    pub fn access_refusal(&self, identity: Option<&Identity>, request: &Request) -> Option<Reason> {
+        self.access.refusal(identity, request)
+    }
+
+    /// Returns whether an identity still counts.
+    pub fn is_live(&self, identity: &Identity) -> bool {
+        identity.token().is_none_or(|token| self.access.is_live(token))
+    }
+
+    /// Returns whether a token still counts that was good once.
+    pub fn is_token_live(&self, token: &TokenId) -> bool {
+        self.access.is_live(token)
+    }
+
+    /// Returns the role of the operator whose token this is; `None` if it is no operator's, or
+    /// counts no more.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub fn operator(&self, token: &Token) -> Result<Option<Role>, StoreError> {
+        self.access.operator(&self.store, token)
+    }
+
+    /// Reads anew which tokens count, and has their last uses written from time to time.
+    /// Returns whether one may have ended since the last call.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read or written.
+    pub fn refresh_tokens(&self) -> Result<bool, StoreError> {
+        self.access.write_uses(&self.store, false)?;
+        self.access.refresh(&self.store)
+    }
+
+    /// Has the last uses of tokens written that are not yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be written.
+    pub fn write_token_uses(&self) -> Result<(), StoreError> {
+        self.access.write_uses(&self.store, true)
     }
 
     /// Begins a request of a connection. Writes are only submitted: see [`Service::finish`].
@@ -181,8 +267,9 @@ impl<S: Store> Service<S> {
             Request::Resume { agency, upload, draw } => {
                 Submitted::Done(Outcome::Reply(Reply::Resume(self.next_row(agency, &upload, draw))))
             }
+            // The conversation keeps who its peer is: see `Service::authenticate`.
             Request::Auth(_) => Submitted::Done(Outcome::Reply(Reply::Unrecognised(Reason::Unknown))),
-            Request::Hello => Submitted::Done(Outcome::Reply(Reply::Hello(Ok(Hello::of_this_version())))),
+            Request::Hello => Submitted::Done(Outcome::Reply(Reply::Hello(Ok(self.hello())))),
             Request::Status => {
                 let status = self.store.newest_draw().map(status).map_err(reason);
                 Submitted::Done(Outcome::Reply(Reply::Status(status)))
@@ -262,6 +349,13 @@ impl<S: Store> Service<S> {
     fn observe_reply(&self, outcome: &Outcome, begun_at: Instant) {
         if let Outcome::Reply(_) | Outcome::LongReply(..) = outcome {
             self.metrics.answer_seconds.observe(seconds_since(begun_at));
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        match self.auth() {
+            Auth::Off => Hello::of_this_version(),
+            Auth::Optional | Auth::Required => Hello::of_this_version().with(Hello::AUTH),
         }
     }
 

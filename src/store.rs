@@ -27,12 +27,15 @@
 
 mod expected;
 pub mod sqlite;
+mod token;
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use self::expected::{AgencySet, BadAgencies, ExpectedAgencies};
-use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, UploadId};
+pub use self::token::{NotARole, Role, StoredToken, TokenHolder, TokenUse};
+use sorteo_protocol::{AgencyId, Batch, Bet, DrawId, TokenId, UploadId};
 
 /// A lottery's database. See the module for what an engine guarantees.
 ///
@@ -100,6 +103,28 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns how many winning bets one agency has, and how many bytes of text they are.
     fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError>;
+
+    /// Returns the tokens by which agencies and operators prove who they are.
+    fn tokens(&self) -> &dyn Tokens;
+}
+
+/// The tokens of a store.
+///
+/// # Errors
+///
+/// Those of [`Store`].
+pub trait Tokens {
+    /// Returns a token; `None` if there is none with this id.
+    fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError>;
+
+    /// Returns a number that is another whenever a token was added or revoked since.
+    fn version(&self) -> Result<u64, StoreError>;
+
+    /// Returns when each token ends that does: when it expires, or was revoked.
+    fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError>;
+
+    /// Submits when tokens were last used, for those who look whether one is still needed.
+    fn record_uses(&self, uses: Vec<TokenUse>) -> Result<Ticket<()>, StoreError>;
 }
 
 /// Who submits writes, such as a connection. The writes of one are carried out in order,

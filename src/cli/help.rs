@@ -10,7 +10,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Agencies", &["upload", "done", "winners"]),
     ("Draws", &["draw"]),
     ("Data", &["check", "backup", "restore", "export", "import", "generate"]),
-    ("Operators and tools", &["config", "bench", "man", "completions", "help"]),
+    ("Operators and tools", &["config", "token", "bench", "man", "completions", "help"]),
 ];
 pub(super) const OTHERS: &str = "Others";
 

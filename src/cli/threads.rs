@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use crate::config::ServeConfig;
 
 /// Threads beside the workers: the writer, the copier of its WAL, the log, signals, the
-/// pool of readers, the operators' HTTP, and some to spare.
+/// pool of readers, the watch of tokens, the operators' HTTP, and some to spare.
 const BESIDE_WORKERS: usize = 16;
 
 /// How long the system may take to forget threads that have ended.

@@ -19,6 +19,7 @@ pub use super::setting::{
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
+use crate::service::Auth;
 use crate::store::ExpectedAgencies;
 use crate::store::sqlite::{self, Checkpoints};
 use sorteo_agency::{BATCH_BETS, WindowLimits};
@@ -27,6 +28,8 @@ use sorteo_protocol::{AgencyId, DEFAULT_WINNING_NUMBER};
 /// The settings of `sorteo serve`.
 pub const SERVE: &[Setting] = &[
     LISTEN.setting(),
+    AUTH.setting(),
+    AUTH_TIMEOUT.setting(),
     MAX_CONNECTIONS.setting(),
     REQUEST_TIMEOUT.setting(),
     IDLE_TIMEOUT.setting(),
@@ -120,6 +123,22 @@ pub(super) const LISTEN: Typed<Vec<Endpoint>> = Typed {
     meaning: "Addresses to listen on, separated by commas; port 0 picks a free port",
     kind: endpoints(),
     default: Default::Text(DEFAULT_ADDRESS),
+};
+
+pub(super) const AUTH: Typed<Auth> = Typed {
+    key: "auth",
+    group: Group::Network,
+    meaning: "Whether agencies must prove who they are, by a token or a certificate",
+    kind: Kind::Word("RULE", &["off", "optional", "required"], &[Auth::Off, Auth::Optional, Auth::Required]),
+    default: Default::Text("off"),
+};
+
+pub(super) const AUTH_TIMEOUT: Typed<Duration> = Typed {
+    key: "auth_timeout",
+    group: Group::Network,
+    meaning: "Seconds within which a peer must prove who it is, if it must",
+    kind: seconds(1, 3600),
+    default: Default::Number(|| Limits::default().auth_timeout.as_secs()),
 };
 
 pub(super) const MAX_CONNECTIONS: Typed<usize> = Typed {

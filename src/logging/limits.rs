@@ -39,10 +39,13 @@ pub enum Kind {
     Done,
     /// A message was no request.
     Message,
+    /// It did not prove who it is.
+    Auth,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Accepted, Self::Closed, Self::Bet, Self::Batch, Self::Done, Self::Message];
+    const ALL: [Self; 7] =
+        [Self::Accepted, Self::Closed, Self::Bet, Self::Batch, Self::Done, Self::Message, Self::Auth];
 
     /// Returns the action of these lines.
     fn action(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Kind {
             Self::Batch => "apuesta_recibida",
             Self::Done => "agencia_terminada",
             Self::Message => "mensaje_recibido",
+            Self::Auth => "authenticate",
         }
     }
 }

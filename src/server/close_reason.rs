@@ -27,6 +27,14 @@ pub(super) enum CloseReason {
     IdleTimeout,
     /// It waited for the draw with its sending side closed, and too many others do.
     TooManyHalfClosed,
+    /// It is not who it says it is, and too many from its address were not.
+    Unauthorized,
+    /// It must prove who it is, and has not in time.
+    AuthTimeout,
+    /// What proved who it is counts no more.
+    AuthEnded,
+    /// It has not proved who it is, and another connection needs its place.
+    PlaceNeeded,
     /// Whether a request was carried out is not known, so there is no reply.
     UnknownOutcome,
     /// The server stops.
@@ -40,6 +48,7 @@ impl From<Unanswerable> for CloseReason {
         match reason {
             Unanswerable::UnknownDialect => Self::UnknownDialect,
             Unanswerable::UnknownOutcome => Self::UnknownOutcome,
+            Unanswerable::Unauthorized => Self::Unauthorized,
         }
     }
 }
@@ -73,6 +82,10 @@ impl CloseReason {
             Self::RequestTimeout => failed("request_timeout"),
             Self::IdleTimeout => failed("idle_timeout"),
             Self::TooManyHalfClosed => failed("too_many_half_closed"),
+            Self::Unauthorized => failed("unauthorized"),
+            Self::AuthTimeout => failed("auth_timeout"),
+            Self::AuthEnded => failed("auth_ended"),
+            Self::PlaceNeeded => failed("place_needed"),
             Self::UnknownOutcome => failed("unknown_outcome"),
             Self::DrainTimeout => failed("drain_timeout"),
         };

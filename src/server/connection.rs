@@ -27,6 +27,7 @@ use super::limits::{BUFFER_BYTES_FREE, Limits};
 use super::ready::Weight;
 use crate::failpoint::Failpoint;
 use crate::logging::limits::Peer;
+use crate::service::Service;
 use crate::store::{Store, Submitter};
 use sorteo_protocol::wire::{Sender, WireLimits};
 
@@ -87,6 +88,8 @@ pub(super) struct Connection {
     /// When the peer last sent something or took something.
     active_at: Instant,
     buffer_share: BufferShare,
+    /// Until when its peer must prove who it is, if it must.
+    auth_until: Option<Instant>,
     /// Work of the last two turns, the later one last: see [`Connection::take_turn`].
     turn_times: [Duration; 2],
 }
@@ -109,6 +112,7 @@ impl Connection {
         peer: Peer,
         limits: WireLimits,
         buffered_bytes: Arc<AtomicUsize>,
+        auth_until: Option<Instant>,
         now: Instant,
     ) -> Self {
         Self {
@@ -120,6 +124,7 @@ impl Connection {
             stuck_since: None,
             active_at: now,
             buffer_share: BufferShare::new(buffered_bytes),
+            auth_until,
             turn_times: [Duration::ZERO; 2],
         }
     }
@@ -207,8 +212,27 @@ impl Connection {
         match (&self.ending, self.conversation.wait()) {
             (Ending::Lingering { until }, _) => *until,
             (_, Some(wait)) => wait.until,
-            _ => self.request_deadline(limits).unwrap_or(self.active_at + limits.idle_timeout),
+            _ => {
+                let idle_until = || self.active_at + limits.idle_timeout;
+                let until = self.request_deadline(limits).unwrap_or_else(idle_until);
+                self.auth_deadline().map_or(until, |auth_until| auth_until.min(until))
+            }
         }
+    }
+
+    /// Returns until when its peer must prove who it is, if it must and has not.
+    fn auth_deadline(&self) -> Option<Instant> {
+        self.auth_until.filter(|_| self.conversation.identity().is_none())
+    }
+
+    /// Returns whether its peer has proved who it is.
+    pub(super) fn is_proved(&self) -> bool {
+        self.conversation.identity().is_some()
+    }
+
+    /// Returns whether it may go on: not if what proved who its peer is counts no more.
+    pub(super) fn is_live<S: Store>(&self, service: &Service<S>) -> bool {
+        self.conversation.identity().is_none_or(|identity| service.is_live(identity))
     }
 
     /// Returns when the peer must have sent the rest of its request, or taken its reply.
@@ -223,7 +247,8 @@ impl Connection {
     /// still sends.
     pub(super) fn is_late(&self, now: Instant, limits: &Limits) -> bool {
         let is_lingering = matches!(self.ending, Ending::Lingering { .. });
-        !is_lingering && self.request_deadline(limits).is_some_and(|deadline| deadline <= now)
+        let deadlines = [self.request_deadline(limits), self.auth_deadline()];
+        !is_lingering && deadlines.into_iter().flatten().any(|deadline| deadline <= now)
     }
 
     /// Returns why it ends once its deadline has passed; `None` if only its wait ends.
@@ -232,6 +257,9 @@ impl Connection {
             Ending::Lingering { .. } => Some(CloseReason::Finished),
             _ if self.is_waiting() => None,
             _ if !self.is_all_sent() => Some(CloseReason::UnreadAnswers),
+            _ if self.auth_deadline().is_some_and(|until| until <= Instant::now()) => {
+                Some(CloseReason::AuthTimeout)
+            }
             _ if self.conversation.request_since().is_some() => Some(CloseReason::RequestTimeout),
             _ => Some(CloseReason::IdleTimeout),
         }
@@ -281,6 +309,9 @@ impl Connection {
     /// Takes one turn, and measures its work: by the clock or, behind a turn that was long
     /// by it, as the time of a processor.
     fn take_turn<S: Store>(&mut self, context: &Context<S>) -> Result<Next, CloseReason> {
+        if !self.is_live(&context.service) {
+            return Err(CloseReason::AuthEnded);
+        }
         let (weight, began_at) = (self.weight(), Instant::now());
         // The clock is cheaper to read, and no less: it says enough of most turns.
         let began = (self.turn_times[1] >= TURN_TIME / 2).then(processor_time);

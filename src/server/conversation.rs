@@ -10,17 +10,21 @@
 use std::time::Instant;
 
 use sorteo_protocol::wire::{
-    Decoder, Incoming, Reason, Reply, Request, Sender, WireLimits, counted::encode_more_winners, encode_reply,
+    Claim, Decoder, Dialect, Incoming, Reason, Reply, Request, Sender, WireLimits,
+    counted::encode_more_winners, encode_reply,
 };
 
 use crate::logging::limits::Peer;
-use crate::service::{self, AwaitedWinners, Begun, Commit, MoreWinners, Outcome, Service};
+use crate::service::{self, Auth, AwaitedWinners, Begun, Commit, Identity, MoreWinners, Outcome, Service};
 use crate::store::{Store, StoreError, Submitter};
-use sorteo_protocol::Batch;
+use sorteo_protocol::{AgencyId, Batch};
 
 /// Batches of one connection that may join one commit. So many of each of the 64 workers
 /// fit the writer's queue.
 const BATCHES_TOGETHER: usize = 12;
+/// Bytes of a counted payload that a peer may send that must prove who it is first: an `AUTH`,
+/// with room to spare.
+const UNPROVED_BYTES_MAX: usize = 1 << 10;
 /// Bets that count as one batch more.
 const BETS_PER_BATCH: usize = 128;
 
@@ -31,6 +35,10 @@ pub struct Conversation {
     decoder: Decoder,
     /// Whom the log lines name.
     peer: Peer,
+    /// Who the peer has proved to be.
+    identity: Option<Identity>,
+    /// The agency that its certificate names, if it has one.
+    certified: Option<AgencyId>,
     phase: Phase,
     /// The rest of a long reply, which comes before any other reply.
     more: Option<MoreWinners>,
@@ -140,6 +148,9 @@ pub enum Unanswerable {
     /// beginning was sent, cannot be read.
     #[error("the outcome of a request is not known")]
     UnknownOutcome,
+    /// It is not who it says it is, as too many from its address before.
+    #[error("it has not proved who it is, like too many from its address")]
+    Unauthorized,
 }
 
 impl From<StoreError> for Unanswerable {
@@ -155,6 +166,8 @@ impl Conversation {
             submitter,
             decoder: Decoder::new(limits),
             peer,
+            identity: None,
+            certified: None,
             phase: Phase::Open,
             more: None,
             request_since: None,
@@ -185,6 +198,7 @@ impl Conversation {
             }
             let Some(incoming) = self.decoder.decode(input) else {
                 has_whole_request = false;
+                self.refuse_unproved_batch(input, output, turn);
                 break;
             };
             self.request_since = None;
@@ -203,6 +217,22 @@ impl Conversation {
             Phase::Open if is_over => Pause::NextTurn,
             Phase::Open => Pause::Output,
         })
+    }
+
+    /// Takes the peer for this agency, since it has shown its certificate.
+    pub fn set_certified(&mut self, agency: AgencyId) {
+        self.certified = Some(agency);
+        self.identity = Some(Identity::by_certificate(agency));
+    }
+
+    /// Returns who the peer has proved to be, if it has.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Returns whether the peer must still prove who it is.
+    pub fn awaits_auth<S: Store>(&self, service: &Service<S>) -> bool {
+        self.identity.is_none() && service.auth() == Auth::Required
     }
 
     /// Appends the next piece of a long reply, and returns whether there was one.
@@ -300,6 +330,10 @@ impl Conversation {
     ) -> Result<(), Unanswerable> {
         match incoming {
             Incoming::Request(request) => return self.carry_out_request(request, output, turn),
+            Incoming::Refused(reply) | Incoming::RefusedForGood(reply) if self.awaits_auth(turn.service) => {
+                self.refuse_decoded(&reply.with_refusal(Reason::Unauthorized), output, turn.service);
+                self.phase = Phase::Closing;
+            }
             Incoming::Refused(reply) => {
                 self.finish_commits(output, turn)?;
                 self.refuse_decoded(&reply, output, turn.service);
@@ -324,6 +358,19 @@ impl Conversation {
             // A read must see what the requests before it wrote.
             self.finish_commits(output, turn)?;
         }
+        if let Request::Auth(claim) = &request
+            && turn.service.auth() != Auth::Off
+        {
+            return self.authenticate(claim.as_ref(), output, turn);
+        }
+        if let Some(reason) = turn.service.access_refusal(self.identity.as_ref(), &request) {
+            self.finish_commits(output, turn)?;
+            self.refuse(&request.refused(reason.clone()), &request.sender(), output, turn.service);
+            if reason == Reason::Unauthorized {
+                self.phase = Phase::Closing;
+            }
+            return Ok(());
+        }
         let may_be_long = matches!(request, Request::DoneAndWinners { .. });
         let batches = batches_in(&request);
         match turn.service.begin(request, self.submitter, &mut self.peer) {
@@ -340,6 +387,49 @@ impl Conversation {
                 self.finish_commits(output, turn)?;
                 self.complete(outcome, output, turn)
             }
+        }
+    }
+
+    /// Finds out who the peer is; one that is not who it says it is gets no second try.
+    fn authenticate<S: Store>(
+        &mut self,
+        claim: Option<&Claim>,
+        output: &mut Vec<u8>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<(), Unanswerable> {
+        let result = match turn.service.authenticate(claim, self.certified, &mut self.peer) {
+            Ok(identity) => {
+                self.identity = Some(identity);
+                Ok(())
+            }
+            Err(reason) => {
+                self.phase = Phase::Closing;
+                Err(reason.ok_or(Unanswerable::Unauthorized)?)
+            }
+        };
+        self.reply(&Reply::Auth(result), output, turn.service);
+        Ok(())
+    }
+
+    /// Refuses a batch of a peer that must prove who it is first as soon as it begins: its rows
+    /// are not worth their memory.
+    fn refuse_unproved_batch<S: Store>(
+        &mut self,
+        input: &mut &[u8],
+        output: &mut Vec<u8>,
+        turn: &Turn<'_, S>,
+    ) {
+        if !self.awaits_auth(turn.service) {
+            return;
+        }
+        let is_large = self.decoder.dialect() == Some(Dialect::Counted) && input.len() > UNPROVED_BYTES_MAX;
+        if let Some(count) = self.decoder.batch_in_progress().or(is_large.then_some(0)) {
+            let (reply, sender) =
+                (Reply::Batch { count, result: Err(Reason::Unauthorized) }, self.batch_sender());
+            self.decoder.abandon_batch();
+            *input = &[];
+            self.refuse(&reply, &sender, output, turn.service);
+            self.phase = Phase::Closing;
         }
     }
 

@@ -19,6 +19,8 @@ struct Shared {
     /// connection that is about to be parked learns that its wait is over.
     draws: AtomicU64,
     failure: Mutex<Option<String>>,
+    /// Whether a token may have ended since the reactor last looked.
+    tokens_ended: AtomicBool,
     /// Whether the reactor was woken and has not looked yet: one wake-up is enough for
     /// many reasons.
     woken: AtomicBool,
@@ -35,6 +37,7 @@ impl ServerHandle {
             stop: AtomicBool::new(false),
             draws: AtomicU64::new(0),
             failure: Mutex::new(None),
+            tokens_ended: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             beat_at: AtomicU64::new(0),
             created_at: Instant::now(),
@@ -57,6 +60,17 @@ impl ServerHandle {
     pub fn store_failed(&self, error: String) {
         *self.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.wake();
+    }
+
+    /// Reports that a token may have ended, so that its connections are closed.
+    pub(super) fn report_ended_tokens(&self) {
+        self.0.tokens_ended.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Returns whether that was reported since the last call.
+    pub(super) fn take_ended_tokens(&self) -> bool {
+        self.0.tokens_ended.swap(false, Ordering::SeqCst)
     }
 
     /// Returns how many draws were reported so far.

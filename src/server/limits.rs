@@ -13,6 +13,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// A request arrives whole within this time from its first byte.
     pub request_timeout: Duration,
+    /// A peer proves who it is within this time from its connection, if it must.
+    pub auth_timeout: Duration,
     /// A connection without a request may stay this long.
     pub idle_timeout: Duration,
     /// Requests that are in flight when the server stops are finished within this time.
@@ -32,6 +34,7 @@ impl Default for Limits {
             workers: 64,
             connections_max: 10_000,
             request_timeout: Duration::from_secs(30),
+            auth_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(15 * 60),
             drain_timeout: Duration::from_secs(8),
             output_bytes_max: 64 << 10,

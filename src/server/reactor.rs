@@ -23,9 +23,11 @@ use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
 use super::listen::canonical;
 use super::ready::{Ready, Weight};
+use super::strangers::Strangers;
 use crate::event;
 use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
+use crate::service::Auth;
 use crate::store::{Store, Submitter};
 
 /// Connections accepted before others get their turn.
@@ -67,6 +69,7 @@ pub(super) struct Reactor<S> {
     peers: Slab<Peer>,
     deadlines: Deadlines,
     waiting: Waiting,
+    strangers: Strangers,
     refusals: Refusals,
     /// Connections that wait for a worker, and how many are with one.
     ready: Ready<Box<Connection>>,
@@ -175,6 +178,7 @@ impl<S: Store> Reactor<S> {
             peers: Slab::new(),
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
+            strangers: Strangers::default(),
             refusals: Refusals::default(),
             ready: Ready::new(context.limits.workers),
             gauges: Gauges::of(context.service.metrics()),
@@ -210,6 +214,9 @@ impl<S: Store> Reactor<S> {
                 return Err(ServeError::StoreFailed(error));
             }
             self.take_returned(now);
+            if self.context.handle.take_ended_tokens() {
+                self.close_ended();
+            }
             self.accept(now);
             self.answer_waiting(now);
             self.expire(now);
@@ -285,7 +292,7 @@ impl<S: Store> Reactor<S> {
 
     /// Parks a new connection, or refuses it if there are too many.
     fn add_peer(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
-        if self.peers.len() >= self.context.limits.connections_max {
+        if self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger() {
             self.refuse(now);
             return;
         }
@@ -297,17 +304,46 @@ impl<S: Store> Reactor<S> {
         let submitter = Submitter(entry.key() as u64);
         let log_peer = LogPeer::new(address.ip(), Arc::clone(&self.context.lines));
         let wire = self.context.limits.wire;
-        let mut connection = Connection::new(stream, submitter, log_peer, wire, buffered_bytes, now);
+        let must_prove = self.context.service.auth() == Auth::Required;
+        let auth_until = must_prove.then(|| now + self.context.limits.auth_timeout);
+        let mut connection =
+            Connection::new(stream, submitter, log_peer, wire, buffered_bytes, auth_until, now);
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
             return;
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
+        if must_prove {
+            self.strangers.add(entry.key(), address.ip());
+        }
         entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });
         self.context.service.metrics().connections_accepted.inc();
         if self.context.lines.allow(address.ip(), Kind::Accepted) {
             event!(Info, "accept_connections", Success, ip = address.ip());
+        }
+    }
+
+    /// Closes a connection whose peer has not proved who it is, to make room for another.
+    /// Returns whether there was one.
+    fn close_a_stranger(&mut self) -> bool {
+        let is_parked = |key: usize| matches!(self.peers[key].state, PeerState::Parked(_));
+        let stranger = self.strangers.next_to_go(is_parked);
+        if let Some(key) = stranger {
+            self.close(key, &CloseReason::PlaceNeeded);
+        }
+        stranger.is_some()
+    }
+
+    /// Closes the parked connections of tokens that count no more. Those with a worker are
+    /// closed there, or when they are parked.
+    fn close_ended(&mut self) {
+        for key in self.keys() {
+            if let PeerState::Parked(connection) = &self.peers[key].state
+                && !connection.is_live(&self.context.service)
+            {
+                self.close(key, &CloseReason::AuthEnded);
+            }
         }
     }
 
@@ -415,6 +451,9 @@ impl<S: Store> Reactor<S> {
 
     /// Parks a connection that has nothing to do.
     fn park(&mut self, key: usize, mut connection: Box<Connection>, now: Instant) {
+        if connection.is_proved() {
+            self.strangers.remove(key);
+        }
         let is_draining = self.drain_until.is_some();
         let waits_since_draws = connection.waits_since_draws();
         let draws_seen = self.context.handle.draws_seen();
@@ -425,9 +464,12 @@ impl<S: Store> Reactor<S> {
         }
         let watched = connection.watch(self.poll.registry(), Token(key + FIRST_PEER));
         let (deadline, is_idle) = (connection.deadline(&self.context.limits), connection.is_idle());
+        // A token may have ended while it came back.
+        let is_live = connection.is_live(&self.context.service);
         self.peers[key].state = PeerState::Parked(connection);
         match watched {
             Err(error) => self.close(key, &CloseReason::Lost(error)),
+            Ok(()) if !is_live => self.close(key, &CloseReason::AuthEnded),
             Ok(()) if is_draining && is_idle => self.close(key, &CloseReason::Stopped),
             Ok(()) => {
                 self.deadlines.set(key, deadline);
@@ -528,6 +570,7 @@ impl<S: Store> Reactor<S> {
     fn forget(&mut self, key: usize) {
         self.deadlines.clear(key);
         self.waiting.remove(key);
+        self.strangers.remove(key);
         self.peers.remove(key);
     }
 }

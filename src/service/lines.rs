@@ -4,12 +4,13 @@
 
 use log::kv::Value;
 
+use super::access::{AuthFailure, Identity};
 use crate::event;
 use crate::logging::Number;
 use crate::logging::limits::{Kind, Peer};
 use crate::store::{Closing, DrawStatus};
 use sorteo_protocol::wire::counted::PAYLOAD_AGENCIES_MAX;
-use sorteo_protocol::wire::{Reason, Reply, Sender, SenderAgency};
+use sorteo_protocol::wire::{Claim, Reason, Reply, Sender, SenderAgency};
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// A number in JSON, if there is just one.
@@ -26,6 +27,22 @@ impl Number for SenderAgency {
 /// Returns the upload as the log has it, where none is empty.
 fn upload(sender: &Sender) -> &str {
     sender.upload.as_ref().map_or("", |upload| upload.as_str())
+}
+
+/// Logs who a peer has proved to be. Clients that connect for each message prove it each time.
+pub(super) fn log_authenticated(identity: &Identity, peer: &Peer) {
+    let token = identity.token().map_or("", |token| token.as_str());
+    event!(Debug, "authenticate", Success, agency = identity.agency, ip = peer.ip, token = token);
+}
+
+/// Logs that a peer is not who it says it is, and why: the peer learns only that.
+pub(super) fn log_not_authenticated(claim: Option<&Claim>, failure: AuthFailure, peer: &mut Peer) {
+    if peer.allow(Kind::Auth) {
+        let agency: SenderAgency = claim.iter().map(|claim| claim.agency).collect();
+        let token = claim.map(|claim| claim.token.id());
+        let token = token.as_ref().map_or("", |token| token.as_str());
+        event!(Warn, "authenticate", Fail, error = failure, agency = agency, ip = peer.ip, token = token);
+    }
 }
 
 pub(super) fn log_bet_stored(document: &str, number: u32) {

@@ -24,10 +24,11 @@
 //! | inside a write transaction | `append`, `draw` |
 //! | opening, for each purpose | `open` |
 //! | what must hold before | `pending_restore`, `verify` |
-//! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `room`, `terms` |
+//! | single rules | `admission`, `audit`, `filesystem`, `header`, `identity`, `lock`, `options`, `room`, `terms`, `tokens` |
 //! | what a database is made of | `schema`, `totals` |
-//! | what all use | `connection`, `error`, `event`, `files`, `holder`, `status`, `text`, `time` |
+//! | what all use | `actor`, `connection`, `error`, `event`, `files`, `holder`, `status`, `text`, `time` |
 
+mod actor;
 mod admission;
 mod append;
 mod audit;
@@ -59,6 +60,7 @@ mod status;
 mod terms;
 mod text;
 mod time;
+mod tokens;
 mod totals;
 mod verify;
 mod wal_resync;
@@ -73,6 +75,9 @@ pub use self::identity::other_names;
 pub use self::options::{AGENCIES_MAX, Checkpoints, Options, READERS, WRITE_QUEUE_MAX};
 pub use self::terms::{DrawTerm, NotTakenReason, TermNotTaken};
 
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
 use self::connection::checkpoint_on_close;
 use self::error::sqlite_error;
 use self::event::Announcement;
@@ -83,8 +88,11 @@ use self::overview::Overview;
 use self::prepare::Prepared;
 use self::readers::Readers;
 use self::writer::Writer;
-use super::{Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet};
-use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
+use super::{
+    Appended, Closed, DrawStatus, Store, StoreError, StoredToken, Submitter, Ticket, TokenUse, Tokens,
+    WinnersSize, WinningBet,
+};
+use sorteo_protocol::{AgencyId, Batch, DrawId, TokenId, UploadId};
 
 /// The lottery's database in one SQLite file. See the module.
 #[derive(Debug)]
@@ -226,5 +234,27 @@ impl Store for SqliteStore {
 
     fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
         self.readers.winners_size(draw, agency)
+    }
+
+    fn tokens(&self) -> &dyn Tokens {
+        self
+    }
+}
+
+impl Tokens for SqliteStore {
+    fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+        self.readers.token(id)
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        self.readers.tokens_version()
+    }
+
+    fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError> {
+        self.readers.token_ends()
+    }
+
+    fn record_uses(&self, uses: Vec<TokenUse>) -> Result<Ticket<()>, StoreError> {
+        self.writer.record_token_uses(uses)
     }
 }

@@ -298,7 +298,7 @@ fn tamper(database: &Path, sql: &str) {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(triggers.len(), 4);
+    assert_eq!(triggers.len(), 7);
     connection.execute_batch("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on").unwrap();
     triggers.iter().for_each(|(name, _)| connection.execute_batch(&format!("DROP TRIGGER {name}")).unwrap());
     connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));

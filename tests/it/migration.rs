@@ -25,8 +25,8 @@ fn checked(folder: &Path) -> String {
 fn a_server_brings_a_database_of_the_version_before_up_to_date_and_goes_on_with_it() {
     let folder = old_database();
     let server = Server::start(folder.path(), &[]);
-    assert_eq!(server.process.count("action: migrate | result: in_progress | from: 1 | to: 2"), 1);
-    assert_eq!(server.process.count("action: migrate | result: success | from: 1 | to: 2"), 1);
+    assert_eq!(server.process.count("action: migrate | result: in_progress | from: 1 | to: 3"), 1);
+    assert_eq!(server.process.count("action: migrate | result: success | from: 1 | to: 3"), 1);
     assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|1|2|6");
     assert_eq!(ask(&server, "GET_WINNERS|2|0|1"), "WINNERS|OK|A2|");
     assert_eq!(ask(&server, "RESUME|2|u"), "RESUME|OK|3");

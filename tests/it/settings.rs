@@ -223,6 +223,8 @@ fn config_show_tells_every_value_and_where_it_is_from() {
         run_changing_nothing(folder.path(), &mut command(&["--max-connections", "070", "--queue", "9"]));
     expect![[r#"
         listen               0.0.0.0:4000  variable SERVER_PORT
+        auth                 off           default
+        auth_timeout         10            default
         max_connections      70            flag --max-connections
         request_timeout      30            default
         idle_timeout         900           default

@@ -47,6 +47,8 @@ impl Vectors {
         for (index, message) in deliver(limits, [&bytes[..]]).messages.iter().enumerate() {
             let name = format!("{name} {}", index + 1);
             let request = match message {
+                // Nothing that a client sends: see `Claim`.
+                Incoming::Request(Request::Auth(None)) => None,
                 Incoming::Request(request) => Some(request),
                 _ => None,
             };
@@ -120,7 +122,7 @@ fn the_framed_vectors_are_those_of_the_corpus_and_have_every_request_reply_and_r
         let (to, meaning) = framed_meaning(&framed_reply(&bytes));
         vectors.add_reply(name, to, &bytes, meaning);
     }
-    let verbs = ["BET", "BATCH", "DONE", "GET_WINNERS", "WAIT_WINNERS", "RESUME", "HELLO", "STATUS"];
+    let verbs = ["AUTH", "BET", "BATCH", "DONE", "GET_WINNERS", "WAIT_WINNERS", "RESUME", "HELLO", "STATUS"];
     Vectors::assert_has_each(&vectors.requests, "request", &verbs);
     let verbs = ["ACK", "ACK_BATCH", "ACK_DONE", "WINNERS", "RESUME", "HELLO", "STATUS"];
     Vectors::assert_has_each(&vectors.replies, "reply", &verbs);
@@ -134,11 +136,14 @@ fn the_counted_vectors_are_those_of_the_corpus_and_have_every_request_and_reply(
         ("BETS", Reply::Batch { count: 1, result: Err(Reason::Busy) }),
         ("GET_WINNERS", Reply::Winners(Err(Reason::Busy))),
         ("GET_WINNERS", Reply::Winners(Err(Reason::UnknownAgency))),
+        ("AUTH", Reply::Auth(Ok(()))),
+        ("AUTH", Reply::Auth(Err(Reason::Unauthorized))),
+        ("BETS", Reply::Batch { count: 1, result: Err(Reason::Forbidden) }),
     ] {
         let bytes = reply_bytes(Dialect::Counted, &reply);
         vectors.add_reply("refused", to, &bytes, json!({ "reply": payload(&bytes) }));
     }
-    Vectors::assert_has_each(&vectors.requests, "request", &["BETS", "GET_WINNERS"]);
+    Vectors::assert_has_each(&vectors.requests, "request", &["AUTH", "BETS", "GET_WINNERS"]);
     let words = [
         "ACK",
         "WINNERS",
@@ -148,6 +153,7 @@ fn the_counted_vectors_are_those_of_the_corpus_and_have_every_request_and_reply(
         "ERROR_INVALID_BATCH",
         "ERROR_INVALID_GET_WINNERS",
         "ERROR_LOTTERY_HASNT_ENDED",
+        "ERROR_UNAUTHORIZED",
     ];
     Vectors::assert_has_each(&vectors.replies, "reply", &words);
     assert_file("counted.json", &vectors);

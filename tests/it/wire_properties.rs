@@ -421,6 +421,8 @@ fn as_read_counted(reply: &Reply) -> Reply {
         reply => match reply.refusal() {
             None => reply.clone(),
             Some(Reason::Busy | Reason::StorageFull | Reason::Unavailable) => batch(Reason::Busy),
+            Some(Reason::Unauthorized) => batch(Reason::Unauthorized),
+            Some(Reason::Forbidden) => Reply::Winners(Err(other("ERROR_INVALID_AGENCY"))),
             Some(_) if matches!(reply, Reply::Winners(_)) => {
                 Reply::Winners(Err(other(match reply.refusal() {
                     Some(Reason::UnknownAgency | Reason::TooManyAgencies) => "ERROR_INVALID_AGENCY",

@@ -387,5 +387,7 @@ pub(crate) fn reasons() -> Vec<(Reason, &'static str, &'static str, &'static str
         (Reason::Busy, "busy", BUSY, BUSY),
         (Reason::StorageFull, "storage_full", BUSY, BUSY),
         (Reason::Unavailable, "unavailable", BUSY, BUSY),
+        (Reason::Unauthorized, "unauthorized", "ERROR_UNAUTHORIZED", "ERROR_UNAUTHORIZED"),
+        (Reason::Forbidden, "forbidden", "ERROR_INVALID_AGENCY", "ERROR_INVALID_AGENCY"),
     ]
 }

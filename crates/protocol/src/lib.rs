@@ -38,7 +38,7 @@ pub use bets::{
     Bet, BetError, Bets, DOCUMENT_BYTES_MAX, Digest, DigestBuilder, NAME_BYTES_MAX, check_stored,
 };
 pub use ids::{AgencyId, DrawId, UPLOAD_ID_CHARS_MAX, UploadId};
-pub use token::{NotAToken, Token, TokenId};
+pub use token::{NotAToken, NotATokenId, Token, TokenId};
 
 /// The winning number of a draw for which the operator gives none: the original servers' constant.
 pub const DEFAULT_WINNING_NUMBER: u32 = 7574;

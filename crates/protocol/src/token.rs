@@ -25,10 +25,15 @@ pub struct Token(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(Box<str>);
 
-/// The text is no token, or no token's id.
+/// The text is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a token: one is `sorteo_`, 16 hexadecimal digits, `_` and 64 more")]
 pub struct NotAToken;
+
+/// The text is no token's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of a token, which is 16 hexadecimal digits")]
+pub struct NotATokenId;
 
 impl Token {
     /// Returns the token of these random bytes.
@@ -79,10 +84,10 @@ impl TokenId {
 }
 
 impl FromStr for TokenId {
-    type Err = NotAToken;
+    type Err = NotATokenId;
 
-    fn from_str(text: &str) -> Result<Self, NotAToken> {
-        if is_hexadecimal(text, ID_DIGITS) { Ok(Self(text.into())) } else { Err(NotAToken) }
+    fn from_str(text: &str) -> Result<Self, NotATokenId> {
+        if is_hexadecimal(text, ID_DIGITS) { Ok(Self(text.into())) } else { Err(NotATokenId) }
     }
 }
 

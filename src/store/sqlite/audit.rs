@@ -1,7 +1,8 @@
-//! The table `audit`: what was done to a database, and when.
+//! The table `audit`: what was done to a database, when, and by whom.
 
 use rusqlite::{Connection, params};
 
+use super::actor::actor;
 use super::time::now;
 use sorteo_protocol::DrawId;
 
@@ -13,8 +14,8 @@ pub(super) fn record(
     detail: &str,
 ) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT INTO audit (at, action, draw_id, detail) VALUES ($1, $2, $3, $4)",
-        params![now(), action, draw.map(|draw| draw.0), detail],
+        "INSERT INTO audit (at, action, draw_id, detail, actor) VALUES ($1, $2, $3, $4, $5)",
+        params![now(), action, draw.map(|draw| draw.0), detail, actor()],
     )?;
     Ok(())
 }

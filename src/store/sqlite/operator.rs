@@ -1,8 +1,10 @@
 //! What an operator changes in a database: opens the next draw, sets its terms, closes an agency that
-//! stays silent, records an import. Beside a running server or without one: as in the
+//! stays silent, records an import; and, in `tokens`, who may do what. Beside a running server or without one: as in the
 //! server's own writer, every rule is decided inside the write transaction.
 //!
 //! Each change is recorded in the table `audit`, in the same transaction.
+
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,9 +18,10 @@ use super::status::{newest_draw, newest_draw_for_write};
 pub use super::terms::DrawTerms;
 use super::terms::{RecordedBy, SET_DRAW};
 use super::text::{is_one_line, one_line};
+pub use super::tokens::{LABEL_BYTES_MAX, NewToken};
 use super::{audit, draw, open, terms, totals};
 use crate::store::{CloseRefusal, Closing, DoneBy, DrawStatus};
-use sorteo_protocol::{AgencyId, DrawId};
+use sorteo_protocol::{AgencyId, DrawId, TokenId};
 
 /// Pause between two attempts to take the write lock while a busy server holds it. Its
 /// writer releases it only for moments: SQLite's own pauses, up to 100 ms, would miss
@@ -114,6 +117,24 @@ pub enum OperatorError {
         /// The agencies that it expects.
         expected: String,
     },
+    /// There is no such token.
+    #[error("there is no token {0}: see `sorteo token list`")]
+    NoToken(TokenId),
+    /// The token has expired or was revoked, so that there is nothing to rotate.
+    #[error("token {0} has expired or was revoked: add another with `sorteo token add`")]
+    TokenEnded(TokenId),
+    /// The token was revoked already.
+    #[error("token {0} is revoked already")]
+    TokenRevoked(TokenId),
+    /// The time is not in the future.
+    #[error("a token that expires {0}, which is over, would be of no use")]
+    ExpiresInThePast(String),
+    /// The label is too long, or not one line of text.
+    #[error("the label must be one line of at most {LABEL_BYTES_MAX} bytes")]
+    BadLabel,
+    /// The system did not provide random bytes.
+    #[error("the system provides no random bytes: {0}")]
+    NoRandomBytes(String),
     /// The reason is empty, too long, or not one line of text.
     #[error("the reason must be one line of 1 to {REASON_BYTES_MAX} bytes")]
     BadReason,

@@ -1,4 +1,4 @@
-//! What operators see of a database: its draws, its agencies, and the winners.
+//! What operators see of a database: its draws, its agencies, the winners, and the tokens.
 //!
 //! Read on a connection of its own, beside a running server or without one, so that an
 //! operator who looks takes no connection from an agency. Fields are named as in the
@@ -7,6 +7,7 @@
 mod agencies;
 mod draws;
 mod results;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use rusqlite::Connection;
 pub use self::agencies::Agency;
 pub use self::draws::Draw;
 pub use self::results::{Query, Results, ResultsCursor, Winner};
+pub use self::tokens::TokenRecord;
 use super::error::{OpenError, sqlite_error};
 use super::event::Announcement;
 use super::files::DatabaseFiles;
@@ -96,6 +98,15 @@ impl Overview {
     /// Fails if the database cannot be read.
     pub fn results(&self, draw: DrawId, query: &Query) -> Result<Results, OpenError> {
         self.read(|connection| results::page(connection, draw, query))
+    }
+
+    /// Returns all tokens, those that count no more included.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the database cannot be read.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, OpenError> {
+        self.read(tokens::all)
     }
 
     /// Runs a read on one snapshot.

@@ -3,19 +3,20 @@
 //! Every read collects its rows before anything else happens: a reader that stays open
 //! keeps the WAL from starting over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{OptionalExtension as _, Row, params};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::super::{DrawStatus, StoreError, WinnersSize, WinningBet};
+use super::super::{DrawStatus, StoreError, StoredToken, WinnersSize, WinningBet};
 use super::error::OpenError;
 use super::files::DatabaseFiles;
 use super::status::{self, newest_draw, read_draw_status};
-use super::{append, connection};
-use sorteo_protocol::{AgencyId, DrawId, UploadId};
+use super::{append, connection, tokens};
+use sorteo_protocol::{AgencyId, DrawId, TokenId, UploadId};
 
 /// How long a read waits for a free connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,6 +127,18 @@ impl Readers {
                 .optional()?;
             Ok(found.unwrap_or_default())
         })
+    }
+
+    pub(super) fn token(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+        self.read("token", |connection| tokens::find(connection, id))
+    }
+
+    pub(super) fn tokens_version(&self) -> Result<u64, StoreError> {
+        self.read("tokens_version", tokens::version)
+    }
+
+    pub(super) fn token_ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError> {
+        self.read("token_ends", tokens::ends)
     }
 }
 

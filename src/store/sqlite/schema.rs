@@ -109,9 +109,15 @@ pub(super) fn refuse_older(connection: &Connection, path: &Path) -> Result<(), O
     }
 }
 
-/// Returns whether the database has the newest schema version that this program knows.
-pub(super) fn is_up_to_date(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(version(connection)? == newest_version())
+/// Returns whether the database has sets of agencies and totals, which came with the second
+/// migration.
+pub(super) fn has_sets_and_totals(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? >= 2)
+}
+
+/// Returns whether the database has tokens, which came with the third migration.
+pub(super) fn has_tokens(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? >= 3)
 }
 
 /// Returns the error of a database with a newer schema version.
@@ -245,6 +251,7 @@ mod tests {
     const LANDED: &[(&str, &str)] = &[
         ("1-initial", "f73a92545f351508a62009a20d033d6bb1f306a418335f4ebb6dd91ffe5f8859"),
         ("2-totals", "1eb213d68ebb3995004e2e5e0df96f2f54700f600433005ad5e0a4caacc29844"),
+        ("3-identity", "6e7ce8668a61647f0a9ebc4fd62aa3f5fe5f9fdc241f6a1f1b60764b23ff2e9c"),
     ];
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
+use super::actor::actor;
 use super::schema;
 use super::time::now;
 use crate::store::ExpectedAgencies;
@@ -238,7 +239,7 @@ pub(super) const EXPECTED_AGENCIES: &str = "
 
 /// Returns a query for the terms of each draw, as the audit words them.
 fn terms(connection: &Connection) -> rusqlite::Result<String> {
-    let expected = match schema::is_up_to_date(connection)? {
+    let expected = match schema::has_sets_and_totals(connection)? {
         true => EXPECTED_AGENCIES,
         // Before the second migration there were no sets.
         false => "expected_agencies",
@@ -265,12 +266,12 @@ pub(super) fn record(transaction: &Transaction<'_>, draw: DrawId, by: RecordedBy
     let terms = terms(transaction)?;
     transaction.execute(
         &format!(
-            "INSERT INTO audit (at, action, draw_id, detail)
-             SELECT $1, $2, draw_id, held FROM ({terms}) AS terms
-              WHERE draw_id = $3 AND drawn_at IS NULL AND {RECORDED} IS NOT held
+            "INSERT INTO audit (at, action, draw_id, detail, actor)
+             SELECT $1, $2, draw_id, held, $3 FROM ({terms}) AS terms
+              WHERE draw_id = $4 AND drawn_at IS NULL AND {RECORDED} IS NOT held
               ORDER BY term"
         ),
-        params![now(), by.action(), draw.0],
+        params![now(), by.action(), actor(), draw.0],
     )?;
     Ok(())
 }

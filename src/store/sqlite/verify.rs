@@ -26,8 +26,9 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
     if let Some(difference) = differences.into_iter().find(schema::Difference::is_harmful) {
         return Err(OpenError::Altered { path: path.to_owned(), detail: difference.to_string() });
     }
-    let mut damages = vec![small_tables, ends_of_large_tables, ends_of_draws, newest_winners, recorded_terms];
-    if schema::is_up_to_date(&snapshot).map_err(fail)? {
+    let mut damages =
+        vec![small_tables, tokens, ends_of_large_tables, ends_of_draws, newest_winners, recorded_terms];
+    if schema::has_sets_and_totals(&snapshot).map_err(fail)? {
         damages.push(totals);
     }
     for damage in damages {
@@ -41,7 +42,16 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenErr
 /// Returns what SQLite finds wrong with the small tables: pages, types and, because this
 /// connection can write, their CHECKs.
 fn small_tables(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    for table in SMALL_TABLES {
+    integrity_of(connection, &SMALL_TABLES)
+}
+
+/// Returns the same of the tokens, where there are any.
+fn tokens(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    if schema::has_tokens(connection)? { integrity_of(connection, &["tokens"]) } else { Ok(None) }
+}
+
+fn integrity_of(connection: &Connection, tables: &[&str]) -> rusqlite::Result<Option<String>> {
+    for table in tables {
         let row: String =
             connection.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get(0))?;
         // One problem is enough to refuse it.

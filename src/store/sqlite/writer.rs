@@ -31,7 +31,7 @@ use super::identity::ServedFiles;
 use super::open;
 use super::options::{Checkpoints, Options};
 use crate::metrics::Metrics;
-use crate::store::{Appended, Closed, StoreError, Submitter, Ticket};
+use crate::store::{Appended, Closed, StoreError, Submitter, Ticket, TokenUse};
 use sorteo_protocol::{AgencyId, Batch, DrawId};
 
 /// The queue of writes, and the thread that carries them out.
@@ -116,6 +116,13 @@ impl Writer {
     pub(super) fn probe(&self) -> Result<Ticket<()>, StoreError> {
         let (resolver, ticket) = Ticket::new();
         self.submit(Submitter::default(), Command::Probe(resolver))?;
+        Ok(ticket)
+    }
+
+    /// Submits when tokens were last used.
+    pub(super) fn record_token_uses(&self, uses: Vec<TokenUse>) -> Result<Ticket<()>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        self.submit(Submitter::default(), Command::TokenUses(uses, resolver))?;
         Ok(ticket)
     }
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use sorteo::store::sqlite::SqliteStore;
 use sorteo::store::{
-    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, Tokens, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
@@ -70,6 +70,10 @@ impl Store for Gated {
 
     fn winners_size(&self, draw: DrawId, agency: AgencyId) -> Result<WinnersSize, StoreError> {
         self.store.winners_size(draw, agency)
+    }
+
+    fn tokens(&self) -> &dyn Tokens {
+        self.store.tokens()
     }
 }
 

@@ -3,7 +3,7 @@
 use sorteo::server::ServeError;
 use sorteo::store::sqlite::SqliteStore;
 use sorteo::store::{
-    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, Tokens, WinnersSize, WinningBet,
 };
 use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
 
@@ -90,6 +90,10 @@ impl Store for Failing {
 
     fn winners_size(&self, _: DrawId, _: AgencyId) -> Result<WinnersSize, StoreError> {
         Err(StoreError::Unavailable)
+    }
+
+    fn tokens(&self) -> &dyn Tokens {
+        self.store.tokens()
     }
 }
 

@@ -1,14 +1,15 @@
 //! A store in memory: it has all guarantees of `sorteo::store` but durability, and costs
 //! nothing to open. `store_contract` tests it like any other engine.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use sorteo::store::{
     AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
-    StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+    StoreError, StoredToken, Submitter, Ticket, TokenUse, Tokens, WinnersSize, WinningBet,
 };
-use sorteo_protocol::{AgencyId, Batch, Bets, Digest, DrawId, UploadId};
+use sorteo_protocol::{AgencyId, Batch, Bets, Digest, DrawId, TokenId, UploadId};
 
 const DRAW: DrawId = DrawId(1);
 
@@ -34,6 +35,7 @@ struct State {
     uploads: HashMap<(AgencyId, UploadId), Upload>,
     done: BTreeSet<AgencyId>,
     drawn: bool,
+    tokens: BTreeMap<TokenId, StoredToken>,
 }
 
 /// The batches of one upload by their first row.
@@ -54,6 +56,11 @@ impl MemoryStore {
     ) -> Self {
         let terms = Terms { agencies, agencies_max };
         Self { terms, winning_number, on_draw: Box::new(on_draw), state: Mutex::default() }
+    }
+
+    /// Adds a token.
+    pub fn add_token(&self, id: TokenId, token: StoredToken) {
+        self.state.lock().unwrap().tokens.insert(id, token);
     }
 
     fn winners_of(&self, draw: DrawId, agency: AgencyId) -> Vec<WinningBet> {
@@ -258,5 +265,31 @@ impl Store for MemoryStore {
             .map(|lengths| lengths.iter().sum::<usize>() as u64)
             .sum();
         Ok(WinnersSize { bets: winners.len() as u64, text_bytes })
+    }
+
+    fn tokens(&self) -> &dyn Tokens {
+        self
+    }
+}
+
+impl Tokens for MemoryStore {
+    fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+        Ok(self.state.lock().unwrap().tokens.get(id).cloned())
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        Ok(self.state.lock().unwrap().tokens.len() as u64)
+    }
+
+    fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let end = |(id, token): (&TokenId, &StoredToken)| Some((id.clone(), token.expires_at?));
+        Ok(state.tokens.iter().filter_map(end).collect())
+    }
+
+    fn record_uses(&self, _: Vec<TokenUse>) -> Result<Ticket<()>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        resolver.resolve(Ok(()));
+        Ok(ticket)
     }
 }

@@ -86,8 +86,7 @@ fn read_auth(payload: &[u8]) -> Option<Option<Claim>> {
     let payload = without_line_end(payload);
     let fields = payload.strip_prefix(b"AUTH|").filter(|fields| !fields.contains(&b'\n'))?;
     let [agency, token] = split_exactly(str::from_utf8(fields).ok()?)?;
-    let claim = || Some(Claim { agency: agency.parse().ok()?, token: token.parse().ok()? });
-    Some(claim())
+    Some(Claim::read(agency, token))
 }
 
 fn read_get_winners(text: &str) -> Result<Request, Reason> {

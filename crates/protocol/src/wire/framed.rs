@@ -19,7 +19,6 @@ use super::{
 use crate::text::{decimal, split_exactly, without_line_end};
 use crate::{AgencyId, Batch, BetError, Bets, DrawId, UploadId, UploadPosition};
 
-pub(super) use client::auth_line;
 pub use client::{decode_reply, encode_request};
 
 /// Bytes that a frame's length takes.
@@ -218,7 +217,10 @@ fn read_request(frame: &[u8], limits: &WireLimits) -> Message {
         "GET_WINNERS" => read_get_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "WAIT_WINNERS" => read_wait_winners(&fields).map_err(|reason| Reply::Winners(Err(reason))),
         "RESUME" => read_resume(&fields).map_err(|reason| Reply::Resume(Err(reason))),
-        "AUTH" => Ok(Request::Auth(read_claim(&fields))),
+        "AUTH" => Ok(Request::Auth(match *fields {
+            [agency, token] => Claim::read(agency, token),
+            _ => None,
+        })),
         "HELLO" if fields.is_empty() => Ok(Request::Hello),
         "HELLO" => Err(Reply::Hello(Err(Reason::BadHeader))),
         "STATUS" if fields.is_empty() => Ok(Request::Status),
@@ -341,12 +343,6 @@ fn read_resume(fields: &[&str]) -> Result<Request, Reason> {
         upload: UploadId::new(upload).ok_or(Reason::BadUpload)?,
         draw: read_draw(draw)?,
     })
-}
-
-/// Reads who a peer says it is. What is wrong with it makes no difference.
-fn read_claim(fields: &[&str]) -> Option<Claim> {
-    let &[agency, token] = fields else { return None };
-    Some(Claim { agency: agency.parse().ok()?, token: token.parse().ok()? })
 }
 
 fn read_agency(text: &str) -> Result<AgencyId, Reason> {

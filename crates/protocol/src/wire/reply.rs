@@ -140,12 +140,20 @@ impl Hello {
     pub const VERSION: u32 = 1;
     /// The word for the field `draw` of the requests that may be repeated.
     pub const DRAWS: &str = "draws";
-    /// What a server of this version can do.
+    /// The word for the request `AUTH`.
+    pub const AUTH: &str = "auth";
+    /// What every server of this version can do.
     const WORDS: [&str; 4] = ["uploads", Self::DRAWS, "pages", "waits"];
 
-    /// Returns what a server of this version replies.
+    /// Returns what every server of this version replies.
     pub fn of_this_version() -> Self {
         Self { version: Self::VERSION, words: Self::WORDS.map(str::to_owned).to_vec() }
+    }
+
+    /// Returns the reply of a server that was set up for one thing more.
+    pub fn with(mut self, word: &str) -> Self {
+        self.words.push(word.to_owned());
+        self
     }
 
     /// Returns whether the server has an ability.

@@ -1,8 +1,9 @@
 //! The requests that a client sends.
 
+use std::slice;
 use std::time::Duration;
 
-use super::{Reason, Reply};
+use super::{Reason, Reply, Sender, SenderAgency};
 use crate::{AgencyId, Batch, DrawId, Token, UploadId};
 
 /// A well-formed request.
@@ -78,7 +79,39 @@ pub struct Claim {
     pub token: Token,
 }
 
+impl Claim {
+    /// Reads the fields of an `AUTH`. What is wrong with them makes no difference.
+    pub(super) fn read(agency: &str, token: &str) -> Option<Self> {
+        Some(Self { agency: agency.parse().ok()?, token: token.parse().ok()? })
+    }
+
+    /// Returns the line of an `AUTH`, in both dialects.
+    pub(super) fn line(claim: Option<&Self>) -> String {
+        match claim {
+            Some(Self { agency, token }) => format!("AUTH|{agency}|{}", token.reveal()),
+            None => "AUTH||".to_owned(),
+        }
+    }
+}
+
 impl Request {
+    /// Returns who sends the request, as far as it says.
+    pub fn sender(&self) -> Sender {
+        let (agency, upload) = match self {
+            Self::Bet(batch) | Self::Batch(batch) => return Sender::of_batches(slice::from_ref(batch)),
+            Self::Payload(batches) => return Sender::of_batches(batches),
+            Self::Hello | Self::Status | Self::Auth(None) => return Sender::default(),
+            Self::Resume { agency, upload, .. } => (*agency, Some(upload.clone())),
+            Self::Done { agency, .. }
+            | Self::Winners { agency }
+            | Self::WinnersPage { agency, .. }
+            | Self::WaitWinners { agency, .. }
+            | Self::DoneAndWinners { agency }
+            | Self::Auth(Some(Claim { agency, .. })) => (*agency, None),
+        };
+        Sender { agency: SenderAgency::One(agency), upload }
+    }
+
     /// Returns the reply that refuses the request for this reason.
     pub fn refused(&self, reason: Reason) -> Reply {
         let batch = |bets| Reply::Batch { count: bets as u64, result: Err(reason.clone()) };

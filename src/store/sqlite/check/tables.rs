@@ -6,8 +6,9 @@ use rusqlite::{Connection, Row};
 
 use super::report::Report;
 use crate::store::sqlite::terms;
+use crate::store::sqlite::text::is_one_line;
 use crate::store::sqlite::time::is_time;
-use sorteo_protocol::UploadId;
+use sorteo_protocol::{TokenId, UploadId};
 
 /// A query whose every row breaks a rule.
 struct Rule {
@@ -44,6 +45,13 @@ const RULES: &[Rule] = &[
                 FROM agency_totals
                WHERE NOT (agency BETWEEN 0 AND 4294967295) OR bets < 0 OR batches < 0 OR winners < 0
                   OR winner_text_bytes < 0",
+    },
+    Rule {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' holds a value that its table forbids' FROM tokens
+               WHERE length(id) <> 16 OR NOT (agency BETWEEN 0 AND 4294967295)
+                  OR role NOT IN ('viewer', 'auditor', 'operator') OR (agency IS NULL) = (role IS NULL)
+                  OR length(digest) <> 32",
     },
     // Rows are numbered from 1, and none is ever deleted. Bets are counted in their own pass.
     Rule {
@@ -233,6 +241,48 @@ const FORMS: &[Form] = &[
         sql: "SELECT 'row ' || id || ' has the detail', detail FROM audit",
         what: "text",
         holds: |_| true,
+    },
+    Form {
+        about: "audit",
+        sql: "SELECT 'row ' || id || ' has the actor', actor FROM audit WHERE actor IS NOT NULL",
+        what: "text",
+        holds: |_| true,
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' has the id', id FROM tokens",
+        what: "the id of a token",
+        holds: |id| id.parse::<TokenId>().is_ok(),
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' has the label', label FROM tokens",
+        what: "one line of text",
+        holds: is_one_line,
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' was added at', created_at FROM tokens",
+        what: "a time",
+        holds: is_time,
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' expires at', expires_at FROM tokens WHERE expires_at IS NOT NULL",
+        what: "a time",
+        holds: is_time,
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' was last used at', last_used_at FROM tokens WHERE last_used_at IS NOT NULL",
+        what: "a time",
+        holds: is_time,
+    },
+    Form {
+        about: "tokens",
+        sql: "SELECT 'token ' || id || ' was revoked at', revoked_at FROM tokens WHERE revoked_at IS NOT NULL",
+        what: "a time",
+        holds: is_time,
     },
 ];
 

@@ -1,7 +1,7 @@
 //! The commands that wait in the writer's queue, and their outcomes.
 
 use crate::store::sqlite::append::DigestedBatch;
-use crate::store::{Appended, Closed, Resolver, StoreError};
+use crate::store::{Appended, Closed, Resolver, StoreError, TokenUse};
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// Pages that a batch writes besides its bets: the ends of four b-trees.
@@ -14,6 +14,7 @@ const BETS_PER_PAGE: u64 = 50;
 pub(super) enum Command {
     Append(Vec<DigestedBatch>, Resolver<Appended>),
     Close { agency: AgencyId, bets: Option<u64>, draw: Option<DrawId>, resolver: Resolver<Closed> },
+    TokenUses(Vec<TokenUse>, Resolver<()>),
     Probe(Resolver<()>),
 }
 
@@ -21,7 +22,7 @@ pub(super) enum Command {
 pub(super) enum Outcome {
     Appended(Appended),
     Closed(Closed),
-    Probed,
+    Done,
 }
 
 impl Command {
@@ -31,6 +32,8 @@ impl Command {
             Self::Append(batches, _) => {
                 batches.iter().map(|one| BATCH_PAGES + one.batch.bets.len() as u64 / BETS_PER_PAGE).sum()
             }
+            // Each token may be on a page of its own.
+            Self::TokenUses(uses, _) => uses.len() as u64,
             Self::Close { .. } | Self::Probe(_) => BATCH_PAGES,
         }
     }
@@ -40,7 +43,7 @@ impl Command {
         match self {
             Self::Append(_, resolver) => resolver.resolve(Err(refusal)),
             Self::Close { resolver, .. } => resolver.resolve(Err(refusal)),
-            Self::Probe(resolver) => resolver.resolve(Err(refusal)),
+            Self::TokenUses(_, resolver) | Self::Probe(resolver) => resolver.resolve(Err(refusal)),
         }
     }
 }
@@ -51,7 +54,9 @@ impl Outcome {
         match (self, command) {
             (Self::Appended(outcome), Command::Append(_, resolver)) => resolver.resolve(Ok(outcome)),
             (Self::Closed(outcome), Command::Close { resolver, .. }) => resolver.resolve(Ok(outcome)),
-            (Self::Probed, Command::Probe(resolver)) => resolver.resolve(Ok(())),
+            (Self::Done, Command::TokenUses(_, resolver) | Command::Probe(resolver)) => {
+                resolver.resolve(Ok(()));
+            }
             _ => unreachable!("outcomes are in the order of their commands"),
         }
     }

@@ -7,6 +7,7 @@ use crate::store::sqlite::append::Appender;
 use crate::store::sqlite::draw;
 use crate::store::sqlite::status::newest_draw;
 use crate::store::sqlite::time::now;
+use crate::store::sqlite::tokens;
 use crate::store::{DoneBy, DrawStatus};
 
 /// The effects of a transaction that is about to be committed.
@@ -47,7 +48,11 @@ pub(super) fn execute_all(
             }
             Command::Probe(_) => {
                 no_op_write(transaction)?;
-                Outcome::Probed
+                Outcome::Done
+            }
+            Command::TokenUses(uses, _) => {
+                tokens::record_uses(transaction, uses)?;
+                Outcome::Done
             }
         };
         executed.outcomes.push(outcome);
@@ -99,7 +104,7 @@ mod tests {
             .into_iter()
             .filter_map(|outcome| match outcome {
                 Outcome::Closed(closed) => Some(closed.map(drop)),
-                Outcome::Appended(_) | Outcome::Probed => None,
+                Outcome::Appended(_) | Outcome::Done => None,
             })
             .collect();
         assert_eq!(closed, [Err(CloseRefusal::CountMismatch { stored: 3 }), Ok(())]);

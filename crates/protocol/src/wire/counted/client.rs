@@ -5,8 +5,7 @@ use std::str;
 use super::{BadLength, UNAUTHORIZED, append_payload, read_length, winner_line};
 use crate::bets::is_shown_document;
 use crate::text::split_exactly;
-use crate::wire::framed::auth_line;
-use crate::wire::{NotAReply, Reason, Reply, Request, Winners};
+use crate::wire::{Claim, NotAReply, Reason, Reply, Request, Winners};
 
 /// Appends a request as an agency of this dialect sends it.
 pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
@@ -17,7 +16,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             .collect::<Vec<_>>()
             .join("\n"),
         Request::DoneAndWinners { agency } => format!("GET_WINNERS|{agency}"),
-        Request::Auth(claim) => auth_line(claim.as_ref()),
+        Request::Auth(claim) => Claim::line(claim.as_ref()),
         _ => unreachable!("the framed dialect's requests have no counted form"),
     };
     append_payload(payload.as_bytes(), out);

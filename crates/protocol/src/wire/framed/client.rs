@@ -37,20 +37,12 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Request::Hello => "HELLO".to_owned(),
         Request::Status => "STATUS".to_owned(),
-        Request::Auth(claim) => auth_line(claim.as_ref()),
+        Request::Auth(claim) => Claim::line(claim.as_ref()),
         Request::Payload(_) | Request::DoneAndWinners { .. } => {
             unreachable!("the counted dialect's requests have no frame")
         }
     };
     append_frame(&[line.as_bytes()], out);
-}
-
-/// Returns the line of an `AUTH`, in both dialects.
-pub(in crate::wire) fn auth_line(claim: Option<&Claim>) -> String {
-    match claim {
-        Some(Claim { agency, token }) => format!("AUTH|{agency}|{}", token.reveal()),
-        None => "AUTH||".to_owned(),
-    }
 }
 
 fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {

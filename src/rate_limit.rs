@@ -1,0 +1,84 @@
+//! How often something may happen, for each key: an address, or an agency.
+
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use governor::clock::DefaultClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter as Governor};
+
+/// Keys from which on those are forgotten that have done nothing for a while.
+const KEYS_KEPT: usize = 1_000;
+/// How often that is done at most: it looks at every key.
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A limit for each key: so many a second on average, and so many at once.
+#[derive(Debug)]
+pub struct RateLimit<K: Clone + Eq + Hash> {
+    governor: Governor<K, HashMapStateStore<K>, DefaultClock>,
+    forgot_at: Mutex<Instant>,
+}
+
+impl<K: Clone + Eq + Hash> RateLimit<K> {
+    /// Creates a limit of `per_second` on average, and of `burst` at once.
+    pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        let quota = Quota::per_second(per_second).allow_burst(burst);
+        let governor = Governor::hashmap_with_clock(quota, DefaultClock::default());
+        Self { governor, forgot_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Returns whether it may happen once more now, and counts that it does.
+    pub fn allows(&self, key: &K) -> bool {
+        if self.governor.len() >= KEYS_KEPT {
+            self.forget_idle();
+        }
+        self.governor.check_key(key).is_ok()
+    }
+
+    /// Forgets the keys that have their whole burst again. Another thread may do it already.
+    fn forget_idle(&self) {
+        let Ok(mut forgot_at) = self.forgot_at.try_lock() else { return };
+        if forgot_at.elapsed() >= FORGET_INTERVAL {
+            *forgot_at = Instant::now();
+            self.governor.retain_recent();
+        }
+    }
+}
+
+/// The address by which a peer is limited: of IPv6, the first 64 bits, since whoever has one
+/// such address has all of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
+
+impl From<IpAddr> for Network {
+    fn from(ip: IpAddr) -> Self {
+        const NETWORK: u128 = u128::MAX << 64;
+        Self(match ip.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
+            ip => ip,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_has_its_own_burst() {
+        let once_a_second = RateLimit::new(NonZeroU32::MIN, NonZeroU32::new(3).unwrap());
+        let allowed = |key| (0..10).filter(|_| once_a_second.allows(&key)).count();
+        assert_eq!((allowed('a'), allowed('b')), (3, 3));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let network = |ip: &str| Network::from(ip.parse::<IpAddr>().unwrap()).0.to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(network("192.0.2.1"), "192.0.2.1");
+    }
+}
