@@ -21,7 +21,7 @@ pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
-use crate::service::Auth;
+use crate::service::{Auth, QuotaLimits};
 use crate::store::sqlite;
 use sorteo_agency::WindowLimits;
 use sorteo_protocol::AgencyId;
@@ -41,6 +41,8 @@ pub struct ServeConfig {
     pub store: sqlite::Options,
     /// Whether agencies must prove who they are.
     pub auth: Auth,
+    /// How much one agency, and one address, may ask of it.
+    pub quotas: QuotaLimits,
     /// What it allows.
     pub limits: Limits,
     /// Where it serves the operators' HTTP, if it does.
@@ -64,6 +66,7 @@ impl ServeConfig {
             listen: layers.get(&settings::LISTEN)?,
             store: store_options(layers)?,
             auth: layers.get(&settings::AUTH)?,
+            quotas: quotas(layers)?,
             limits: limits(layers)?,
             ops_listen: layers.get_optional(&settings::OPS_LISTEN)?,
             disk_free_bytes_min: layers.get(&settings::DISK_FREE_BYTES_MIN)?,
@@ -77,6 +80,7 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     Ok(Limits {
         workers: layers.get(&settings::WORKERS)?,
         connections_max: layers.get(&settings::MAX_CONNECTIONS)?,
+        address_connections_max: layers.get_optional(&settings::ADDRESS_CONNECTIONS_MAX)?,
         request_timeout: layers.get(&settings::REQUEST_TIMEOUT)?,
         auth_timeout: layers.get(&settings::AUTH_TIMEOUT)?,
         idle_timeout: layers.get(&settings::IDLE_TIMEOUT)?,
@@ -90,11 +94,21 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     })
 }
 
+fn quotas(layers: &Layers) -> Result<QuotaLimits, ConfigError> {
+    Ok(QuotaLimits {
+        agency_connections_max: layers.get_optional(&settings::AGENCY_CONNECTIONS_MAX)?,
+        agency_requests_max: layers.get_optional(&settings::AGENCY_REQUESTS_MAX)?,
+        address_requests_max: layers.get_optional(&settings::ADDRESS_REQUESTS_MAX)?,
+        address_bets_max: layers.get_optional(&settings::ADDRESS_BETS_MAX)?,
+    })
+}
+
 fn store_options(layers: &Layers) -> Result<sqlite::Options, ConfigError> {
     Ok(sqlite::Options {
         database: layers.get(&settings::SERVE_DATABASE)?,
         agencies: layers.get_optional(&settings::AGENCIES)?,
         agencies_max: layers.get(&settings::AGENCIES_MAX)?,
+        agency_bets_max: layers.get_optional(&settings::AGENCY_BETS_MAX)?.unwrap_or(u64::MAX),
         winning_number: layers.get_optional(&settings::WINNING_NUMBER)?,
         readers: layers.get(&settings::READERS)?,
         queue_max: layers.get(&settings::QUEUE)?,

@@ -52,6 +52,14 @@ pub enum ImportError {
         /// Why not.
         reason: NotAdmitted,
     },
+    /// An agency of the file would have more bets than it may.
+    #[error("agency {agency} would have more bets in draw {draw} than agency_bets_max allows")]
+    TooManyBets {
+        /// The agency.
+        agency: AgencyId,
+        /// The draw.
+        draw: DrawId,
+    },
     /// The store refused rows that continue those it has.
     #[error(
         "the bets of agency {agency} do not continue what is stored: another process writes to the database"
@@ -206,6 +214,7 @@ fn refused(refusal: AppendRefusal, draw: DrawId, agency: AgencyId) -> ImportErro
         AppendRefusal::DrawClosed => ImportError::DrawClosed(draw),
         AppendRefusal::AgencyDone => ImportError::AgencyDone { agency, draw },
         AppendRefusal::NotAdmitted(reason) => ImportError::NotAdmitted { agency, draw, reason },
+        AppendRefusal::TooManyBets => ImportError::TooManyBets { agency, draw },
         AppendRefusal::Gap { .. } | AppendRefusal::Conflict | AppendRefusal::NoSuchDraw => {
             ImportError::OutOfPlace { agency }
         }

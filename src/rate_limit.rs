@@ -30,6 +30,11 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
         Self { governor, forgot_at: Mutex::new(Instant::now()) }
     }
 
+    /// Creates a limit of so many in any second.
+    pub fn per_second(number: NonZeroU32) -> Self {
+        Self::new(number, number)
+    }
+
     /// Returns whether it may happen once more now, and counts that it does.
     pub fn allows(&self, key: &K) -> bool {
         if self.governor.len() >= KEYS_KEPT {

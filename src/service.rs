@@ -8,6 +8,7 @@
 
 mod access;
 mod lines;
+mod quotas;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,8 @@ pub use self::access::{Auth, Identity};
 use self::lines::{log_authenticated, log_closed, log_done_refused, log_not_authenticated, log_unpaged};
 pub use self::lines::{log_batch_cut_short, log_drawn, log_refusal};
 use self::lines::{log_batch_refused, log_batch_stored, log_bet_refused, log_bet_stored};
+pub use self::quotas::QuotaLimits;
+use self::quotas::Quotas;
 use crate::logging::limits::Peer;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
@@ -50,6 +53,7 @@ pub struct Service<S> {
     store: S,
     metrics: Arc<Metrics>,
     access: Access,
+    quotas: Quotas,
     unpaged: Mutex<Unpaged>,
 }
 
@@ -149,12 +153,18 @@ impl<S: Store> Service<S> {
     /// Creates a service on a store, which counts into these metrics. Whoever reaches it is
     /// whom it claims to be: see [`Service::with_auth`].
     pub fn new(store: S, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, access: Access::new(Auth::Off), unpaged: Mutex::default() }
+        let quotas = Quotas::new(QuotaLimits::default());
+        Self { store, metrics, access: Access::new(Auth::Off), quotas, unpaged: Mutex::default() }
     }
 
     /// Returns the service with another rule of who must prove who it is.
     pub fn with_auth(self, auth: Auth) -> Self {
         Self { access: Access::new(auth), ..self }
+    }
+
+    /// Returns the service with limits of each agency and address.
+    pub fn with_quotas(self, limits: QuotaLimits) -> Self {
+        Self { quotas: Quotas::new(limits), ..self }
     }
 
     /// Returns whether agencies must prove who they are.
@@ -181,8 +191,8 @@ impl<S: Store> Service<S> {
     ///
     /// # Errors
     ///
-    /// Where it is not who it says it is: the connection is to be closed, after a reply with
-    /// the reason if there is one.
+    /// Where it is not who it says it is, or has too many connections: this one is to be closed,
+    /// after a reply with the reason if there is one.
     pub fn authenticate(
         &self,
         claim: Option<&Claim>,
@@ -190,9 +200,9 @@ impl<S: Store> Service<S> {
         peer: &mut Peer,
     ) -> Result<Identity, Option<Reason>> {
         match self.access.authenticate(&self.store, claim, certified) {
-            Ok(Ok(identity)) => {
-                log_authenticated(&identity, peer);
-                Ok(identity)
+            Ok(Ok((agency, token))) => {
+                log_authenticated(agency, &token, peer);
+                self.identify(agency, Some(token)).ok_or(Some(Reason::Busy))
             }
             Ok(Err(failure)) => {
                 log_not_authenticated(claim, failure, peer);
@@ -202,10 +212,41 @@ impl<S: Store> Service<S> {
         }
     }
 
+    /// Returns the identity of an agency that has shown its certificate; `None` if it has as
+    /// many connections as it may.
+    pub fn identify_certified(&self, agency: AgencyId) -> Option<Identity> {
+        self.identify(agency, None)
+    }
+
+    fn identify(&self, agency: AgencyId, token: Option<TokenId>) -> Option<Identity> {
+        Some(Identity::new(agency, token, self.quotas.take_place(agency)?))
+    }
+
     /// Returns why a peer may not send a request, if it may not: it has to prove who it is
-    /// first, or it is another agency.
-    pub fn access_refusal(&self, identity: Option<&Identity>, request: &Request) -> Option<Reason> {
-        self.access.refusal(identity, request)
+    /// first, it is another agency, or it asks too much.
+    pub fn refusal(&self, identity: Option<&Identity>, request: &Request, peer: &Peer) -> Option<Reason> {
+        if let Some(reason) = self.access.refusal(identity, request) {
+            return Some(reason);
+        }
+        if !self.quotas.allows_request(identity.map(|identity| identity.agency), peer) {
+            return Some(Reason::Busy);
+        }
+        match self.quotas.counts_bets() {
+            true => self.too_many_bets(request, peer),
+            false => None,
+        }
+    }
+
+    /// Returns a reason where an address would have more bets in the newest draw than it may.
+    fn too_many_bets(&self, request: &Request, peer: &Peer) -> Option<Reason> {
+        let bets = request.bets();
+        if bets == 0 {
+            return None;
+        }
+        match self.store.newest_draw() {
+            Ok(newest) => (!self.quotas.allows_bets(bets, newest.draw, peer)).then_some(Reason::TooManyBets),
+            Err(error) => Some(reason(error)),
+        }
     }
 
     /// Returns whether an identity still counts.
@@ -298,6 +339,9 @@ impl<S: Store> Service<S> {
                 self.finish_done_and_winners(agency, ticket.wait(), peer)
             }
         };
+        if let Outcome::Reply(reply) = &outcome {
+            self.quotas.count_bets(reply.stored_bets(), peer);
+        }
         self.observe_reply(&outcome, begun_at);
         outcome
     }
@@ -670,6 +714,7 @@ fn appended(result: Result<Appended, StoreError>) -> Result<(), Option<Reason>> 
             AppendRefusal::DrawClosed => Reason::DrawClosed,
             AppendRefusal::NoSuchDraw => Reason::BadDraw,
             AppendRefusal::AgencyDone => Reason::AgencyDone,
+            AppendRefusal::TooManyBets => Reason::TooManyBets,
             AppendRefusal::NotAdmitted(refusal) => not_admitted(refusal),
             AppendRefusal::Gap { next_row } => Reason::Gap { next_row },
             AppendRefusal::Conflict => Reason::Conflict,

@@ -177,6 +177,8 @@ pub enum AppendRefusal {
     AgencyDone,
     /// The agency may not take part in the newest draw.
     NotAdmitted(NotAdmitted),
+    /// The agency would have more bets in the newest draw than it may.
+    TooManyBets,
     /// The batch starts after the upload's next row.
     Gap {
         /// The upload's next row, 0-based.

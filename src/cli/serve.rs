@@ -111,7 +111,11 @@ fn open_store(config: &ServeConfig, handle: &ServerHandle) -> Result<Arc<Service
     let (store, recovery) = SqliteStore::open(&config.store, observer::log_and_notify(handle))?;
     log_recovery(&recovery);
     log_settings_not_taken(&recovery);
-    Ok(Arc::new(Service::new(store, Arc::clone(&config.store.metrics)).with_auth(config.auth)))
+    Ok(Arc::new(
+        Service::new(store, Arc::clone(&config.store.metrics))
+            .with_auth(config.auth)
+            .with_quotas(config.quotas),
+    ))
 }
 
 fn bind_ops(endpoints: &[Endpoint]) -> anyhow::Result<Ops> {

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::net::ToSocketAddrs as _;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,13 @@ pub(super) const fn count(min: usize, max: usize) -> Kind<usize> {
 /// A number of 32 bits.
 pub(super) const fn count_u32(min: u32, max: u32) -> Kind<u32> {
     Kind::Number(Unit::Count, min as u64, max as u64, |number| number as u32)
+}
+
+/// How often something may happen in a second.
+pub(super) const fn per_second(max: u32) -> Kind<NonZeroU32> {
+    Kind::Number(Unit::Count, 1, max as u64, |number| {
+        NonZeroU32::new(number as u32).expect("the smallest is 1")
+    })
 }
 
 /// The number of an agency.

@@ -4,6 +4,7 @@
 //! and its help, the file's key, the variable, `config show`, the manual, and the
 //! tables in `docs/configuration.md` and `sorteo.example.toml`.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use log::LevelFilter;
 
 use super::setting::{
     DEFAULT_ADDRESS, agencies, agency_id, bytes, count, count_u32, database, endpoints, file, level, number,
-    remote_address, seconds,
+    per_second, remote_address, seconds,
 };
 pub use super::setting::{
     Default, Form, Group, Kind, Optional, Setting, Typed, Unit, VARIABLE_PREFIX, Value, Values,
@@ -37,6 +38,12 @@ pub const SERVE: &[Setting] = &[
     AGENCIES.setting(),
     WINNING_NUMBER.setting(),
     AGENCIES_MAX.setting(),
+    AGENCY_CONNECTIONS_MAX.setting(),
+    AGENCY_REQUESTS_MAX.setting(),
+    AGENCY_BETS_MAX.setting(),
+    ADDRESS_CONNECTIONS_MAX.setting(),
+    ADDRESS_REQUESTS_MAX.setting(),
+    ADDRESS_BETS_MAX.setting(),
     WORKERS.setting(),
     QUEUE.setting(),
     BATCH_BETS_MAX.setting(),
@@ -197,6 +204,54 @@ pub(super) const AGENCIES_MAX: Typed<u64> = Typed {
     kind: number(Unit::Count, 1, 1_000_000),
     default: Default::Number(|| sqlite::AGENCIES_MAX),
 };
+
+pub(super) const AGENCY_CONNECTIONS_MAX: Optional<u32> = Optional(Typed {
+    key: "agency_connections_max",
+    group: Group::Limits,
+    meaning: "Maximum number of connections of an agency that has proved who it is",
+    kind: count_u32(1, 1_000_000),
+    default: Default::Unset("no limit"),
+});
+
+pub(super) const AGENCY_REQUESTS_MAX: Optional<NonZeroU32> = Optional(Typed {
+    key: "agency_requests_max",
+    group: Group::Limits,
+    meaning: "Maximum number of requests a second of an agency that has proved who it is",
+    kind: per_second(1_000_000),
+    default: Default::Unset("no limit"),
+});
+
+pub(super) const AGENCY_BETS_MAX: Optional<u64> = Optional(Typed {
+    key: "agency_bets_max",
+    group: Group::Limits,
+    meaning: "Maximum number of bets of an agency in a draw",
+    kind: number(Unit::Count, 1, 1 << 40),
+    default: Default::Unset("no limit"),
+});
+
+pub(super) const ADDRESS_CONNECTIONS_MAX: Optional<u32> = Optional(Typed {
+    key: "address_connections_max",
+    group: Group::Limits,
+    meaning: "Maximum number of connections from one address (IPv6: one /64 network)",
+    kind: count_u32(1, 1_000_000),
+    default: Default::Unset("no limit"),
+});
+
+pub(super) const ADDRESS_REQUESTS_MAX: Optional<NonZeroU32> = Optional(Typed {
+    key: "address_requests_max",
+    group: Group::Limits,
+    meaning: "Maximum number of requests a second from one address",
+    kind: per_second(1_000_000),
+    default: Default::Unset("no limit"),
+});
+
+pub(super) const ADDRESS_BETS_MAX: Optional<u64> = Optional(Typed {
+    key: "address_bets_max",
+    group: Group::Limits,
+    meaning: "Maximum number of bets from one address in a draw, since the server started",
+    kind: number(Unit::Count, 1, 1 << 40),
+    default: Default::Unset("no limit"),
+});
 
 pub(super) const WORKERS: Typed<usize> = Typed {
     key: "workers",

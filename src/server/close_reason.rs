@@ -29,6 +29,8 @@ pub(super) enum CloseReason {
     TooManyHalfClosed,
     /// It is not who it says it is, and too many from its address were not.
     Unauthorized,
+    /// Its agency has as many connections as it may.
+    TooManyConnections,
     /// It must prove who it is, and has not in time.
     AuthTimeout,
     /// What proved who it is counts no more.
@@ -49,6 +51,7 @@ impl From<Unanswerable> for CloseReason {
             Unanswerable::UnknownDialect => Self::UnknownDialect,
             Unanswerable::UnknownOutcome => Self::UnknownOutcome,
             Unanswerable::Unauthorized => Self::Unauthorized,
+            Unanswerable::TooManyConnections => Self::TooManyConnections,
         }
     }
 }
@@ -83,6 +86,7 @@ impl CloseReason {
             Self::IdleTimeout => failed("idle_timeout"),
             Self::TooManyHalfClosed => failed("too_many_half_closed"),
             Self::Unauthorized => failed("unauthorized"),
+            Self::TooManyConnections => failed("too_many_connections"),
             Self::AuthTimeout => failed("auth_timeout"),
             Self::AuthEnded => failed("auth_ended"),
             Self::PlaceNeeded => failed("place_needed"),

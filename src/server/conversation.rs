@@ -151,6 +151,9 @@ pub enum Unanswerable {
     /// It is not who it says it is, as too many from its address before.
     #[error("it has not proved who it is, like too many from its address")]
     Unauthorized,
+    /// Its agency has as many connections as it may.
+    #[error("its agency has as many connections as it may")]
+    TooManyConnections,
 }
 
 impl From<StoreError> for Unanswerable {
@@ -220,9 +223,18 @@ impl Conversation {
     }
 
     /// Takes the peer for this agency, since it has shown its certificate.
-    pub fn set_certified(&mut self, agency: AgencyId) {
+    ///
+    /// # Errors
+    ///
+    /// Where the agency has as many connections as it may: this one is to be closed.
+    pub fn set_certified<S: Store>(
+        &mut self,
+        agency: AgencyId,
+        service: &Service<S>,
+    ) -> Result<(), Unanswerable> {
         self.certified = Some(agency);
-        self.identity = Some(Identity::by_certificate(agency));
+        self.identity = Some(service.identify_certified(agency).ok_or(Unanswerable::TooManyConnections)?);
+        Ok(())
     }
 
     /// Returns who the peer has proved to be, if it has.
@@ -363,7 +375,7 @@ impl Conversation {
         {
             return self.authenticate(claim.as_ref(), output, turn);
         }
-        if let Some(reason) = turn.service.access_refusal(self.identity.as_ref(), &request) {
+        if let Some(reason) = turn.service.refusal(self.identity.as_ref(), &request, &self.peer) {
             self.finish_commits(output, turn)?;
             self.refuse(&request.refused(reason.clone()), &request.sender(), output, turn.service);
             if reason == Reason::Unauthorized {
@@ -397,6 +409,8 @@ impl Conversation {
         output: &mut Vec<u8>,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Unanswerable> {
+        // Its place among the connections of its agency is free again.
+        self.identity = None;
         let result = match turn.service.authenticate(claim, self.certified, &mut self.peer) {
             Ok(identity) => {
                 self.identity = Some(identity);

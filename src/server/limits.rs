@@ -11,6 +11,8 @@ pub struct Limits {
     pub workers: usize,
     /// Most connections at once; one more is closed without a reply.
     pub connections_max: usize,
+    /// Most connections at once from one address; `None`: as many as there may be.
+    pub address_connections_max: Option<u32>,
     /// A request arrives whole within this time from its first byte.
     pub request_timeout: Duration,
     /// A peer proves who it is within this time from its connection, if it must.
@@ -33,6 +35,7 @@ impl Default for Limits {
         Self {
             workers: 64,
             connections_max: 10_000,
+            address_connections_max: None,
             request_timeout: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(15 * 60),

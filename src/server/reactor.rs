@@ -1,9 +1,10 @@
 //! The reactor: one thread that accepts connections, parks every one that has nothing
 //! to do, hands the others to the workers, and closes those whose deadline has passed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ use super::strangers::Strangers;
 use crate::event;
 use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
+use crate::rate_limit::Network;
 use crate::service::Auth;
 use crate::store::{Store, Submitter};
 
@@ -70,6 +72,8 @@ pub(super) struct Reactor<S> {
     deadlines: Deadlines,
     waiting: Waiting,
     strangers: Strangers,
+    /// Connections of each address.
+    networks: HashMap<Network, u32>,
     refusals: Refusals,
     /// Connections that wait for a worker, and how many are with one.
     ready: Ready<Box<Connection>>,
@@ -179,6 +183,7 @@ impl<S: Store> Reactor<S> {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             strangers: Strangers::default(),
+            networks: HashMap::new(),
             refusals: Refusals::default(),
             ready: Ready::new(context.limits.workers),
             gauges: Gauges::of(context.service.metrics()),
@@ -292,7 +297,9 @@ impl<S: Store> Reactor<S> {
 
     /// Parks a new connection, or refuses it if there are too many.
     fn add_peer(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
-        if self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger() {
+        if self.has_its_share(address.ip())
+            || self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger()
+        {
             self.refuse(now);
             return;
         }
@@ -314,6 +321,7 @@ impl<S: Store> Reactor<S> {
             return;
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
+        *self.networks.entry(address.ip().into()).or_default() += 1;
         if must_prove {
             self.strangers.add(entry.key(), address.ip());
         }
@@ -322,6 +330,12 @@ impl<S: Store> Reactor<S> {
         if self.context.lines.allow(address.ip(), Kind::Accepted) {
             event!(Info, "accept_connections", Success, ip = address.ip());
         }
+    }
+
+    /// Returns whether an address has as many connections as it may.
+    fn has_its_share(&self, ip: IpAddr) -> bool {
+        let count = self.networks.get(&ip.into()).copied().unwrap_or_default();
+        self.context.limits.address_connections_max.is_some_and(|count_max| count >= count_max)
     }
 
     /// Closes a connection whose peer has not proved who it is, to make room for another.
@@ -571,7 +585,13 @@ impl<S: Store> Reactor<S> {
         self.deadlines.clear(key);
         self.waiting.remove(key);
         self.strangers.remove(key);
-        self.peers.remove(key);
+        let network = Network::from(self.peers.remove(key).address.ip());
+        if let Entry::Occupied(mut count) = self.networks.entry(network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 

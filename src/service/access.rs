@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use subtle::ConstantTimeEq as _;
 
+use super::quotas::AgencyPlace;
 use crate::logging::limits::Peer;
 use crate::rate_limit::{Network, RateLimit};
 use crate::store::{Role, Store, StoreError, StoredToken, TokenHolder, TokenUse};
@@ -41,18 +42,19 @@ pub enum Auth {
 }
 
 /// Who a peer has proved to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Identity {
     /// The agency.
     pub agency: AgencyId,
     /// By which token; `None`: by a certificate.
     token: Option<TokenId>,
+    _place: AgencyPlace,
 }
 
 impl Identity {
-    /// Returns the identity of the holder of a certificate.
-    pub fn by_certificate(agency: AgencyId) -> Self {
-        Self { agency, token: None }
+    /// Creates the identity of an agency that has this place among its connections.
+    pub(super) fn new(agency: AgencyId, token: Option<TokenId>, place: AgencyPlace) -> Self {
+        Self { agency, token, _place: place }
     }
 
     /// Returns the token that it rests on; `None` for a certificate.
@@ -117,13 +119,14 @@ impl Access {
         }
     }
 
-    /// Returns who the peer is, if its claim is true and agrees with its certificate.
+    /// Returns the agency that a peer is, and its token, if its claim is true and agrees with its
+    /// certificate.
     pub(super) fn authenticate<S: Store>(
         &self,
         store: &S,
         claim: Option<&Claim>,
         certified: Option<AgencyId>,
-    ) -> Result<Result<Identity, AuthFailure>, StoreError> {
+    ) -> Result<Result<(AgencyId, TokenId), AuthFailure>, StoreError> {
         let Some(Claim { agency, token }) = claim else {
             return Ok(Err(AuthFailure::Malformed));
         };
@@ -138,7 +141,7 @@ impl Access {
             return Ok(Err(AuthFailure::OtherCertificate));
         }
         self.lock_watch().uses.insert(token.id(), SystemTime::now());
-        Ok(Ok(Identity { agency: *agency, token: Some(token.id()) }))
+        Ok(Ok((*agency, token.id())))
     }
 
     /// Returns the role of the operator whose token this is.

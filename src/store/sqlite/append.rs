@@ -31,6 +31,15 @@ impl From<Batch> for DigestedBatch {
     }
 }
 
+/// What may take part in a draw at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrawLimits {
+    /// Agencies, if the draw does not expect more.
+    pub(super) agencies_max: u64,
+    /// Bets of each agency.
+    pub(super) agency_bets_max: u64,
+}
+
 /// Stores the batches of one write transaction, and adds what they count to the totals:
 /// once for each agency, by [`Appender::flush`].
 ///
@@ -39,7 +48,7 @@ impl From<Batch> for DigestedBatch {
 pub(super) struct Appender<'a> {
     connection: &'a Connection,
     stored_at: &'a str,
-    agencies_max: u64,
+    limits: DrawLimits,
     newest: Option<NewestDraw>,
     agencies: BTreeMap<AgencyId, Appended>,
 }
@@ -53,10 +62,9 @@ struct Appended {
 }
 
 impl<'a> Appender<'a> {
-    /// Creates it for a transaction. At most `agencies_max` agencies may take part in a draw
-    /// that does not expect more.
-    pub(super) fn new(connection: &'a Connection, stored_at: &'a str, agencies_max: u64) -> Self {
-        Self { connection, stored_at, agencies_max, newest: None, agencies: BTreeMap::new() }
+    /// Creates it for a transaction.
+    pub(super) fn new(connection: &'a Connection, stored_at: &'a str, limits: DrawLimits) -> Self {
+        Self { connection, stored_at, limits, newest: None, agencies: BTreeMap::new() }
     }
 
     /// Stores all of the batches, in order, or none. Returns how many bets were stored,
@@ -167,19 +175,25 @@ impl<'a> Appender<'a> {
         if newest.drawn || draw != newest.draw {
             return Ok(Some(AppendRefusal::DrawClosed));
         }
-        let AgencyTotals { seen, done, .. } = match self.agencies.entry(batch.agency) {
-            Entry::Occupied(known) => known.get().found,
+        let Appended { found, bets, .. } = match self.agencies.entry(batch.agency) {
+            Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let found = totals::find(self.connection, newest.draw, batch.agency)?;
-                new.insert(Appended { found, ..Appended::default() }).found
+                new.insert(Appended { found, ..Appended::default() })
             }
         };
+        let AgencyTotals { seen, done, bets: stored } = *found;
+        let bets_now = stored + *bets + batch.bets.len() as u64;
         if done {
             return Ok(Some(AppendRefusal::AgencyDone));
         }
-        let not_admitted = admission::refuse(self.connection, newest, batch.agency, seen, self.agencies_max)?;
+        let not_admitted =
+            admission::refuse(self.connection, newest, batch.agency, seen, self.limits.agencies_max)?;
         if let Some(refusal) = not_admitted {
             return Ok(Some(AppendRefusal::NotAdmitted(refusal)));
+        }
+        if bets_now > self.limits.agency_bets_max {
+            return Ok(Some(AppendRefusal::TooManyBets));
         }
         let Some(position) = &batch.position else {
             return Ok(None);

@@ -29,6 +29,8 @@ pub struct Options {
     pub winning_number: Option<u32>,
     /// Most agencies that may take part in a draw, if it does not expect more.
     pub agencies_max: u64,
+    /// Most bets of each agency in a draw.
+    pub agency_bets_max: u64,
     /// Number of reading connections.
     pub readers: u32,
     /// Most writes that may wait for the writer; more are refused as `Busy`.
@@ -59,6 +61,7 @@ impl Options {
             agencies: None,
             winning_number: None,
             agencies_max: AGENCIES_MAX,
+            agency_bets_max: u64::MAX,
             readers: READERS,
             queue_max: WRITE_QUEUE_MAX,
             checkpoints: Checkpoints::default(),

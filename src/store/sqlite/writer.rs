@@ -23,7 +23,7 @@ use self::command::Command;
 use self::copier::Copier;
 use self::queue::CommandQueue;
 use self::task::Task;
-use super::append::DigestedBatch;
+use super::append::{DigestedBatch, DrawLimits};
 use super::error::OpenError;
 use super::event::{Announcement, Observer};
 use super::files::DatabaseFiles;
@@ -76,7 +76,10 @@ impl Writer {
             queue: Arc::clone(&queue),
             observer,
             announcement,
-            agencies_max: options.agencies_max,
+            limits: DrawLimits {
+                agencies_max: options.agencies_max,
+                agency_bets_max: options.agency_bets_max,
+            },
             metrics: Arc::clone(&metrics),
         };
         let thread = thread::Builder::new()

@@ -87,7 +87,9 @@ impl Peer {
         let (mut rest, mut replies) = (&input[..], Vec::new());
         let pause = match self.conversation.advance(&mut rest, &mut replies, &mut turn) {
             Ok(pause) => pause,
-            Err(Unanswerable::UnknownDialect | Unanswerable::Unauthorized) => Pause::Closed,
+            Err(
+                Unanswerable::UnknownDialect | Unanswerable::Unauthorized | Unanswerable::TooManyConnections,
+            ) => Pause::Closed,
             Err(error @ Unanswerable::UnknownOutcome) => panic!("nothing fails in memory: {error}"),
         };
         self.input = rest.to_vec();

@@ -64,6 +64,8 @@ pub enum Reason {
     UnknownAgency,
     /// As many agencies as may take part in the draw do already.
     TooManyAgencies,
+    /// The agency, or the address, would have more bets in the draw than it may.
+    TooManyBets,
     /// The draw has taken place.
     DrawClosed,
     /// The agency's count differs from what is stored; it is not done.
@@ -97,7 +99,7 @@ const OTHER_BYTES_MAX: usize = 100;
 
 impl Reason {
     /// Every reason that is a code and nothing else.
-    const PLAIN: [Self; 25] = [
+    const PLAIN: [Self; 26] = [
         Self::Unknown,
         Self::BadFrame,
         Self::BadLength,
@@ -116,6 +118,7 @@ impl Reason {
         Self::AgencyDone,
         Self::UnknownAgency,
         Self::TooManyAgencies,
+        Self::TooManyBets,
         Self::DrawClosed,
         Self::NotReady,
         Self::Unauthorized,
@@ -148,6 +151,7 @@ impl Reason {
             Self::AgencyDone => "agency_done",
             Self::UnknownAgency => "unknown_agency",
             Self::TooManyAgencies => "too_many_agencies",
+            Self::TooManyBets => "too_many_bets",
             Self::DrawClosed => "draw_closed",
             Self::CountMismatch { .. } => "count_mismatch",
             Self::NotReady => "not_ready",

@@ -112,13 +112,20 @@ impl Request {
         Sender { agency: SenderAgency::One(agency), upload }
     }
 
+    /// Returns how many bets it has stored.
+    pub fn bets(&self) -> u64 {
+        match self {
+            Self::Bet(batch) | Self::Batch(batch) => batch.bets.len() as u64,
+            Self::Payload(batches) => batches.iter().map(|batch| batch.bets.len() as u64).sum(),
+            _ => 0,
+        }
+    }
+
     /// Returns the reply that refuses the request for this reason.
     pub fn refused(&self, reason: Reason) -> Reply {
-        let batch = |bets| Reply::Batch { count: bets as u64, result: Err(reason.clone()) };
         match self {
             Self::Bet(_) => Reply::Bet(Err(reason)),
-            Self::Batch(one) => batch(one.bets.len()),
-            Self::Payload(batches) => batch(batches.iter().map(|one| one.bets.len()).sum()),
+            Self::Batch(_) | Self::Payload(_) => Reply::Batch { count: self.bets(), result: Err(reason) },
             Self::Done { .. } => Reply::Done(Err(reason)),
             Self::Winners { .. }
             | Self::WinnersPage { .. }

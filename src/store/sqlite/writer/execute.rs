@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction};
 
 use super::command::{Command, Outcome};
-use crate::store::sqlite::append::Appender;
+use crate::store::sqlite::append::{Appender, DrawLimits};
 use crate::store::sqlite::draw;
 use crate::store::sqlite::status::newest_draw;
 use crate::store::sqlite::time::now;
@@ -25,10 +25,10 @@ pub(super) struct Executed {
 pub(super) fn execute_all(
     transaction: &Transaction<'_>,
     group: &[Command],
-    agencies_max: u64,
+    limits: DrawLimits,
 ) -> rusqlite::Result<Executed> {
     let stored_at = now();
-    let mut appender = Appender::new(transaction, &stored_at, agencies_max);
+    let mut appender = Appender::new(transaction, &stored_at, limits);
     let mut executed = Executed { outcomes: Vec::with_capacity(group.len()), bets: 0, drawn: None };
     for command in group {
         let outcome = match command {
@@ -39,8 +39,14 @@ pub(super) fn execute_all(
             }
             Command::Close { agency, bets, draw, .. } => {
                 appender.flush()?;
-                let (closed, drawn) =
-                    draw::close_agency(transaction, *agency, *bets, *draw, DoneBy::Agency, agencies_max)?;
+                let (closed, drawn) = draw::close_agency(
+                    transaction,
+                    *agency,
+                    *bets,
+                    *draw,
+                    DoneBy::Agency,
+                    limits.agencies_max,
+                )?;
                 if drawn {
                     executed.drawn = Some(newest_draw(transaction)?);
                 }
@@ -75,6 +81,8 @@ mod tests {
     use crate::store::sqlite::append::DigestedBatch;
     use crate::store::sqlite::terms::{self, DrawTerms};
     use crate::store::sqlite::{AGENCIES_MAX, schema};
+
+    const LIMITS: DrawLimits = DrawLimits { agencies_max: AGENCIES_MAX, agency_bets_max: u64::MAX };
     use crate::store::{CloseRefusal, Ticket};
     use sorteo_protocol::{AgencyId, Batch, Bets};
 
@@ -97,7 +105,7 @@ mod tests {
         let transaction = connection.transaction().unwrap();
         terms::open_first_draw(&transaction, &DrawTerms::default()).unwrap();
         let group = [append(1, &["1", "2"]), append(2, &["3"]), append(1, &["4"]), close(1, 2), close(1, 3)];
-        let executed = execute_all(&transaction, &group, AGENCIES_MAX).unwrap();
+        let executed = execute_all(&transaction, &group, LIMITS).unwrap();
         assert_eq!(executed.bets, 4);
         let closed: Vec<_> = executed
             .outcomes
@@ -108,7 +116,7 @@ mod tests {
             })
             .collect();
         assert_eq!(closed, [Err(CloseRefusal::CountMismatch { stored: 3 }), Ok(())]);
-        let executed = execute_all(&transaction, &[append(2, &["5"]), append(3, &[])], AGENCIES_MAX).unwrap();
+        let executed = execute_all(&transaction, &[append(2, &["5"]), append(3, &[])], LIMITS).unwrap();
         assert_eq!(executed.bets, 1);
         let totals: Vec<(u32, u64, u64)> = transaction
             .prepare("SELECT agency, bets, batches FROM agency_totals ORDER BY agency")

@@ -14,6 +14,7 @@ use super::failure::{Fatal, refusal};
 use super::queue::{Closed, CommandQueue};
 use crate::failpoint::Failpoint;
 use crate::metrics::{Metrics, seconds_since};
+use crate::store::sqlite::append::DrawLimits;
 use crate::store::sqlite::event::{Announcement, Event, Observer};
 use crate::store::sqlite::files::DatabaseFiles;
 use crate::store::sqlite::identity::ServedFiles;
@@ -40,7 +41,7 @@ pub(super) struct Task {
     pub(super) queue: Arc<CommandQueue>,
     pub(super) observer: Observer,
     pub(super) announcement: Announcement,
-    pub(super) agencies_max: u64,
+    pub(super) limits: DrawLimits,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -116,7 +117,7 @@ impl Task {
             Err(error) => return refuse_or_fail("BEGIN", &error, refusal(&error, &self.files), group),
         };
         Failpoint::BeforeInsert.pass();
-        let executed = match execute_all(&transaction, &group, self.agencies_max) {
+        let executed = match execute_all(&transaction, &group, self.limits) {
             Ok(executed) => executed,
             Err(error) => {
                 // SQLite has rolled it back already if the disk filled up in a

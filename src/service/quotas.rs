@@ -1,0 +1,124 @@
+//! How much one agency, and one address, may ask of the server.
+//!
+//! An agency counts only where it has proved who it is; otherwise its name would be a way to
+//! use up another's quota.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::logging::limits::Peer;
+use crate::rate_limit::{Network, RateLimit};
+use sorteo_protocol::{AgencyId, DrawId};
+
+/// The limits of each agency and of each address; `None`: there is no such limit. The store
+/// limits the bets of an agency, and the server the connections of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaLimits {
+    /// Connections of an agency at a time.
+    pub agency_connections_max: Option<u32>,
+    /// Requests of an agency in any second.
+    pub agency_requests_max: Option<NonZeroU32>,
+    /// Requests of an address in any second.
+    pub address_requests_max: Option<NonZeroU32>,
+    /// Bets of an address in a draw.
+    pub address_bets_max: Option<u64>,
+}
+
+/// What counts towards the limits. See the module.
+#[derive(Debug)]
+pub(super) struct Quotas {
+    agency_connections_max: u32,
+    agency_connections: Connections,
+    agency_requests: Option<RateLimit<AgencyId>>,
+    address_requests: Option<RateLimit<Network>>,
+    address_bets_max: Option<u64>,
+    address_bets: Mutex<AddressBets>,
+}
+
+type Connections = Arc<Mutex<HashMap<AgencyId, u32>>>;
+
+/// Bets that this process stored in the newest draw, by address. Those that were stored
+/// before, and are repeated, count again.
+#[derive(Debug, Default)]
+struct AddressBets {
+    draw: Option<DrawId>,
+    stored: HashMap<Network, u64>,
+}
+
+/// One of the connections that an agency may have; dropped, another may take its place.
+#[derive(Debug)]
+pub struct AgencyPlace {
+    agency: AgencyId,
+    connections: Connections,
+}
+
+impl Drop for AgencyPlace {
+    fn drop(&mut self) {
+        let mut connections = lock(&self.connections);
+        if let Some(count) = connections.get_mut(&self.agency) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.agency);
+            }
+        }
+    }
+}
+
+impl Quotas {
+    pub(super) fn new(limits: QuotaLimits) -> Self {
+        Self {
+            agency_connections_max: limits.agency_connections_max.unwrap_or(u32::MAX),
+            agency_connections: Connections::default(),
+            agency_requests: limits.agency_requests_max.map(RateLimit::per_second),
+            address_requests: limits.address_requests_max.map(RateLimit::per_second),
+            address_bets_max: limits.address_bets_max,
+            address_bets: Mutex::default(),
+        }
+    }
+
+    /// Takes a place for one more connection of an agency; `None` if it has as many as it may.
+    pub(super) fn take_place(&self, agency: AgencyId) -> Option<AgencyPlace> {
+        let mut connections = lock(&self.agency_connections);
+        let count = connections.entry(agency).or_default();
+        if *count >= self.agency_connections_max {
+            return None;
+        }
+        *count += 1;
+        Some(AgencyPlace { agency, connections: Arc::clone(&self.agency_connections) })
+    }
+
+    /// Returns whether a peer may send one more request now, and counts it.
+    pub(super) fn allows_request(&self, agency: Option<AgencyId>, peer: &Peer) -> bool {
+        let of_agency = agency.zip(self.agency_requests.as_ref());
+        of_agency.is_none_or(|(agency, limit)| limit.allows(&agency))
+            && self.address_requests.as_ref().is_none_or(|limit| limit.allows(&peer.ip.into()))
+    }
+
+    /// Returns whether the bets of an address have a limit, and need to be counted.
+    pub(super) fn counts_bets(&self) -> bool {
+        self.address_bets_max.is_some()
+    }
+
+    /// Returns whether so many bets more of an address may be stored in the newest draw.
+    pub(super) fn allows_bets(&self, bets: u64, newest: DrawId, peer: &Peer) -> bool {
+        let Some(bets_max) = self.address_bets_max else { return true };
+        let mut counted = lock(&self.address_bets);
+        if counted.draw != Some(newest) {
+            *counted = AddressBets { draw: Some(newest), stored: HashMap::new() };
+        }
+        let stored = counted.stored.get(&peer.ip.into()).copied().unwrap_or_default();
+        stored.saturating_add(bets) <= bets_max
+    }
+
+    /// Counts bets of an address that were stored.
+    pub(super) fn count_bets(&self, bets: u64, peer: &Peer) {
+        if self.counts_bets() {
+            *lock(&self.address_bets).stored.entry(peer.ip.into()).or_default() += bets;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
