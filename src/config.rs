@@ -8,6 +8,7 @@ pub mod flags;
 pub mod layers;
 mod setting;
 pub mod settings;
+mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use log::LevelFilter;
 pub use self::error::{ConfigError, Source};
 pub use self::flags::Flags;
 pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment};
+pub use self::tls::TlsConfig;
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
@@ -45,6 +47,8 @@ pub struct ServeConfig {
     pub quotas: QuotaLimits,
     /// What it allows.
     pub limits: Limits,
+    /// What it offers TLS with, if it does.
+    pub tls: Option<TlsConfig>,
     /// Where it serves the operators' HTTP, if it does.
     pub ops_listen: Option<Vec<Endpoint>>,
     /// Free bytes of disk below which it reports that it is not ready.
@@ -62,12 +66,36 @@ impl ServeConfig {
     ///
     /// The first setting whose value is wrong.
     pub fn lower(layers: &Layers) -> Result<Self, ConfigError> {
+        let config = Self::read(layers)?;
+        config.require_auth_for_what_needs_it()?;
+        Ok(config)
+    }
+
+    /// Refuses what would have no effect, though whoever sets it relies on it.
+    fn require_auth_for_what_needs_it(&self) -> Result<(), ConfigError> {
+        let has_client_ca = self.tls.as_ref().is_some_and(|tls| tls.files.client_ca.is_some());
+        let needs_auth = [
+            ("tls_client_ca", has_client_ca),
+            ("agency_connections_max", self.quotas.agency_connections_max.is_some()),
+            ("agency_requests_max", self.quotas.agency_requests_max.is_some()),
+        ];
+        match needs_auth.into_iter().find(|(_, is_set)| *is_set && self.auth == Auth::Off) {
+            Some((key, _)) => Err(ConfigError::Relation(format!(
+                "{key} is set, but auth is off, so that no agency proves who it is: set auth to optional or \
+                 required, or remove {key}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn read(layers: &Layers) -> Result<Self, ConfigError> {
         Ok(Self {
             listen: layers.get(&settings::LISTEN)?,
             store: store_options(layers)?,
             auth: layers.get(&settings::AUTH)?,
             quotas: quotas(layers)?,
             limits: limits(layers)?,
+            tls: TlsConfig::lower(layers)?,
             ops_listen: layers.get_optional(&settings::OPS_LISTEN)?,
             disk_free_bytes_min: layers.get(&settings::DISK_FREE_BYTES_MIN)?,
             log_level: layers.get(&settings::LOG_LEVEL)?,
@@ -83,6 +111,7 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
         address_connections_max: layers.get_optional(&settings::ADDRESS_CONNECTIONS_MAX)?,
         request_timeout: layers.get(&settings::REQUEST_TIMEOUT)?,
         auth_timeout: layers.get(&settings::AUTH_TIMEOUT)?,
+        handshake_timeout: layers.get(&settings::HANDSHAKE_TIMEOUT)?,
         idle_timeout: layers.get(&settings::IDLE_TIMEOUT)?,
         drain_timeout: layers.get(&settings::DRAIN_TIMEOUT)?,
         output_bytes_max: layers.get(&settings::OUTPUT_BYTES_MAX)?,
@@ -322,6 +351,31 @@ mod tests {
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, Format::Text));
     }
 
+    /// What must be set with a setting.
+    fn companions(key: &str) -> Vec<(String, String)> {
+        let all = [("tls", "required"), ("tls_cert", "cert"), ("tls_key", "key"), ("tls_client_ca", "ca")];
+        let needed = all.into_iter().filter(|(other, _)| key.starts_with("tls") && *other != key);
+        needed.map(|(key, value)| (format!("SORTEO_{}", key.to_uppercase()), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn settings_of_tls_that_need_others_say_so() {
+        let error = |variables: &[(&str, &str)]| serve(&flags(None), None, variables).unwrap_err();
+        let (tls, cert, key) =
+            (("SORTEO_TLS", "optional"), ("SORTEO_TLS_CERT", "c"), ("SORTEO_TLS_KEY", "k"));
+        assert_eq!(error(&[tls, key]), "tls is optional, but tls_cert is not set: give the file");
+        assert_eq!(error(&[tls, cert]), "tls is optional, but tls_key is not set: give the file");
+        assert_eq!(
+            error(&[tls, cert, key, ("SORTEO_TLS_CRL", "crl")]),
+            "tls_crl is set, but tls_client_ca is not: there is nobody whose certificates it could revoke"
+        );
+        for name in ["tls_cert", "tls_key", "tls_client_ca", "tls_crl"] {
+            let expected =
+                format!("{name} is set, but tls is off: set tls to optional or required, or remove {name}");
+            assert_eq!(error(&[(&format!("SORTEO_{}", name.to_uppercase()), "f")]), expected);
+        }
+    }
+
     #[test]
     fn every_setting_reaches_what_the_server_runs_with() {
         let plain = format!("{:?}", serve(&flags(None), None, &[]).unwrap());
@@ -340,7 +394,14 @@ mod tests {
                     (*setting.words().iter().find(other).unwrap()).to_owned()
                 }
             };
-            let changed = serve(&flags(None), None, &[(&setting.variable(), &other)]).unwrap();
+            let mut variables = vec![(setting.variable(), other.clone())];
+            variables.extend(companions(setting.key));
+            let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let plain = match &variables[1..] {
+                [] => plain.clone(),
+                companions => format!("{:?}", serve(&flags(None), None, companions)),
+            };
+            let changed = serve(&flags(None), None, &variables).unwrap();
             assert_ne!(format!("{changed:?}"), plain, "{} = {other}", setting.key);
         }
     }
@@ -349,7 +410,11 @@ mod tests {
     fn every_word_of_the_tables_is_understood() {
         for setting in settings::SERVE {
             for word in setting.words() {
-                serve(&flags(None), None, &[(&setting.variable(), word)]).unwrap();
+                let companions = companions(setting.key).into_iter().filter(|_| *word != "off");
+                let variables: Vec<_> =
+                    [(setting.variable(), (*word).to_owned())].into_iter().chain(companions).collect();
+                let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+                serve(&flags(None), None, &variables).unwrap();
             }
         }
     }

@@ -19,6 +19,7 @@
 //! | [`metrics`], [`ops`] | what a server counts, and the HTTP for its operators |
 //! | [`config`] | the settings, where each value comes from, and what a command runs with |
 //! | [`atomic_file`] | files that appear complete or not at all |
+//! | [`secret_file`] | files that only their owner may read |
 //! | [`fair_queue`] | a queue in which what one connection costs does not hold up the others |
 //! | [`rate_limit`] | how often something may happen, for each address or agency |
 //! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
@@ -39,6 +40,7 @@ pub mod logging;
 pub mod metrics;
 pub mod ops;
 pub mod rate_limit;
+pub mod secret_file;
 pub mod server;
 pub mod service;
 pub mod store;

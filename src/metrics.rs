@@ -44,9 +44,81 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Connections that were closed at once because there were too many.
     pub connections_refused: Counter,
+    /// Handshakes of TLS by result.
+    pub handshakes: Family<HandshakeLabel, Counter>,
     /// Seconds from a whole request to its reply, without the time that a `WAIT_WINNERS`
     /// waits.
     pub answer_seconds: Histogram,
+}
+
+/// The label of [`Metrics::handshakes`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HandshakeLabel {
+    /// The result.
+    pub result: HandshakeResult,
+}
+
+/// The result of a handshake of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the names are what is scraped")]
+pub enum HandshakeResult {
+    /// The connection is encrypted.
+    success,
+    /// The peer's address began too many.
+    rate_limited,
+    /// It was not over in time.
+    timeout,
+    /// The peer closed the connection in it.
+    closed,
+    /// The peer refused it, the server's certificate for example.
+    refused_by_peer,
+    /// The client's certificate is expired.
+    certificate_expired,
+    /// The client's certificate is not valid yet.
+    certificate_not_yet_valid,
+    /// The client's certificate is revoked.
+    certificate_revoked,
+    /// The client's certificate is of an authority that is not ours.
+    certificate_unknown_issuer,
+    /// The client's certificate does not name exactly one agency.
+    certificate_without_agency,
+    /// The client's certificate is wrong in another way.
+    certificate_invalid,
+    /// The list of revoked certificates is too old to tell.
+    crl_expired,
+    /// The peer speaks another protocol within TLS.
+    alpn_mismatch,
+    /// Both sides have nothing in common: TLS 1.2, for example.
+    incompatible,
+    /// The peer broke the protocol of TLS.
+    protocol_error,
+}
+
+impl HandshakeResult {
+    const ALL: [Self; 15] = [
+        Self::success,
+        Self::rate_limited,
+        Self::timeout,
+        Self::closed,
+        Self::refused_by_peer,
+        Self::certificate_expired,
+        Self::certificate_not_yet_valid,
+        Self::certificate_revoked,
+        Self::certificate_unknown_issuer,
+        Self::certificate_without_agency,
+        Self::certificate_invalid,
+        Self::crl_expired,
+        Self::alpn_mismatch,
+        Self::incompatible,
+        Self::protocol_error,
+    ];
+}
+
+impl fmt::Display for HandshakeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The variants have the names that are scraped.
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// The label of [`Metrics::batches`].
@@ -148,6 +220,7 @@ impl Default for Metrics {
             connections: Family::default(),
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            handshakes: Family::default(),
             answer_seconds: seconds(),
         };
         // A result that never occurred is 0 and not missing, so that alerts can rely on it.
@@ -159,6 +232,9 @@ impl Default for Metrics {
         }
         for state in CONNECTION_STATES {
             metrics.connections_in(state);
+        }
+        for result in HandshakeResult::ALL {
+            metrics.handshakes.get_or_create_owned(&HandshakeLabel { result });
         }
         metrics
     }
@@ -193,6 +269,11 @@ impl Metrics {
     /// Returns the number of connections in all states together.
     pub fn connections_open(&self) -> i64 {
         CONNECTION_STATES.into_iter().map(|state| self.connections_in(state).get()).sum()
+    }
+
+    /// Counts a handshake of TLS.
+    pub fn count_handshake(&self, result: HandshakeResult) {
+        self.handshakes.get_or_create(&HandshakeLabel { result }).inc();
     }
 
     /// Counts a checkpoint.
@@ -238,6 +319,7 @@ impl Metrics {
             "Connections that were closed at once because there were too many",
             self.connections_refused.clone(),
         );
+        registry.register("sorteo_tls_handshakes", "Handshakes of TLS by result", self.handshakes.clone());
         registry.register(
             "sorteo_answer_seconds",
             "Seconds from a whole request to its reply",

@@ -68,6 +68,16 @@ impl From<IpAddr> for Network {
     }
 }
 
+impl Network {
+    /// Returns a number that only this network has, among those of its family.
+    pub fn number(self) -> u64 {
+        match self.0 {
+            IpAddr::V4(ip) => ip.to_bits().into(),
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,9 @@
 //! | `connection` | one peer's socket: its bytes, deadlines and limits |
 //! | `strangers` | the connections that give up their places where all are taken |
 //! | `token_watch` | notices tokens that were revoked or have expired |
+//! | `connection` | one peer's bytes, deadlines and limits |
+//! | `transport` | its socket: bytes as they are, or within TLS |
+//! | [`tls`] | TLS: its files, its sessions, and the agency of a client's certificate |
 //! | [`conversation`] | one peer's requests and replies, without a socket |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
 //! | `close_reason` | why a connection ended, and the line that says so |
@@ -36,7 +39,9 @@ pub mod listen;
 mod reactor;
 mod ready;
 mod strangers;
+pub mod tls;
 mod token_watch;
+mod transport;
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,12 +58,14 @@ use threadpool::ThreadPool;
 use self::context::Context;
 pub use self::context::ServeError;
 pub use self::handle::ServerHandle;
-pub use self::limits::{BUFFER_BYTES_FREE, Limits};
+pub use self::limits::{BUFFER_BYTES_FREE, HANDSHAKES_AT_ONCE, HANDSHAKES_PER_SECOND, Limits};
 use self::listen::{Endpoint, ListenError, local_address};
 use self::reactor::{Reactor, WAKER};
+use self::tls::Tls;
 use self::token_watch::TokenWatch;
 use crate::event;
 use crate::logging::limits::LineLimits;
+use crate::rate_limit::RateLimit;
 use crate::service::Service;
 use crate::store::Store;
 
@@ -82,6 +89,7 @@ pub struct Server {
     poll: Poll,
     sockets: Vec<Socket>,
     handle: ServerHandle,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -101,7 +109,13 @@ impl Server {
             socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         }
         let handle = ServerHandle::new(waker);
-        Ok(Self { poll, sockets, handle })
+        Ok(Self { poll, sockets, handle, tls: None })
+    }
+
+    /// Offers TLS, or requires it: see [`Tls`]. Without it, TLS is off.
+    pub fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Takes one address: see [`Server::new`].
@@ -164,12 +178,14 @@ impl Listening {
     ///
     /// Where the store or the listening socket fails: see [`ServeError`].
     pub fn run<S: Store>(self, service: Arc<Service<S>>) -> Result<(), ServeError> {
-        let Self { server: Server { poll, sockets, handle }, limits, workers } = self;
+        let Self { server: Server { poll, sockets, handle, tls }, limits, workers } = self;
         let listeners = sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
         let lines = Arc::<LineLimits>::default();
         let context = Arc::new(Context {
             service,
             limits,
+            tls,
+            handshakes: RateLimit::new(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE),
             handle,
             buffered_bytes: Arc::default(),
             workers: workers.clone(),

@@ -8,7 +8,7 @@ use super::arguments::Sources;
 use super::failure::Failure;
 use super::open_files;
 use super::output::say;
-use crate::config::{Layers, ResolvedSetting, ServeConfig, Source, process_environment};
+use crate::config::{ConfigError, Layers, ResolvedSetting, ServeConfig, Source, process_environment};
 use sorteo_protocol::text::one_line;
 
 #[derive(Debug, clap::Subcommand)]
@@ -117,6 +117,9 @@ fn check(sources: &Sources) -> Result<(), Failure> {
         return Err(Failure::Configs(problems));
     }
     let config = ServeConfig::lower(&layers)?;
+    if let Some(tls) = &config.tls {
+        tls.load().map_err(ConfigError::from)?;
+    }
     // Like serve, with the soft limit raised to the hard one.
     if let Some(warning) = open_files::warning(&config, open_files::raise_limit()) {
         // Standard error may be closed; serve logs the warning too.

@@ -15,9 +15,10 @@ use super::failure::Failure;
 use super::ready_file::ReadyFile;
 use super::{observer, open_files, threads};
 use crate::config::settings::LOG_LEVEL;
-use crate::config::{Environment, ServeConfig, process_environment};
+use crate::config::{ConfigError, Environment, Layers, ServeConfig, TlsConfig, process_environment};
 use crate::ops::{Ops, OpsContext, OpsHandle};
 use crate::server::listen::{self, Endpoint, ListenError};
+use crate::server::tls::Tls;
 use crate::server::{BACKLOG, ServeError, Server, ServerHandle};
 use crate::service::Service;
 use crate::store::sqlite::{Recovery, SqliteStore};
@@ -35,7 +36,7 @@ original servers work too: SERVER_PORT, LOGGING_LEVEL, CLIENT_AMOUNT and
 TOTAL_AGENCIES.
 
 SIGTERM and SIGINT stop the server gracefully, a second one at once. SIGHUP
-reads the log level from the file again.
+reads the log level from the file again, and the files of TLS.
 
 Examples:
   sorteo serve --agencies 5
@@ -55,17 +56,19 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let environment = process_environment()?;
     let config = ServeConfig::lower(&args.sources.layers(&environment)?)?;
     let ready = ReadyFile::new(args.ready_file.as_deref(), &config.store.database)?;
+    let tls = load_tls(&config)?;
     threads::require(&config)?;
     logging::init(config.log_level, config.log_format);
     log_panics();
     let files = open_files::raise_limit();
     // The addresses first: if one is in use, no database is created.
     let (server, addresses) = bind(&config.listen)?;
+    let server = server.with_tls(tls.clone());
     let ops = config.ops_listen.as_deref().map(bind_ops).transpose()?;
     log_config(&config, &addresses, files);
     let handle = server.handle();
-    handle_signals(&handle, ready.clone(), args.sources.clone(), environment)
-        .context("signals cannot be handled")?;
+    let reload = Reload { sources: args.sources.clone(), environment, tls };
+    handle_signals(&handle, ready.clone(), reload).context("signals cannot be handled")?;
     let service = open_store(&config, &handle)?;
     ready.remove_old();
     let listening = server.listen(config.limits).map_err(anyhow::Error::from)?;
@@ -166,20 +169,15 @@ fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<()
 }
 
 /// Makes the first SIGTERM or SIGINT stop the server and a second one end the process;
-/// SIGHUP reads the log level again.
-fn handle_signals(
-    handle: &ServerHandle,
-    ready: ReadyFile,
-    sources: Sources,
-    environment: Environment,
-) -> std::io::Result<()> {
+/// SIGHUP reads again what can change.
+fn handle_signals(handle: &ServerHandle, ready: ReadyFile, reload: Reload) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = handle.clone();
     thread::Builder::new().name("sorteo-signals".into()).spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                reload_log_level(&sources, &environment);
+                reload.run();
                 continue;
             }
             if std::mem::replace(&mut stopping, true) {
@@ -195,23 +193,61 @@ fn handle_signals(
     Ok(())
 }
 
-/// Reads the log level from the file again; flags and variables still override it. A file
-/// that the next start would refuse changes nothing.
-fn reload_log_level(sources: &Sources, environment: &Environment) {
-    let level = || {
-        let layers = sources.layers(environment)?;
-        // Checks all settings, so that a mistake is noticed before the next start.
-        layers.problems().into_iter().next().map_or_else(|| layers.get(&LOG_LEVEL), Err)
-    };
-    match level() {
-        Ok(level) => {
-            // This line appears whether the new level logs more or less.
-            logging::set_level(level.max(log::max_level()));
-            event!(Info, "config", Success, log_level = level);
-            logging::set_level(level);
+/// What SIGHUP reads again: the log level and, if TLS is on, its files.
+struct Reload {
+    sources: Sources,
+    environment: Environment,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Reload {
+    /// Reads the configuration file again; flags and variables still override it. What the next
+    /// start would refuse changes nothing.
+    fn run(&self) {
+        let layers = self.sources.layers(&self.environment).and_then(|layers| {
+            // Checks all settings, so that a mistake is noticed before the next start.
+            layers.problems().into_iter().next().map_or(Ok(layers), Err)
+        });
+        let reloaded = layers.and_then(|layers| {
+            self.reload_tls(&layers)?;
+            reload_log_level(&layers)
+        });
+        if let Err(error) = reloaded {
+            event!(Error, "config", Fail, error = error);
         }
-        Err(error) => event!(Error, "config", Fail, error = error),
     }
+
+    /// Reads the files of TLS again. Whether TLS is on changes with a restart alone: a peer
+    /// cannot be asked again.
+    fn reload_tls(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let config = TlsConfig::lower(layers)?;
+        let (was, is) =
+            (self.tls.as_ref().map(|tls| tls.is_required()), config.as_ref().map(|c| c.is_required));
+        if was != is {
+            return Err(ConfigError::Relation("tls changes with a restart alone".to_owned()));
+        }
+        if let (Some(tls), Some(config)) = (&self.tls, config) {
+            tls.reload(&config.files)?;
+            let cert = config.files.cert.display();
+            event!(Info, "config", Success, tls_cert = cert);
+        }
+        Ok(())
+    }
+}
+
+fn reload_log_level(layers: &Layers) -> Result<(), ConfigError> {
+    let level = layers.get(&LOG_LEVEL)?;
+    // This line appears whether the new level logs more or less.
+    logging::set_level(level.max(log::max_level()));
+    event!(Info, "config", Success, log_level = level);
+    logging::set_level(level);
+    Ok(())
+}
+
+/// Reads the files of TLS, if it is on.
+fn load_tls(config: &ServeConfig) -> Result<Option<Arc<Tls>>, Failure> {
+    let tls = config.tls.as_ref().map(TlsConfig::load).transpose().map_err(ConfigError::from)?;
+    Ok(tls.map(Arc::new))
 }
 
 /// Makes a panic, which is a bug of ours, one line in the log like everything else.
@@ -233,6 +269,7 @@ fn log_config(config: &ServeConfig, addresses: &[SocketAddr], files: u64) {
         Success,
         listen = listed(addresses),
         listen_backlog = BACKLOG,
+        tls = TlsConfig::mode(config.tls.as_ref()),
         database = config.store.database.display(),
         agencies = agencies,
         workers = limits.workers,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::server::tls::TlsError;
+
 use super::setting::{Optional, Setting, VARIABLE_PREFIX};
 
 /// Where the value of a setting comes from.
@@ -69,6 +71,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A setting needs another one, or does not go with it.
+    #[error("{0}")]
+    Relation(String),
+    /// A file of TLS is wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A setting that the command needs is not set.
     #[error("no {key} is given: use --{} or {VARIABLE_PREFIX}{}", key.replace('_', "-"), key.to_uppercase())]
     Missing {

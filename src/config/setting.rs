@@ -194,6 +194,8 @@ pub struct Setting {
 pub enum Group {
     /// Where the server listens, and how long it waits for peers.
     Network,
+    /// Which connections are encrypted, and with what.
+    Tls,
     /// The terms of the draw.
     Draw,
     /// What one peer, or all together, may cost.
@@ -213,6 +215,7 @@ impl Group {
     pub fn heading(self) -> Option<&'static str> {
         match self {
             Self::Network => Some("Network"),
+            Self::Tls => Some("TLS"),
             Self::Draw => Some("Draw"),
             Self::Limits => Some("Limits"),
             Self::Database => Some("Database"),

@@ -20,6 +20,7 @@ pub use super::setting::{
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
+use crate::server::tls::TlsMode;
 use crate::service::Auth;
 use crate::store::ExpectedAgencies;
 use crate::store::sqlite::{self, Checkpoints};
@@ -35,6 +36,12 @@ pub const SERVE: &[Setting] = &[
     REQUEST_TIMEOUT.setting(),
     IDLE_TIMEOUT.setting(),
     DRAIN_TIMEOUT.setting(),
+    TLS.setting(),
+    TLS_CERT.setting(),
+    TLS_KEY.setting(),
+    TLS_CLIENT_CA.setting(),
+    TLS_CRL.setting(),
+    HANDSHAKE_TIMEOUT.setting(),
     AGENCIES.setting(),
     WINNING_NUMBER.setting(),
     AGENCIES_MAX.setting(),
@@ -178,6 +185,58 @@ pub(super) const DRAIN_TIMEOUT: Typed<Duration> = Typed {
     meaning: "Seconds that requests in progress may take when the server stops",
     kind: seconds(1, 3600),
     default: Default::Number(|| Limits::default().drain_timeout.as_secs()),
+};
+
+pub(super) const TLS: Typed<TlsMode> = Typed {
+    key: "tls",
+    group: Group::Tls,
+    meaning: "Whether connections may, or must, be encrypted with TLS 1.3",
+    kind: Kind::Word(
+        "WHEN",
+        &["off", "optional", "required"],
+        &[TlsMode::Off, TlsMode::Optional, TlsMode::Required],
+    ),
+    default: Default::Text("off"),
+};
+
+pub(super) const TLS_CERT: Optional<PathBuf> = Optional(Typed {
+    key: "tls_cert",
+    group: Group::Tls,
+    meaning: "PEM file: the server's certificate, followed by those of its issuers",
+    kind: file(),
+    default: Default::Unset("no TLS"),
+});
+
+pub(super) const TLS_KEY: Optional<PathBuf> = Optional(Typed {
+    key: "tls_key",
+    group: Group::Tls,
+    meaning: "PEM file: the private key of the certificate, readable by its owner alone",
+    kind: file(),
+    default: Default::Unset("no TLS"),
+});
+
+pub(super) const TLS_CLIENT_CA: Optional<PathBuf> = Optional(Typed {
+    key: "tls_client_ca",
+    group: Group::Tls,
+    meaning: "PEM file: the authorities whose certificates agencies may show",
+    kind: file(),
+    default: Default::Unset("no client certificates"),
+});
+
+pub(super) const TLS_CRL: Optional<PathBuf> = Optional(Typed {
+    key: "tls_crl",
+    group: Group::Tls,
+    meaning: "PEM file: what these authorities have revoked, a current CRL of each",
+    kind: file(),
+    default: Default::Unset("no certificate is revoked"),
+});
+
+pub(super) const HANDSHAKE_TIMEOUT: Typed<Duration> = Typed {
+    key: "handshake_timeout",
+    group: Group::Tls,
+    meaning: "Seconds within which a TLS handshake must be over",
+    kind: seconds(1, 3600),
+    default: Default::Number(|| Limits::default().handshake_timeout.as_secs()),
 };
 
 pub(super) const AGENCIES: Optional<ExpectedAgencies> = Optional(Typed {

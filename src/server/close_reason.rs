@@ -5,6 +5,7 @@ use std::io;
 use super::conversation::Unanswerable;
 use crate::event;
 use crate::logging::limits::{Kind, Peer};
+use crate::metrics::HandshakeResult;
 use crate::service;
 use sorteo_protocol::wire::Sender;
 
@@ -39,6 +40,14 @@ pub(super) enum CloseReason {
     PlaceNeeded,
     /// Whether a request was carried out is not known, so there is no reply.
     UnknownOutcome,
+    /// The peer does not start TLS, which is required.
+    TlsRequired,
+    /// Its handshake of TLS did not get over in time.
+    HandshakeTimeout,
+    /// Its handshake of TLS failed; and what rustls says of that.
+    HandshakeFailed(HandshakeResult, Option<String>),
+    /// It broke the protocol of TLS after its handshake.
+    TlsFailed(String),
     /// The server stops.
     Stopped,
     /// The server stops, and the connection's requests took too long.
@@ -57,6 +66,15 @@ impl From<Unanswerable> for CloseReason {
 }
 
 impl CloseReason {
+    /// Returns what a handshake counts as that ended the connection.
+    pub(super) fn handshake_result(&self) -> Option<HandshakeResult> {
+        match self {
+            Self::HandshakeTimeout => Some(HandshakeResult::timeout),
+            Self::HandshakeFailed(result, _) => Some(*result),
+            _ => None,
+        }
+    }
+
     /// Logs a line for the connection, and one for a batch that was cut short: how many
     /// bets it had announced, and its sender. Each only if the limits allow it.
     pub(super) fn log(&self, peer: &mut Peer, batch: Option<(u64, Sender)>) {
@@ -80,6 +98,29 @@ impl CloseReason {
                 event!(Debug, "close_connection", Fail, ip = ip, error = error);
                 "connection_lost"
             }
+            Self::HandshakeFailed(result, detail) => {
+                if peer.allow(Kind::Closed) {
+                    let (error, detail) = ("tls_handshake_failed", detail.as_deref().unwrap_or("-"));
+                    event!(
+                        Info,
+                        "close_connection",
+                        Fail,
+                        ip = ip,
+                        error = error,
+                        reason = result,
+                        detail = detail
+                    );
+                }
+                "tls_handshake_failed"
+            }
+            Self::TlsFailed(detail) => {
+                if peer.allow(Kind::Closed) {
+                    event!(Info, "close_connection", Fail, ip = ip, error = "tls_failed", detail = detail);
+                }
+                "tls_failed"
+            }
+            Self::TlsRequired => failed("tls_required"),
+            Self::HandshakeTimeout => failed("handshake_timeout"),
             Self::UnknownDialect => failed("unknown_dialect"),
             Self::UnreadAnswers => failed("unread_answers"),
             Self::RequestTimeout => failed("request_timeout"),

@@ -5,18 +5,16 @@
 //! and stay a moment for the next request. It waits for the store's commits, but for a
 //! peer only while no other connection needs the worker.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io;
 use std::mem;
-use std::net::Shutdown;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::buffer_budget::BufferShare;
@@ -25,15 +23,16 @@ use super::context::Context;
 use super::conversation::{Conversation, Pause, Turn};
 use super::limits::{BUFFER_BYTES_FREE, Limits};
 use super::ready::Weight;
-use crate::failpoint::Failpoint;
+use super::tls::{self, Tls};
+use super::transport::{FirstByte, ReceiveError, Received, Transport};
+use crate::event;
 use crate::logging::limits::Peer;
+use crate::metrics::HandshakeResult;
 use crate::service::Service;
 use crate::store::{Store, Submitter};
+use sorteo_protocol::AgencyId;
 use sorteo_protocol::wire::{Sender, WireLimits};
 
-/// Bytes that a read has room for, at least: a full batch of the original servers' clients,
-/// with room to spare.
-const READ_BYTES: usize = 16 << 10;
 /// Reads in one turn of a worker, before others get theirs.
 const READS_PER_TURN: usize = 16;
 /// How long a peer may go on sending after the last reply. Closing at once would reset
@@ -49,6 +48,9 @@ const LARGE_INPUT_BYTES: usize = 16 << 10;
 const BYTES_PER_MICROSECOND: u64 = 16;
 /// Bets in a batch from which on it is taken to be much work.
 const LARGE_BATCH_BETS: u64 = 1_000;
+/// What a turn of a handshake costs a processor, in microseconds: mostly one signature and one
+/// key exchange.
+const HANDSHAKE_MICROSECONDS: u64 = 200;
 
 /// How long a worker stays for its peer's next request: agencies send a batch as soon as
 /// the one before is answered. A connection that needs a worker meanwhile waits at most
@@ -76,7 +78,8 @@ pub(super) enum Next {
 /// One peer's connection. See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    transport: Transport,
+    ip: IpAddr,
     ending: Ending,
     conversation: Conversation,
     /// Bytes of an incomplete request, and of those behind a wait or a long reply.
@@ -108,6 +111,7 @@ enum Ending {
 impl Connection {
     pub(super) fn new(
         stream: TcpStream,
+        tls: Option<&Tls>,
         submitter: Submitter,
         peer: Peer,
         limits: WireLimits,
@@ -116,7 +120,8 @@ impl Connection {
         now: Instant,
     ) -> Self {
         Self {
-            stream,
+            transport: Transport::new(stream, tls.is_some(), tls.is_some_and(Tls::is_required), now),
+            ip: peer.ip,
             ending: Ending::Open,
             conversation: Conversation::new(limits, submitter, peer),
             input: Vec::new(),
@@ -132,9 +137,14 @@ impl Connection {
     /// Returns how much work its next turn is likely to be.
     pub(super) fn weight(&self) -> Weight {
         match self.turn_time() >= TURN_TIME / 2 || self.has_much_to_do() {
+            _ if self.is_handshaking() => Weight::Handshake,
             true => Weight::Heavy,
             false => Weight::Light,
         }
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.transport.is_handshaking() && matches!(self.ending, Ending::Open)
     }
 
     fn has_much_to_do(&self) -> bool {
@@ -151,6 +161,9 @@ impl Connection {
     /// Returns what its next turn is likely to cost, in microseconds: as much as those before
     /// it and, since the writer has work with what has arrived, that too.
     pub(super) fn turn_cost(&self) -> u64 {
+        if self.is_handshaking() {
+            return HANDSHAKE_MICROSECONDS;
+        }
         (self.turn_time().as_micros() as u64).max(self.input.len() as u64 / BYTES_PER_MICROSECOND)
     }
 
@@ -177,7 +190,15 @@ impl Connection {
 
     /// Returns whether closing it now would cut nothing short.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_between_requests() || matches!(self.ending, Ending::Lingering { .. })
+        self.is_between_requests()
+            || self.transport.is_handshaking()
+            || matches!(self.ending, Ending::Lingering { .. })
+    }
+
+    /// Returns the agency that the client's certificate is of. None without a certificate, and
+    /// before the handshake is over.
+    pub(super) fn client_agency(&self) -> Option<AgencyId> {
+        self.transport.client_agency()
     }
 
     /// Returns how many bets a half-received batch announced, if there is one, and its
@@ -198,13 +219,13 @@ impl Connection {
             true => Interest::READABLE,
             false => Interest::READABLE | Interest::WRITABLE,
         };
-        registry.register(&mut self.stream, token, interest)
+        registry.register(self.transport.socket_mut(), token, interest)
     }
 
     /// Ends [`Connection::watch`], so that what a worker reads does not wake the reactor.
     pub(super) fn unwatch(&mut self, registry: &Registry) {
         // If it fails, the socket is still watched, and the next `watch` reports that.
-        let _ = registry.deregister(&mut self.stream);
+        let _ = registry.deregister(self.transport.socket_mut());
     }
 
     /// Returns when something is due even if the peer does nothing.
@@ -212,11 +233,7 @@ impl Connection {
         match (&self.ending, self.conversation.wait()) {
             (Ending::Lingering { until }, _) => *until,
             (_, Some(wait)) => wait.until,
-            _ => {
-                let idle_until = || self.active_at + limits.idle_timeout;
-                let until = self.request_deadline(limits).unwrap_or_else(idle_until);
-                self.auth_deadline().map_or(until, |auth_until| auth_until.min(until))
-            }
+            _ => self.peer_deadline(limits).unwrap_or(self.active_at + limits.idle_timeout),
         }
     }
 
@@ -239,16 +256,28 @@ impl Connection {
     fn request_deadline(&self, limits: &Limits) -> Option<Instant> {
         // A peer that takes nothing is as slow as one that sends nothing. One that does
         // both may not prolong either by the other.
-        let since = [self.stuck_since, self.conversation.request_since()].into_iter().flatten().min()?;
-        Some(since + limits.request_timeout)
+        let since = [self.stuck_since, self.conversation.request_since(), self.transport.record_since()];
+        Some(since.into_iter().flatten().min()? + limits.request_timeout)
     }
 
-    /// Returns whether the time for its request or its reply is over, even if the peer
-    /// still sends.
+    /// Returns when the peer must have got its handshake over.
+    fn handshake_deadline(&self, limits: &Limits) -> Option<Instant> {
+        self.transport.handshake_since().map(|since| since + limits.handshake_timeout)
+    }
+
+    /// Returns when the peer must have done what it is waited for.
+    fn peer_deadline(&self, limits: &Limits) -> Option<Instant> {
+        if let Some(handshake_until) = self.handshake_deadline(limits) {
+            return Some(handshake_until);
+        }
+        [self.request_deadline(limits), self.auth_deadline()].into_iter().flatten().min()
+    }
+
+    /// Returns whether the time for its handshake, its request or its reply is over, even if the
+    /// peer still sends.
     pub(super) fn is_late(&self, now: Instant, limits: &Limits) -> bool {
         let is_lingering = matches!(self.ending, Ending::Lingering { .. });
-        let deadlines = [self.request_deadline(limits), self.auth_deadline()];
-        !is_lingering && deadlines.into_iter().flatten().any(|deadline| deadline <= now)
+        !is_lingering && self.peer_deadline(limits).is_some_and(|deadline| deadline <= now)
     }
 
     /// Returns why it ends once its deadline has passed; `None` if only its wait ends.
@@ -256,11 +285,12 @@ impl Connection {
         match self.ending {
             Ending::Lingering { .. } => Some(CloseReason::Finished),
             _ if self.is_waiting() => None,
+            _ if self.transport.handshake_since().is_some() => Some(CloseReason::HandshakeTimeout),
             _ if !self.is_all_sent() => Some(CloseReason::UnreadAnswers),
             _ if self.auth_deadline().is_some_and(|until| until <= Instant::now()) => {
                 Some(CloseReason::AuthTimeout)
             }
-            _ if self.conversation.request_since().is_some() => Some(CloseReason::RequestTimeout),
+            _ if self.has_part_of_request() => Some(CloseReason::RequestTimeout),
             _ => Some(CloseReason::IdleTimeout),
         }
     }
@@ -272,11 +302,14 @@ impl Connection {
     pub(super) fn serve<S: Store>(&mut self, context: &Context<S>) -> Next {
         // A peer that waited for the draw has its winners, and mostly no more requests.
         let may_stay = !self.is_waiting();
+        let was_handshaking = self.is_handshaking();
         loop {
             let next = self.take_turn(context).unwrap_or_else(Next::Close);
             self.share_buffers();
             let goes_on = match next {
                 _ if !context.has_spare_worker() => false,
+                // Handshakes have few workers, which others need; and those few alone.
+                _ if was_handshaking || self.is_handshaking() => false,
                 // It would come back at once.
                 Next::Again => !self.is_late(Instant::now(), &context.limits),
                 Next::Park => may_stay && self.is_between_requests() && self.wait_for_next_request(),
@@ -290,7 +323,7 @@ impl Connection {
 
     /// Waits a moment for the peer's next request.
     fn wait_for_next_request(&self) -> bool {
-        let mut stream = [PollFd::new(&self.stream, PollFlags::IN)];
+        let mut stream = [PollFd::new(self.transport.socket(), PollFlags::IN)];
         poll(&mut stream, Some(&STAY)).is_ok_and(|ready| ready > 0)
     }
 
@@ -298,12 +331,16 @@ impl Connection {
     fn is_between_requests(&self) -> bool {
         matches!(self.ending, Ending::Open)
             && self.conversation.takes_requests()
-            && self.conversation.request_since().is_none()
+            && !self.has_part_of_request()
             && self.is_all_sent()
     }
 
+    fn has_part_of_request(&self) -> bool {
+        self.conversation.request_since().is_some() || self.transport.record_since().is_some()
+    }
+
     fn is_all_sent(&self) -> bool {
-        self.output.is_empty() && !self.conversation.has_more()
+        self.output.is_empty() && !self.conversation.has_more() && !self.transport.wants_write()
     }
 
     /// Takes one turn, and measures its work: by the clock or, behind a turn that was long
@@ -341,6 +378,12 @@ impl Connection {
                 }
                 continue;
             }
+            if !self.transport.is_ready() {
+                match self.advance_handshake(context)? {
+                    Some(next) => return Ok(next),
+                    None => continue,
+                }
+            }
             if weight == Weight::Light && self.has_much_to_do() && self.conversation.takes_requests() {
                 return Ok(Next::Again);
             }
@@ -348,19 +391,23 @@ impl Connection {
                 Pause::NextTurn => return Ok(Next::Again),
                 Pause::Output if self.is_all_sent() => continue,
                 Pause::Closed if self.is_all_sent() => {
-                    self.linger();
+                    if !self.linger() {
+                        return Ok(Next::Park);
+                    }
                     continue;
                 }
                 Pause::Output | Pause::Draw | Pause::Closed => return Ok(Next::Park),
                 Pause::Input => {}
             }
             if matches!(self.ending, Ending::PeerClosed) {
-                return if self.is_all_sent() { Err(CloseReason::Eof) } else { Ok(Next::Park) };
+                return self.end_behind_peer();
             }
-            if self.read()? == 0 {
-                return Ok(Next::Park);
+            match self.read(context)? {
+                Received::Nothing => return Ok(Next::Park),
+                Received::End => return self.end_behind_peer(),
+                Received::Bytes(_) => turn.now = self.active_at,
+                Received::Part => {}
             }
-            turn.now = self.active_at;
             self.enforce_buffer_limit(context);
         }
         Ok(Next::Again)
@@ -400,7 +447,8 @@ impl Connection {
     fn flush<S: Store>(&mut self, turn: &Turn<'_, S>, context: &Context<S>) -> Result<(), CloseReason> {
         loop {
             if !self.send_output()? {
-                let is_too_much = self.output.len() > context.limits.output_bytes_max;
+                let unsent = self.output.len() + self.transport.unsent_bytes();
+                let is_too_much = unsent > context.limits.output_bytes_max;
                 return if is_too_much { Err(CloseReason::UnreadAnswers) } else { Ok(()) };
             }
             if self.conversation.has_more() && (turn.time_is_up)() {
@@ -416,61 +464,155 @@ impl Connection {
 
     /// Sends the output, and returns whether the peer took all of it.
     fn send_output(&mut self) -> Result<bool, CloseReason> {
-        let mut sent = 0;
-        while sent < self.output.len() {
-            Failpoint::BeforeAnswer.pass();
-            match self.stream.write(&self.output[sent..]) {
-                Ok(0) => return Err(CloseReason::Lost(ErrorKind::WriteZero.into())),
-                Ok(more) => {
-                    sent += more;
-                    self.stuck_since = None;
-                    self.active_at = Instant::now();
-                    Failpoint::AfterAnswer.pass();
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.output.drain(..sent);
-                    self.stuck_since.get_or_insert_with(Instant::now);
-                    return Ok(false);
-                }
-                Err(error) => return Err(CloseReason::Lost(error)),
-            }
+        let sent = self.transport.send(&self.output).map_err(CloseReason::Lost)?;
+        if sent.has_progressed {
+            self.stuck_since = None;
+            self.active_at = Instant::now();
         }
-        // An idle connection keeps no memory for replies.
-        self.output = Vec::new();
-        Ok(true)
+        match sent.taken == self.output.len() {
+            // An idle connection keeps no memory for replies.
+            true => self.output = Vec::new(),
+            false => drop(self.output.drain(..sent.taken)),
+        }
+        if sent.is_blocked {
+            self.stuck_since.get_or_insert_with(Instant::now);
+        }
+        Ok(!sent.is_blocked)
     }
 
-    /// Reads once, and returns the bytes read: 0 if nothing has arrived, or if the peer
-    /// has closed its side while output waits for it.
-    fn read(&mut self) -> Result<usize, CloseReason> {
-        self.input.reserve(READ_BYTES);
-        let result = retry_on_intr(|| read(&self.stream, spare_capacity(&mut self.input)));
-        match result {
-            Ok(0) if self.is_all_sent() => Err(CloseReason::Eof),
-            Ok(0) => {
-                self.ending = Ending::PeerClosed;
-                Ok(0)
+    /// Reads once. At the peer's end, output may still wait for it.
+    fn read<S: Store>(&mut self, context: &Context<S>) -> Result<Received, CloseReason> {
+        let received = match self.transport.receive(&mut self.input) {
+            Ok(received) => received,
+            Err(ReceiveError::Io(error)) => return Err(CloseReason::Lost(error)),
+            Err(ReceiveError::Tls(error)) => return self.fail_tls(&error, context),
+        };
+        match received {
+            Received::End => self.ending = Ending::PeerClosed,
+            Received::Bytes(_) => self.active_at = Instant::now(),
+            Received::Part | Received::Nothing => {}
+        }
+        Ok(received)
+    }
+
+    /// Finds out whether the peer starts TLS, or goes on with its handshake. Returns what the
+    /// worker leaves to do, if it is nothing more now.
+    fn advance_handshake<S: Store>(&mut self, context: &Context<S>) -> Result<Option<Next>, CloseReason> {
+        if !self.transport.is_tls() {
+            return self.detect_tls(context);
+        }
+        match self.read(context)? {
+            Received::End => Err(CloseReason::HandshakeFailed(HandshakeResult::closed, None)),
+            received => {
+                // What the server has to say to it, or a part of that.
+                self.send_output()?;
+                if self.transport.is_ready() {
+                    self.log_handshake(context);
+                    self.begin_behind_handshake(context)?;
+                    // What it costs from here on is another matter.
+                    return Ok(Some(Next::Again));
+                }
+                Ok((received == Received::Nothing).then_some(Next::Park))
             }
-            Ok(read) => {
-                self.active_at = Instant::now();
-                Ok(read)
-            }
-            Err(Errno::AGAIN) => {
-                // A peer that sends byte by byte must not hold a whole read's memory.
-                self.input.shrink_to_fit();
-                Ok(0)
-            }
-            Err(error) => Err(CloseReason::Lost(error.into())),
         }
     }
 
-    /// Closes our side of the connection, and lets the peer finish what it is sending.
-    fn linger(&mut self) {
-        // If the connection is gone already, the next read reports it.
-        let _ = self.stream.shutdown(Shutdown::Write);
+    /// Takes the peer for the agency of its certificate; without one, its time to prove who it
+    /// is begins now.
+    fn begin_behind_handshake<S: Store>(&mut self, context: &Context<S>) -> Result<(), CloseReason> {
+        if self.auth_until.is_some() {
+            self.auth_until = Some(Instant::now() + context.limits.auth_timeout);
+        }
+        match self.client_agency() {
+            Some(agency) => Ok(self.conversation.set_certified(agency, &context.service)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts and logs a handshake that is over.
+    fn log_handshake<S: Store>(&self, context: &Context<S>) {
+        context.service.metrics().count_handshake(HandshakeResult::success);
+        let agency = self.client_agency().map_or("-".to_owned(), |agency| agency.to_string());
+        event!(Debug, "tls_handshake", Success, ip = self.ip, agency = agency);
+    }
+
+    fn detect_tls<S: Store>(&mut self, context: &Context<S>) -> Result<Option<Next>, CloseReason> {
+        let now = Instant::now();
+        match (self.transport.first_byte().map_err(CloseReason::Lost)?, &context.tls) {
+            (FirstByte::None, _) => Ok(Some(Next::Park)),
+            (FirstByte::Eof, _) => Err(CloseReason::Eof),
+            (FirstByte::Tls, Some(_)) if !context.handshakes.allows(&self.ip.into()) => {
+                Err(CloseReason::HandshakeFailed(HandshakeResult::rate_limited, None))
+            }
+            (FirstByte::Tls, Some(tls)) => {
+                let started = self.transport.start_tls(tls, now);
+                started.map_err(|error| failed_handshake(&error))?;
+                self.active_at = now;
+                // Its turn comes with the other handshakes.
+                Ok(Some(Next::Again))
+            }
+            (_, Some(tls)) if tls.is_required() => Err(CloseReason::TlsRequired),
+            _ => {
+                self.transport.set_plain();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Logs why TLS failed, tells the peer, and lets it finish what it is sending: closing at
+    /// once would reset the connection, and the peer might never read why.
+    fn fail_tls<S: Store>(
+        &mut self,
+        error: &tls::Failure,
+        context: &Context<S>,
+    ) -> Result<Received, CloseReason> {
+        let reason = match self.transport.is_ready() {
+            true => CloseReason::TlsFailed(error.to_string()),
+            false => failed_handshake(error),
+        };
+        if let Some(result) = reason.handshake_result() {
+            context.service.metrics().count_handshake(result);
+        }
+        reason.log(&mut Peer::new(self.ip, Arc::clone(&context.lines)), self.batch_in_progress());
+        let _ = self.transport.send(&[]);
+        self.begin_to_linger();
+        Ok(Received::Part)
+    }
+
+    /// Ends a connection whose peer sends no more, once it has all its replies.
+    fn end_behind_peer(&mut self) -> Result<Next, CloseReason> {
+        if !self.is_all_sent() {
+            return Ok(Next::Park);
+        }
+        if !self.transport.is_tls() {
+            return Err(CloseReason::Eof);
+        }
+        // Something may still arrive behind the end of TLS, and would reset the connection.
+        Ok(if self.linger() { Next::Again } else { Next::Park })
+    }
+
+    /// Closes our side of the connection, and lets the peer finish what it is sending. Returns
+    /// whether it did: within TLS, the peer may have to take something first.
+    fn linger(&mut self) -> bool {
+        let is_closed = self.transport.say_goodbye();
+        if is_closed {
+            self.begin_to_linger();
+        }
+        is_closed
+    }
+
+    fn begin_to_linger(&mut self) {
+        self.transport.shut_down();
         self.input = Vec::new();
         self.ending = Ending::Lingering { until: Instant::now() + LINGER_TIMEOUT };
+    }
+
+    /// Within TLS, tells the peer that this is the end, if it takes that at once. To be called
+    /// before a connection is closed from which nothing is missing.
+    pub(super) fn say_goodbye(&mut self) {
+        if self.transport.is_tls() && self.transport.is_ready() && self.is_all_sent() {
+            self.transport.say_goodbye();
+        }
     }
 
     /// Reads once and throws it away; returns the bytes read.
@@ -478,9 +620,9 @@ impl Connection {
         if Instant::now() >= until {
             return Err(CloseReason::Finished);
         }
-        let read = self.read()?;
+        let discarded = self.transport.discard().map_err(CloseReason::Lost)?;
         self.input = Vec::new();
-        Ok(read)
+        discarded.ok_or(CloseReason::Eof)
     }
 
     /// Ends the conversation with `busy` if all connections together hold too much
@@ -495,7 +637,12 @@ impl Connection {
 
     /// Charges what is half received, and returns what all connections hold together.
     fn share_buffers(&mut self) -> usize {
-        let bytes = self.input.len() + self.conversation.held_bytes();
+        let bytes = self.input.len() + self.conversation.held_bytes() + self.transport.held_bytes();
         self.buffer_share.set(bytes.saturating_sub(BUFFER_BYTES_FREE))
     }
+}
+
+/// Returns why a connection ends whose handshake failed with this error.
+fn failed_handshake(error: &tls::Failure) -> CloseReason {
+    CloseReason::HandshakeFailed(tls::session::result_of(error), Some(error.to_string()))
 }

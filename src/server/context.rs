@@ -8,13 +8,19 @@ use threadpool::ThreadPool;
 
 use super::handle::ServerHandle;
 use super::limits::Limits;
+use super::tls::Tls;
 use crate::logging::limits::LineLimits;
+use crate::rate_limit::{Network, RateLimit};
 use crate::service::Service;
 
 /// What the reactor and the workers share.
 pub(super) struct Context<S> {
     pub(super) service: Arc<Service<S>>,
     pub(super) limits: Limits,
+    /// What TLS is offered with; off without it.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// How many handshakes of TLS peers may begin.
+    pub(super) handshakes: RateLimit<Network>,
     pub(super) handle: ServerHandle,
     /// Bytes that count towards [`Limits::buffer_bytes_max`].
     pub(super) buffered_bytes: Arc<AtomicUsize>,

@@ -26,6 +26,7 @@ use super::listen::canonical;
 use super::ready::{Ready, Weight};
 use super::strangers::Strangers;
 use crate::event;
+use crate::fair_queue::FlowId;
 use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
 use crate::rate_limit::Network;
@@ -185,7 +186,7 @@ impl<S: Store> Reactor<S> {
             strangers: Strangers::default(),
             networks: HashMap::new(),
             refusals: Refusals::default(),
-            ready: Ready::new(context.limits.workers),
+            ready: Ready::new(context.limits.workers, context.tls.is_some()),
             gauges: Gauges::of(context.service.metrics()),
             drain_until: None,
             returns,
@@ -311,10 +312,11 @@ impl<S: Store> Reactor<S> {
         let submitter = Submitter(entry.key() as u64);
         let log_peer = LogPeer::new(address.ip(), Arc::clone(&self.context.lines));
         let wire = self.context.limits.wire;
+        let tls = self.context.tls.as_deref();
         let must_prove = self.context.service.auth() == Auth::Required;
         let auth_until = must_prove.then(|| now + self.context.limits.auth_timeout);
         let mut connection =
-            Connection::new(stream, submitter, log_peer, wire, buffered_bytes, auth_until, now);
+            Connection::new(stream, tls, submitter, log_peer, wire, buffered_bytes, auth_until, now);
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
@@ -408,7 +410,13 @@ impl<S: Store> Reactor<S> {
         if connection.is_waiting() {
             self.waiting.remove(key);
         }
-        self.ready.push(key, connection.weight(), connection.turn_cost(), connection);
+        let weight = connection.weight();
+        // A flood of handshakes delays its own address alone; requests, their own connection.
+        let flow = match weight {
+            Weight::Handshake => Network::from(self.peers[key].address.ip()).number(),
+            Weight::Light | Weight::Heavy => key as FlowId,
+        };
+        self.ready.push(key, flow, weight, connection.turn_cost(), connection);
     }
 
     /// Hands the connections that wait to the workers that are free.
@@ -570,11 +578,17 @@ impl<S: Store> Reactor<S> {
 
     /// Logs why a connection ends, and closes it.
     fn close(&mut self, key: usize, reason: &CloseReason) {
-        let peer = &self.peers[key];
-        let batch = match &peer.state {
-            PeerState::Parked(connection) => connection.batch_in_progress(),
+        let peer = &mut self.peers[key];
+        let batch = match &mut peer.state {
+            PeerState::Parked(connection) => {
+                connection.say_goodbye();
+                connection.batch_in_progress()
+            }
             PeerState::AtWork => None,
         };
+        if let Some(result) = reason.handshake_result() {
+            self.context.service.metrics().count_handshake(result);
+        }
         let mut log_peer = LogPeer::new(peer.address.ip(), Arc::clone(&self.context.lines));
         reason.log(&mut log_peer, batch);
         self.forget(key);

@@ -1,8 +1,9 @@
-//! The connections that wait for a worker, in two lanes: what is quickly done does not
-//! wait behind what keeps a processor or the writer busy.
+//! The connections that wait for a worker, in three lanes: what is quickly done does not
+//! wait behind what keeps a processor or the writer busy, nor behind handshakes of TLS.
 //!
 //! Only so many heavy connections are with workers at a time as keep all processors busy,
-//! which leaves workers, and reading connections to the database, for the others.
+//! which leaves workers, and reading connections to the database, for the others. Handshakes are
+//! taken from each address in turn: whoever begins many delays its own.
 
 use crate::fair_queue::{FairQueue, FlowId};
 
@@ -10,6 +11,7 @@ use crate::fair_queue::{FairQueue, FlowId};
 pub(super) struct Ready<T> {
     light: Lane<T>,
     heavy: Lane<T>,
+    handshakes: Lane<T>,
 }
 
 struct Lane<T> {
@@ -25,24 +27,34 @@ pub(super) enum Weight {
     Light,
     /// Enough to keep a processor or the writer busy.
     Heavy,
+    /// A handshake of TLS: a fraction of a millisecond of a processor, which costs the peer almost
+    /// nothing.
+    Handshake,
 }
 
 impl<T> Ready<T> {
-    /// Creates empty lanes to so many workers, a sixteenth of which are for the heavy.
-    pub(super) fn new(workers: usize) -> Self {
+    /// Creates empty lanes to so many workers, a sixteenth of which are for the heavy and, where
+    /// there are handshakes, half as many for these.
+    pub(super) fn new(workers: usize, has_handshakes: bool) -> Self {
         let heavy = (workers / 16).max(1);
-        Self { light: Lane::new((workers - heavy).max(1)), heavy: Lane::new(heavy) }
+        let handshakes = if has_handshakes { (workers / 32).max(1) } else { 0 };
+        Self {
+            light: Lane::new(workers.saturating_sub(heavy + handshakes).max(1)),
+            heavy: Lane::new(heavy),
+            handshakes: Lane::new(handshakes),
+        }
     }
 
-    /// Adds a connection, which is likely to cost so many microseconds.
-    pub(super) fn push(&mut self, key: usize, weight: Weight, cost: u64, connection: T) {
-        self.lane(weight).waiting.push(key as FlowId, cost, (key, connection));
+    /// Adds a connection, which is likely to cost so many microseconds. It takes its turn with
+    /// others of its flow.
+    pub(super) fn push(&mut self, key: usize, flow: FlowId, weight: Weight, cost: u64, connection: T) {
+        self.lane(weight).waiting.push(flow, cost, (key, connection));
     }
 
     /// Takes the next connection for which there is a worker. It is with that worker until
     /// [`Ready::give_back`].
     pub(super) fn pop(&mut self) -> Option<(usize, Weight, T)> {
-        [Weight::Light, Weight::Heavy].into_iter().find_map(|weight| {
+        [Weight::Light, Weight::Heavy, Weight::Handshake].into_iter().find_map(|weight| {
             let (key, connection) = self.lane(weight).pop()?;
             Some((key, weight, connection))
         })
@@ -55,18 +67,19 @@ impl<T> Ready<T> {
 
     /// Returns how many connections wait.
     pub(super) fn waiting(&self) -> usize {
-        self.light.waiting.len() + self.heavy.waiting.len()
+        self.light.waiting.len() + self.heavy.waiting.len() + self.handshakes.waiting.len()
     }
 
     /// Returns how many connections wait or are with a worker.
     pub(super) fn len(&self) -> usize {
-        self.waiting() + self.light.at_work + self.heavy.at_work
+        self.waiting() + self.light.at_work + self.heavy.at_work + self.handshakes.at_work
     }
 
     fn lane(&mut self, weight: Weight) -> &mut Lane<T> {
         match weight {
             Weight::Light => &mut self.light,
             Weight::Heavy => &mut self.heavy,
+            Weight::Handshake => &mut self.handshakes,
         }
     }
 }
@@ -92,11 +105,11 @@ mod tests {
 
     #[test]
     fn however_many_are_heavy_a_light_one_finds_a_worker() {
-        let mut ready = Ready::new(32);
-        (0..100).for_each(|key| ready.push(key, Weight::Heavy, 1_000, ()));
+        let mut ready = Ready::new(32, false);
+        (0..100).for_each(|key| ready.push(key, key as u64, Weight::Heavy, 1_000, ()));
         let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
         assert_eq!(taken, [0, 1], "a sixteenth of the workers");
-        ready.push(100, Weight::Light, 1, ());
+        ready.push(100, 100, Weight::Light, 1, ());
         assert_eq!(ready.pop(), Some((100, Weight::Light, ())));
         assert_eq!((ready.pop(), ready.waiting(), ready.len()), (None, 98, 101));
         ready.give_back(Weight::Light);
@@ -108,11 +121,23 @@ mod tests {
     #[test]
     fn however_many_are_light_a_heavy_one_finds_a_worker() {
         for workers in [1, 2, 64] {
-            let mut ready = Ready::new(workers);
-            (0..100).for_each(|key| ready.push(key, Weight::Light, 1, ()));
-            ready.push(100, Weight::Heavy, 1_000, ());
+            let mut ready = Ready::new(workers, true);
+            (0..100).for_each(|key| ready.push(key, key as u64, Weight::Light, 1, ()));
+            ready.push(100, 100, Weight::Heavy, 1_000, ());
             let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
             assert!(taken.contains(&100) && taken.len() >= 2, "{workers}: {taken:?}");
         }
+    }
+
+    #[test]
+    fn a_flood_of_handshakes_from_one_address_delays_no_other_and_takes_few_workers() {
+        let mut ready = Ready::new(64, true);
+        (0..500).for_each(|key| ready.push(key, 1, Weight::Handshake, 200, ()));
+        ready.push(500, 2, Weight::Handshake, 200, ());
+        ready.push(501, 501, Weight::Light, 10, ());
+        let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
+        assert_eq!(taken, [501, 0, 500], "a thirty-second of the workers, and each address in turn");
+        ready.give_back(Weight::Handshake);
+        assert_eq!(ready.pop(), Some((1, Weight::Handshake, ())));
     }
 }

@@ -9,6 +9,7 @@ mod long_answers;
 mod order;
 mod stopping;
 mod store_errors;
+mod tls;
 mod waiting;
 
 use std::time::Duration;

@@ -83,6 +83,10 @@ fn example(key: &str) -> &'static str {
         "agencies" => "5",
         "winning_number" => "7574",
         "ops_listen" => "127.0.0.1:9090",
+        "tls_cert" => "server.pem",
+        "tls_key" => "server.key",
+        "tls_client_ca" => "agencies-ca.pem",
+        "tls_crl" => "agencies-crl.pem",
         _ => panic!("give {key} an example"),
     }
 }
@@ -229,6 +233,12 @@ fn config_show_tells_every_value_and_where_it_is_from() {
         request_timeout      30            default
         idle_timeout         900           default
         drain_timeout        8             default
+        tls                  off           default
+        tls_cert             -             default: no TLS
+        tls_key              -             default: no TLS
+        tls_client_ca        -             default: no client certificates
+        tls_crl              -             default: no certificate is revoked
+        handshake_timeout    10            default
         agencies             -             default: those of the open draw, or all from 1 to the highest seen
         winning_number       -             default: that of the open draw, or 7574
         agencies_max         10000         default
@@ -454,6 +464,8 @@ fn a_server_with_a_variable_for_each_setting_runs_with_them() {
             "database" => "other.db".to_owned(),
             // The operators' HTTP takes a port, and this test needs none.
             "ops_listen" => String::new(),
+            // Files that this test has not; the tests of TLS have.
+            file if file.starts_with("tls_") => String::new(),
             _ => setting.default_text().unwrap_or_else(|| example(setting.key).to_owned()),
         };
         command.env(setting.variable(), value);

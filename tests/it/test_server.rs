@@ -14,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use sorteo::metrics::{HandshakeLabel, HandshakeResult, Metrics};
+use sorteo::server::tls::Tls;
 use sorteo::server::{Limits, ServeError, Server, ServerHandle};
 use sorteo::service::Service;
 use sorteo::store::sqlite::{Event, Options, SqliteStore, WRITE_QUEUE_MAX};
@@ -39,6 +41,7 @@ pub struct Setup {
     pub agencies: Option<u32>,
     pub queue_max: usize,
     pub limits: Limits,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for Setup {
@@ -47,6 +50,7 @@ impl Default for Setup {
             agencies: None,
             queue_max: WRITE_QUEUE_MAX,
             limits: Limits { workers: 4, ..Limits::default() },
+            tls: None,
         }
     }
 }
@@ -73,13 +77,14 @@ pub struct TestServer {
     draws_made: Arc<AtomicUsize>,
     ended: Option<Receiver<Result<(), ServeError>>>,
     folder: tempfile::TempDir,
+    metrics: Arc<Metrics>,
 }
 
 impl TestServer {
     /// Starts a server on a store that `wrap` may stand in front of.
     pub fn start<S: Store>(setup: Setup, wrap: impl FnOnce(SqliteStore) -> S) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_tls(setup.tls.clone());
         let address = server.local_addresses().unwrap()[0];
         let handle = server.handle();
         let draws_made = Arc::new(AtomicUsize::new(0));
@@ -99,6 +104,7 @@ impl TestServer {
             ..Options::new(folder.path().join("sorteo.db"))
         };
         let (store, _) = SqliteStore::open(&options, observer).unwrap();
+        let metrics = Arc::clone(&options.metrics);
         let service = Arc::new(Service::new(wrap(store), options.metrics));
         let listening = server.listen(setup.limits).unwrap();
         let (end, ended) = mpsc::channel();
@@ -107,11 +113,16 @@ impl TestServer {
             // A test that has failed no longer listens.
             let _ = end.send(result);
         });
-        Self { address, handle, draws_made, ended: Some(ended), folder }
+        Self { address, handle, draws_made, ended: Some(ended), folder, metrics }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many handshakes had this result.
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.metrics.handshakes.get_or_create(&HandshakeLabel { result }).get()
     }
 
     pub fn connect(&self) -> Client {
@@ -231,6 +242,11 @@ impl Client {
     /// Sends no more, but still reads.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Sends no more, if the server has not closed the connection.
+    pub fn half_close_if_open(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads exactly these bytes.
