@@ -200,7 +200,7 @@ fn every_wrong_file_is_told_in_one_line_by_serve_and_by_config_check() {
 fn a_file_that_may_not_be_read_is_told_too() {
     let site = Site::new().with_clients(&[]);
     for name in ["cert.pem", "key.pem"] {
-        fs::set_permissions(site.path(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::read(site.path(name)).is_ok() {
             eprintln!("skipped: root reads everything");
             return;
