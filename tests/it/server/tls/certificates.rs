@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
@@ -76,6 +77,12 @@ fn issue(mut params: CertificateParams, names: Vec<SanType>, issuer: &Authority)
 
 /// A list of what the authority has revoked.
 pub fn crl(issuer: &Authority, revoked: &[&Issued], years: Years) -> String {
+    let until = date_time_ymd(years.1, 1, 1) - date_time_ymd(1970, 1, 1);
+    crl_until(issuer, revoked, years.0, Duration::from_secs(until.whole_seconds().unsigned_abs()))
+}
+
+/// One whose time is over so long after 1970.
+pub fn crl_until(issuer: &Authority, revoked: &[&Issued], since_year: i32, until: Duration) -> String {
     let serial = |issued: &&Issued| {
         let (_, parsed) = x509_parser::parse_x509_certificate(issued.certificate.der()).unwrap();
         SerialNumber::from(parsed.raw_serial().to_vec())
@@ -87,8 +94,8 @@ pub fn crl(issuer: &Authority, revoked: &[&Issued], years: Years) -> String {
         invalidity_date: None,
     });
     let params = CertificateRevocationListParams {
-        this_update: date_time_ymd(years.0, 1, 1),
-        next_update: date_time_ymd(years.1, 1, 1),
+        this_update: date_time_ymd(since_year, 1, 1),
+        next_update: date_time_ymd(1970, 1, 1) + until,
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: revoked_certs.collect(),

@@ -1,10 +1,14 @@
 //! New files while the server runs.
 
-use super::certificates::{NOW, PAST, Site, authority, crl, server_certificate};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sorteo::metrics::HandshakeResult;
+
+use super::certificates::{NOW, PAST, Site, authority, crl, crl_until, server_certificate};
 use super::client::{TlsClient, config};
 use super::sessions::connect;
 use crate::server::FRESH_STATUS;
-use crate::test_server::{Setup, frame};
+use crate::test_server::{Setup, frame, until};
 
 #[test]
 fn new_connections_get_the_new_certificate_and_those_that_there_are_go_on() {
@@ -75,4 +79,21 @@ fn a_certificate_that_is_revoked_is_refused_from_the_next_reload_on() {
     tls.reload(&site.files).unwrap();
     let refusal = client().refusal();
     assert!(refusal.contains("CertificateRevoked"), "{refusal}");
+}
+
+#[test]
+fn once_a_crl_has_expired_no_client_certificate_is_accepted_and_others_are_served() {
+    let site = Site::new().with_clients(&[]);
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(2);
+    site.write("crl.pem", &crl_until(&site.authority, &[], 2000, soon));
+    let server = Setup { tls: Some(site.load(true)), ..Setup::agencies(2) }.start();
+    let issued = site.client(1);
+    let client = || TlsClient::new(server.address(), config(&site.authority, Some(&issued)));
+    until("the CRL expires", || {
+        // Paced by the handshake of the one and the reply to the other.
+        let _ = client().handshake();
+        connect(&server, &site).ask(&frame("STATUS"), FRESH_STATUS);
+        server.handshakes(HandshakeResult::crl_expired) > 0
+    });
+    assert!(client().refusal().contains("alert"));
 }

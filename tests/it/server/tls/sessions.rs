@@ -4,7 +4,7 @@ use rustls::NamedGroup;
 use sorteo::metrics::HandshakeResult;
 use sorteo::server::Limits;
 
-use super::certificates::Site;
+use super::certificates::{NOW, Site, intermediate, server_certificate};
 use super::client::{TlsClient, config};
 use crate::server::{
     ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NOT_READY, SECOND_HALF, done, half_batch,
@@ -266,4 +266,40 @@ fn hundreds_of_sessions_hold_up_nobody() {
     for client in &mut idle {
         client.ask(&frames(&["STATUS", "STATUS"]), &FRESH_STATUS.repeat(2));
     }
+}
+
+#[test]
+fn a_chain_with_an_issuer_between_is_sent_whole() {
+    let site = Site::new();
+    let middle = intermediate("middle", &site.authority);
+    let issued = server_certificate(&middle, NOW);
+    site.write("cert.pem", &[issued.certificate.pem(), middle.pem()].concat());
+    site.write_key("key.pem", &issued.key);
+    let server = start(&site, 2, true);
+    // The client knows the root alone.
+    connect(&server, &site).ask(&frame("STATUS"), FRESH_STATUS);
+}
+
+#[test]
+fn operators_get_the_same_certificate_for_http_and_are_asked_for_none() {
+    let site = Site::new().with_clients(&[]);
+    let tls = site.load(true);
+    let mut server = rustls::ServerConnection::new(tls.for_operators()).unwrap();
+    let mut config = config(&site.authority, None);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        client.write_tls(&mut there).unwrap();
+        server.read_tls(&mut &there[..]).unwrap();
+        server.process_new_packets().unwrap();
+        while server.wants_write() {
+            server.write_tls(&mut back).unwrap();
+        }
+        client.read_tls(&mut &back[..]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    assert_eq!(server.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert!(client.peer_certificates().is_some() && server.peer_certificates().is_none());
 }
