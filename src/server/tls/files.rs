@@ -71,6 +71,7 @@ impl Origin<'_> {
 impl TlsFiles {
     pub(super) fn load(&self) -> Result<Loaded, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        warm_up(&provider);
         let chain = read_chain(Origin(&self.cert, "tls_cert"), &provider)?;
         let certified_key = self.read_key(chain, &provider)?;
         let clients = self.client_ca.as_deref().map(|path| {
@@ -99,6 +100,13 @@ impl TlsFiles {
             Err(_) => Err(origin.error(TlsProblem::OtherKey(self.cert.clone()))),
         }
     }
+}
+
+/// Has the generator of random numbers gather its entropy, which takes tens of milliseconds:
+/// the first agency would wait for it.
+fn warm_up(provider: &CryptoProvider) {
+    // Where it fails, handshakes fail and say so.
+    let _ = provider.secure_random.fill(&mut [0; 32]);
 }
 
 /// Returns why a file holds no key.

@@ -39,7 +39,21 @@ pub struct TlsClient {
 impl TlsClient {
     /// Connects, and begins no handshake.
     pub fn new(address: SocketAddr, config: ClientConfig) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::on(TcpStream::connect(address).unwrap(), config)
+    }
+
+    /// Connects with a system that takes few bytes that are not read, and gets the handshake
+    /// over.
+    pub fn connect_with_small_buffer(address: SocketAddr, config: ClientConfig) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut client = Self::on(socket.into(), config);
+        client.handshake().unwrap();
+        client
+    }
+
+    fn on(stream: TcpStream, config: ClientConfig) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();

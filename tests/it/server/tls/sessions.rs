@@ -7,7 +7,7 @@ use sorteo::server::Limits;
 use super::certificates::{NOW, Site, intermediate, server_certificate};
 use super::client::{TlsClient, config};
 use crate::server::{
-    ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NOT_READY, SECOND_HALF, done, half_batch,
+    ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NO_WINNERS, NOT_READY, SECOND_HALF, done, half_batch,
     store_long_winners, winning_batch,
 };
 use crate::test_server::{Client, Setup, TestServer, counted, frame, frames, long_winning_lines, until};
@@ -302,4 +302,36 @@ fn operators_get_the_same_certificate_for_http_and_are_asked_for_none() {
     }
     assert_eq!(server.alpn_protocol(), Some(&b"http/1.1"[..]));
     assert!(client.peer_certificates().is_some() && server.peer_certificates().is_none());
+}
+
+#[test]
+fn a_reply_of_any_length_arrives_whole_at_a_peer_that_reads_it_late() {
+    let site = Site::new();
+    let server = start(&site, 9, false);
+    // From what the systems in between take to a few times that: somewhere in there, only what
+    // is encrypted already is left to be sent.
+    let bets = |agency: u32| 300 + 100 * agency;
+    (1..=9).for_each(|agency| store_long_winners(&server, agency, bets(agency)));
+    let mut other = server.connect();
+    for agency in 1..=9 {
+        other.ask(&done(agency), ACK_DONE);
+    }
+    for agency in 1..=9 {
+        let config = config(&site.authority, None);
+        let mut late = TlsClient::connect_with_small_buffer(server.address(), config);
+        late.send(&counted(&format!("GET_WINNERS|{agency}")));
+        // Others are served while it does not read.
+        (0..50).for_each(|_| other.ask(&frame("GET_WINNERS|99"), NO_WINNERS));
+        let mut reply = Vec::new();
+        while reply.last() != Some(&b'\n') {
+            let mut byte = [0];
+            late.read_exactly(&mut byte);
+            reply.extend(byte);
+        }
+        let length: usize = std::str::from_utf8(&reply).unwrap().trim().parse().unwrap();
+        let mut winners = vec![0; length];
+        late.read_exactly(&mut winners);
+        let lines = winners.split(|byte| *byte == b'\n').count();
+        assert_eq!(lines, bets(agency) as usize, "{agency}");
+    }
 }
