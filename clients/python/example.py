@@ -12,7 +12,7 @@ import sys
 import time
 from typing import List, Tuple
 
-from sorteo_client import Client, CsvFile, Event, Retrying, SorteoError, Stored
+from sorteo_client import Client, CsvFile, Event, Retrying, SorteoError, Stored, Tls
 
 
 PROGRESS_INTERVAL_S = 5.0
@@ -23,7 +23,10 @@ def main() -> int:
     arguments = _arguments()
     host, port = arguments.server
     try:
-        with Client(host, port, arguments.agency, arguments.draw, observer=_Report()) as client:
+        tls = Tls(arguments.tls_ca, arguments.tls_cert, arguments.tls_key) if arguments.tls else None
+        with Client(
+            host, port, arguments.agency, arguments.draw, observer=_Report(), token_file=arguments.token_file, tls=tls
+        ) as client:
             print(f"draw {client.draw()}", file=sys.stderr)
             count = client.upload(CsvFile(arguments.file))
             if count == 0 and not arguments.allow_empty:
@@ -44,7 +47,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--winners-out", metavar="FILE", help="write the winners here instead of standard output")
     parser.add_argument("--draw", type=int, metavar="N", help="the draw that is meant; the newest if not given")
     parser.add_argument("--allow-empty", action="store_true", help="the agency has no bets")
-    return parser.parse_args()
+    parser.add_argument("--token-file", metavar="FILE", help="the agency's token")
+    parser.add_argument("--tls", action="store_true", help="use TLS, and never plain text")
+    parser.add_argument("--tls-ca", metavar="FILE", help="the authority whose certificate the server must have")
+    parser.add_argument("--tls-cert", metavar="FILE", help="the agency's own certificate, if it has one")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key")
+    arguments = parser.parse_args()
+    if arguments.tls != (arguments.tls_ca is not None) or (arguments.tls_cert or arguments.tls_key) and not arguments.tls:
+        parser.error("--tls and --tls-ca need each other, and --tls-cert and --tls-key need both")
+    return arguments
 
 
 def _address(text: str) -> Tuple[str, int]:

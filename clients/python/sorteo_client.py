@@ -14,10 +14,12 @@ earlier one ended. A call raises a SorteoError, or the error of the source of th
 """
 
 import hashlib
+import os
 import random
 import re
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ from itertools import islice
 from typing import Callable, Deque, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 __all__ = [
-    "BadBet", "Bet", "BettingClosed", "Client", "ConnectionLost", "CsvFile", "Event", "IncompatibleServer",
-    "NotDrawn", "ProtocolError", "Refused", "Retrying", "Settings", "SorteoError", "SourceChanged", "Stored",
-    "Unreachable", "Waiting",
+    "BadBet", "BadIdentity", "Bet", "BettingClosed", "Client", "ConnectionLost", "CsvFile", "Event", "Forbidden",
+    "IncompatibleServer", "NotDrawn", "ProtocolError", "Refused", "Retrying", "Settings", "SorteoError",
+    "SourceChanged", "Stored", "Tls", "Unauthorized", "Unreachable", "UntrustedServer", "Waiting",
 ]
 
 T = TypeVar("T")
@@ -43,7 +45,8 @@ CSV_LINE_BYTES_MAX = 8192
 WINNERS_MAX = 10_000_000  # documents of one agency; more is a server that never ends
 
 WINDOW_START = 4  # batches in flight on a new connection
-RECEIVE_BYTES = 65_536
+RECEIVE_BYTES = 65_536  # more than a TLS record has, so none is left half read where no select sees it
+TOKEN_FILE_BYTES_MAX = 1024  # a token has 88 characters
 WAIT_MAX_S = 30.0  # one WAIT_WINNERS; firewalls forget idle connections after a minute or more
 PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 3.0
@@ -78,9 +81,11 @@ class Refused(SorteoError):
     about one.
     """
 
+    explanation = ""  # of the reason, for a person
+
     def __init__(self, reason: str, detail: str = "", row: Optional[int] = None) -> None:
         place = "" if row is None else f" of row {row}"
-        super().__init__(f"refused by the server{place}: {reason} {detail}".rstrip())
+        super().__init__(f"refused by the server{place}: {reason} {detail}".rstrip() + self.explanation)
         self.reason = reason
         self.detail = detail
         self.row = row
@@ -88,6 +93,26 @@ class Refused(SorteoError):
 
 class BettingClosed(Refused):
     """The draw is over or the agency is done, so bets that are not stored yet cannot be any more."""
+
+
+class Unauthorized(Refused):
+    """The token is wrong, expired, revoked or another agency's, or the server demands one and has got none."""
+
+    explanation = ": no token, or one that is not valid for this agency (any more)"
+
+
+class Forbidden(Refused):
+    """The client has proved to be one agency, and asked for another."""
+
+    explanation = ": the token or certificate is another agency's"
+
+
+class BadIdentity(SorteoError):
+    """A file with a token, key or certificate cannot be used, or the server refused the client's certificate."""
+
+
+class UntrustedServer(SorteoError):
+    """The server's certificate is not one of the given authority, is for another name, or has expired."""
 
 
 class Unreachable(SorteoError):
@@ -243,6 +268,103 @@ def _parse_number(text: str, row: int) -> int:
     if _DIGITS.fullmatch(text) is None or len(digits) > len(str(U32_MAX)):
         raise BadBet(row, "number", f"not digits from 0 to {U32_MAX}: {_shown(text)}")
     return int(digits)
+
+
+# Identity
+
+ALPN = "sorteo/1"
+_TOKEN = re.compile(b"sorteo_[0-9a-f]{16}_[0-9a-f]{64}")
+_CERTIFICATE_PROBLEMS = {  # by the code of OpenSSL
+    9: "is not valid yet", 10: "has expired", 62: "is for another name", 64: "is for another address",
+}
+_CERTIFICATE_REFUSED = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The files for TLS, in PEM. They are read anew at each connect.
+
+    ``ca_file`` holds the authorities whose certificate the server must have. ``cert_file`` and ``key_file`` are the
+    agency's own, for a server that takes them.
+
+    Raises:
+        ValueError: a certificate without its key, or a key without its certificate.
+    """
+
+    ca_file: str
+    cert_file: Optional[str] = None
+    key_file: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file need each other")
+
+
+def read_token(path: str) -> str:
+    """Reads the token of a file. Raises BadIdentity, which never shows what the file holds."""
+    try:
+        with open(path, "rb") as file:
+            _check_private(path, os.fstat(file.fileno()))
+            content = file.read(TOKEN_FILE_BYTES_MAX)
+    except OSError as error:
+        raise BadIdentity(f"the token file {path}: {error.strerror}") from None
+    if content.endswith(b"\n"):
+        content = content[:-2] if content.endswith(b"\r\n") else content[:-1]
+    if not content:
+        raise BadIdentity(f"the token file {path} is empty")
+    if b"\n" in content:
+        raise BadIdentity(f"the token file {path} holds more than one token: a line too many")
+    if _TOKEN.fullmatch(content) is None:
+        raise BadIdentity(f"{path} holds no token: one is sorteo_, 16 hexadecimal digits, _ and 64 more")
+    return content.decode()
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    """Raises BadIdentity if others can read a secret. The group may if root owns the file, as for PostgreSQL."""
+    others = 0o037 if status.st_uid == 0 else 0o077
+    if os.name == "posix" and status.st_mode & others:
+        mode = f"{status.st_mode & 0o777:04o}"
+        raise BadIdentity(f"{path} has the mode {mode}, so others can read or change it: chmod 600 {path}")
+
+
+def _tls_context(files: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the server's certificate and name
+    context.hostname_checks_common_name = False
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([ALPN])
+    path = files.ca_file
+    try:
+        context.load_verify_locations(path)
+        if files.cert_file is not None and files.key_file is not None:
+            path = files.key_file
+            _check_private(path, os.stat(path))
+            path = f"{files.cert_file} with the key {files.key_file}"
+            context.load_cert_chain(files.cert_file, files.key_file, password="")  # it would ask for one
+    except OSError as error:
+        raise BadIdentity(f"cannot use {path}: {error.strerror}") from None
+    return context
+
+
+def _handshake_failure(error: OSError, host: str, files: Tls) -> SorteoError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        problem = _CERTIFICATE_PROBLEMS.get(error.verify_code, f"is not trusted by {files.ca_file}")
+        return UntrustedServer(f"the certificate of {host} {problem} ({error.verify_message})")
+    if isinstance(error, socket.timeout):
+        return ConnectionLost("no TLS handshake in time")
+    closed = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    if isinstance(error, closed) or not isinstance(error, ssl.SSLError):
+        return ConnectionLost("the server closed the connection in the TLS handshake: TLS may be off there")
+    if "ALERT" in (error.reason or ""):
+        return _certificate_refusal(error, files) or ProtocolError(f"the server refused TLS: {error.reason}")
+    return ProtocolError(f"the server answered in plain text, or without TLS 1.3 ({error.reason}): TLS may be off there")
+
+
+def _certificate_refusal(error: OSError, files: Optional[Tls]) -> Optional[SorteoError]:
+    """The refusal of the client's certificate; it can come after the handshake, in place of the first reply."""
+    reason = getattr(error, "reason", None) or ""
+    if files is None or _CERTIFICATE_REFUSED.search(reason) is None:
+        return None
+    return BadIdentity(f"the server refused the certificate {files.cert_file or '(none was given)'}: {reason}")
 
 
 # The protocol, as bytes
@@ -434,21 +556,35 @@ class _Patience:
         raise Unreachable(f"no progress for {self._give_up_after_s:g} s; the last failure: {failure}") from failure
 
 
+# What a socket that does not wait raises in place of waiting.
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
 class _Connection:
     """Requests and replies over one TCP connection. It reads while it writes, so neither side blocks the other."""
 
-    def __init__(self, address: Tuple[str, int], settings: Settings, patience: _Patience) -> None:
+    def __init__(
+        self, address: Tuple[str, int], settings: Settings, patience: _Patience, tls: Optional[Tls] = None
+    ) -> None:
         self._reply_timeout_s = settings.reply_timeout_s
         self._patience = patience
         self._unsent = bytearray()
         self._received = bytearray()
+        self._is_auth_pending = False
+        self._tls = tls
+        context = None if tls is None else _tls_context(tls)
         timeout = max(0.001, min(settings.connect_timeout_s, patience.left_s()))  # 0 would mean not to wait
         try:
             self._socket = socket.create_connection(address, timeout)
-            self._socket.setblocking(False)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise ConnectionLost(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
+        if context is not None and tls is not None:
+            try:
+                self._socket = context.wrap_socket(self._socket, server_hostname=address[0])
+            except OSError as error:
+                raise _handshake_failure(error, address[0], tls) from error
+        self._socket.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
         self._moved_at = time.monotonic()
@@ -456,6 +592,11 @@ class _Connection:
     def close(self) -> None:
         self._selector.close()
         self._socket.close()
+
+    def authenticate(self, agency: int, token: str) -> None:
+        """Sends a token. Its reply is awaited with that of the first request, which need not wait for it."""
+        self._is_auth_pending = True
+        self.send(encode_request("AUTH", agency, token))
 
     def send(self, request: bytes) -> None:
         """Sends as much of a request as there is room for; `receive` sends the rest."""
@@ -469,12 +610,23 @@ class _Connection:
         Raises:
             ConnectionLost: it did not come.
             ProtocolError: it is not a reply.
+            Refused, IncompatibleServer: the server did not take the token that was sent before.
         """
+        if self._is_auth_pending:
+            self._is_auth_pending = False
+            reply = self._next_reply(0.0)
+            if isinstance(reply, Refusal) and reply.reason == "unknown":
+                raise IncompatibleServer("the server does not take tokens: auth is off there, or it is too old")
+            _expect(reply, "ACK")
+        return self._next_reply(wait_s)
+
+    def _next_reply(self, wait_s: float) -> Reply:
         payload = take_frame(self._received)
         while payload is None:
             self._move(self._reply_timeout_s + wait_s)
             payload = take_frame(self._received)
-        return decode_reply(payload)
+        # Errors quote replies, and a peer that is no sorteo server may send back what it was sent.
+        return decode_reply(_TOKEN.sub(b"sorteo_...", payload))
 
     def _move(self, timeout_s: float) -> None:
         """Waits until bytes can move, and moves them."""
@@ -495,9 +647,12 @@ class _Connection:
     def _read(self) -> None:
         try:
             data = self._socket.recv(RECEIVE_BYTES)
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             return
         except OSError as error:
+            refusal = _certificate_refusal(error, self._tls)
+            if refusal is not None:
+                raise refusal from error
             raise ConnectionLost(f"the connection broke: {error}") from error
         if not data:
             raise ConnectionLost("the server closed the connection")
@@ -506,7 +661,7 @@ class _Connection:
     def _write(self) -> None:
         try:
             sent = self._socket.send(self._unsent)
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             return
         except OSError:
             sent = len(self._unsent)  # whatever the server said before it closed can still be read
@@ -608,6 +763,8 @@ class Client:
         Refused: the server refused the request, for good or until `Settings.give_up_after_s` was over.
         Unreachable: there was no progress for `Settings.give_up_after_s`.
         IncompatibleServer, ProtocolError: at the other end is no server for this client.
+        BadIdentity: a file of the token or of TLS cannot be used, or the server refused the certificate.
+        UntrustedServer: the server's certificate is not valid.
     """
 
     def __init__(
@@ -618,8 +775,14 @@ class Client:
         draw: Optional[int] = None,
         settings: Settings = Settings(),
         observer: Callable[[Event], None] = _ignore,
+        token_file: Optional[str] = None,
+        tls: Optional[Tls] = None,
     ) -> None:
-        """Makes a client; `observer` is called with each Event. Raises ValueError for an impossible agency."""
+        """Makes a client; `observer` is called with each Event. Raises ValueError for an impossible agency.
+
+        `token_file` holds the agency's token, and is read anew at each connect. With `tls` all connections use TLS,
+        and never plain text.
+        """
         if not 0 <= agency <= U32_MAX:
             raise ValueError(f"the agency must be from 0 to {U32_MAX}")
         self._address = (host, port)
@@ -628,6 +791,9 @@ class Client:
         self._draw: Optional[int] = None  # known once the server was greeted
         self._settings = settings
         self._observe = observer
+        self._token_file = token_file
+        self._token: Optional[str] = None  # as it was sent last
+        self._tls = tls
         self._patience = _Patience(settings.give_up_after_s)
         self._connection: Optional[_Connection] = None
 
@@ -695,7 +861,7 @@ class Client:
                 return attempt(*self._connected())
             except (ConnectionLost, Refused) as failure:
                 self.close()
-                if isinstance(failure, Refused) and failure.reason not in _TEMPORARY:
+                if isinstance(failure, Refused) and not self._can_pass(failure):
                     raise
                 pause_s = self._patience.next_pause_s(failure)
                 self._observe(Retrying(failure, pause_s))
@@ -704,9 +870,18 @@ class Client:
                 self.close()  # replies that nobody read may be on their way
                 raise
 
+    def _can_pass(self, refusal: Refused) -> bool:
+        """Whether a refusal may be another one later. A token that was replaced since it was sent is tried too."""
+        if isinstance(refusal, Unauthorized) and self._token_file is not None:
+            return read_token(self._token_file) != self._token
+        return refusal.reason in _TEMPORARY
+
     def _connected(self) -> Tuple[_Connection, int]:
         if self._connection is None:
-            self._connection = _Connection(self._address, self._settings, self._patience)
+            self._token = None if self._token_file is None else read_token(self._token_file)
+            self._connection = _Connection(self._address, self._settings, self._patience, self._tls)
+            if self._token is not None:
+                self._connection.authenticate(self._agency, self._token)
         if self._draw is None:
             newest = self._greet(self._connection)
             self._draw = newest if self._wanted_draw is None else self._wanted_draw
@@ -804,14 +979,18 @@ class _Window:
         self._allowed = min(self._allowed + 1, self._settings.window_batches)
 
 
+_REFUSALS = {
+    "draw_closed": BettingClosed, "agency_done": BettingClosed, "unauthorized": Unauthorized, "forbidden": Forbidden,
+}
+
+
 def _expect(reply: Reply, verb: str, rows_before: int = 0) -> Tuple[str, ...]:
     """Returns what follows OK in a reply of this verb. Raises Refused, or ProtocolError for another verb."""
     if isinstance(reply, Accepted) and reply.verb == verb:
         return reply.fields
     if isinstance(reply, Refusal) and reply.verb in (verb, "ACK"):
         row = None if reply.row is None else rows_before + reply.row
-        kind = BettingClosed if reply.reason in ("draw_closed", "agency_done") else Refused
-        raise kind(reply.reason, reply.detail, row)
+        raise _REFUSALS.get(reply.reason, Refused)(reply.reason, reply.detail, row)
     raise ProtocolError(f"a reply {reply.verb} instead of {verb}")
 
 
