@@ -3,6 +3,7 @@ package sorteo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -16,6 +17,9 @@ type Client struct {
 	ConnectTimeout time.Duration // 0 means 5 s
 	ReplyTimeout   time.Duration // silence while a reply is awaited; 0 means 30 s
 	GiveUpAfter    time.Duration // without progress; 0 means 10 min
+
+	TokenFile string // of the agency's token, read anew at each connect; empty for none
+	TLS       *TLS   // nil for plain text
 
 	Observer Observer
 }
@@ -79,7 +83,17 @@ func (c *Client) try(ctx context.Context, p *patience, attempt func(context.Cont
 		close(finished)
 		<-watched
 	}()
-	return attempt(ctx, connection)
+	err = attempt(ctx, connection)
+	if errors.Is(err, ErrUnauthorized) && c.TokenFile != "" {
+		token, unreadable := readToken(c.TokenFile)
+		switch {
+		case unreadable != nil:
+			return unreadable
+		case token != connection.token:
+			return &lostError{fmt.Errorf("the token was replaced: %w", err)}
+		}
+	}
+	return err
 }
 
 // temporary tells whether another attempt can succeed.

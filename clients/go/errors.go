@@ -15,6 +15,13 @@ var ErrDrawOver = errors.New("sorteo: the draw is over")
 // were sent.
 var ErrSourceChanged = errors.New("sorteo: the bets changed while they were being uploaded")
 
+// ErrUnauthorized is matched by the refusal of a token that is wrong, expired, revoked or another agency's, and of any
+// request where the server demands a token and has got none.
+var ErrUnauthorized = errors.New("sorteo: no token, or one that is not valid for this agency (any more)")
+
+// ErrForbidden is matched by the refusal of a request for another agency than the token or certificate is for.
+var ErrForbidden = errors.New("sorteo: the token or certificate is another agency's")
+
 // A Reason is the code with which the server refuses a request. The protocol lists more of them than are named here,
 // and a newer server may know others still.
 type Reason string
@@ -27,10 +34,12 @@ const (
 	ReasonConflict        Reason = "conflict"
 	ReasonCountMismatch   Reason = "count_mismatch"
 	ReasonDrawClosed      Reason = "draw_closed"
+	ReasonForbidden       Reason = "forbidden"
 	ReasonGap             Reason = "gap"
 	ReasonNotReady        Reason = "not_ready"
 	ReasonStorageFull     Reason = "storage_full"
 	ReasonTooManyAgencies Reason = "too_many_agencies"
+	ReasonUnauthorized    Reason = "unauthorized"
 	ReasonUnavailable     Reason = "unavailable"
 	ReasonUnknown         Reason = "unknown"
 	ReasonUnknownAgency   Reason = "unknown_agency"
@@ -61,13 +70,56 @@ func (e *RefusedError) Error() string {
 	if e.Row != 0 {
 		fmt.Fprintf(&text, ", in row %d", e.Row)
 	}
+	if kind := e.kind(); kind == ErrUnauthorized || kind == ErrForbidden {
+		text.WriteString(strings.Replace(kind.Error(), "sorteo", "", 1))
+	}
 	return text.String()
 }
 
-// Is makes a refusal because of a draw that is over match ErrDrawOver.
+// Is makes some refusals match an error of their own, such as ErrDrawOver.
 func (e *RefusedError) Is(target error) bool {
-	return target == ErrDrawOver && e.Reason == ReasonDrawClosed
+	return target != nil && target == e.kind()
 }
+
+func (e *RefusedError) kind() error {
+	switch e.Reason {
+	case ReasonDrawClosed:
+		return ErrDrawOver
+	case ReasonUnauthorized:
+		return ErrUnauthorized
+	case ReasonForbidden:
+		return ErrForbidden
+	}
+	return nil
+}
+
+// An IdentityError is a file with a token, key or certificate that cannot be used, or a certificate of the client that
+// the server refused, or demands.
+type IdentityError struct {
+	File    string // or empty if there is none
+	Problem string // never shows what a file holds
+}
+
+func (e *IdentityError) Error() string {
+	if e.File == "" {
+		return "sorteo: " + e.Problem
+	}
+	return fmt.Sprintf("sorteo: %s: %s", e.File, e.Problem)
+}
+
+// An UntrustedError is a server whose certificate is not one of the given authority, is for another name, or has
+// expired.
+type UntrustedError struct {
+	Server string // as the client was given it
+	CAFile string
+	Err    error // of crypto/x509
+}
+
+func (e *UntrustedError) Error() string {
+	return fmt.Sprintf("sorteo: the certificate of %s is not valid by %s: %v", e.Server, e.CAFile, e.Err)
+}
+
+func (e *UntrustedError) Unwrap() error { return e.Err }
 
 // An UnreachableError is the end of a client's patience: for so long nothing succeeded. What was acknowledged stays
 // stored, and the same call later continues behind it.

@@ -30,6 +30,10 @@ func startFake(t *testing.T, intercept func(request string, connection net.Conn)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startFakeOn(t, listener, intercept)
+}
+
+func startFakeOn(t *testing.T, listener net.Listener, intercept func(request string, connection net.Conn) bool) *fakeServer {
 	fake := &fakeServer{address: listener.Addr().String(), intercept: intercept}
 	accepting := make(chan struct{})
 	go func() {
@@ -72,6 +76,8 @@ func (f *fakeServer) serve(connection net.Conn) {
 			continue
 		}
 		switch fields[0] {
+		case "AUTH":
+			write(connection, "ACK|OK")
 		case "HELLO":
 			write(connection, "HELLO|OK|1|waits,uploads,draws,tomorrow,pages")
 		case "STATUS":

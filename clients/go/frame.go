@@ -43,7 +43,8 @@ func readFrame(r io.Reader) (string, error) {
 		}
 		return "", err
 	}
-	line := string(frame)
+	// Errors quote replies, and a peer that is no sorteo server may send back what it was sent.
+	line := tokenPattern.ReplaceAllString(string(frame), "sorteo_...")
 	if !utf8.ValidString(line) {
 		return "", protocolError("a reply that is not UTF-8", line)
 	}

@@ -33,6 +33,9 @@ const conflictsMax = 8
 // csvLineBytesMax bounds a line of a CSV file. No valid row comes near it.
 const csvLineBytesMax = 8192
 
+// secretBytesMax bounds what is read of a token file, or a key. The longest keys in use have a tenth of it.
+const secretBytesMax = 1 << 16
+
 // Defaults of the settings of a Client.
 const (
 	defaultBatchRows      = 500

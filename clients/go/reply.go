@@ -18,6 +18,14 @@ func decodeHello(line string) (version int64, words []string, err error) {
 	return version, splitList(fields[1]), nil
 }
 
+func decodeAuth(line string) error {
+	_, err := accepted(line, "ACK", 0)
+	if reasonOf(err) == ReasonUnknown {
+		return protocolError("the server does not take tokens: auth is off there, or it is too old", line)
+	}
+	return err
+}
+
 func decodeStatus(line string) (Status, error) {
 	fields, err := accepted(line, "STATUS", 5)
 	if err != nil {

@@ -7,6 +7,10 @@ const (
 	statusRequest = "STATUS"
 )
 
+func authRequest(agency uint32, token string) string {
+	return fmt.Sprintf("AUTH|%d|%s", agency, token)
+}
+
 // batchHeader announces rows, each of which follows in a frame of its own.
 func batchHeader(agency uint32, rows int, upload string, firstRow, draw int64) string {
 	return fmt.Sprintf("BATCH|%d|%d|%s|%d|%d", agency, rows, upload, firstRow, draw)

@@ -34,6 +34,12 @@ func run(ctx context.Context, arguments []string) error {
 	allowEmpty := flags.Bool("allow-empty", false, "the agency has no bets, so the file may be empty")
 	number := flags.Int64("draw", 0, "the `number` of the draw; 0 means the newest")
 	giveUpAfter := flags.Duration("give-up-after", 10*time.Minute, "give up after this `time` without progress")
+	tokenFile := flags.String("token-file", "", "the `file` with the agency's token")
+	useTLS := flags.Bool("tls", false, "use TLS, and never plain text")
+	var files sorteo.TLS
+	flags.StringVar(&files.CAFile, "tls-ca", "", "the `file` of the authority whose certificate the server must have")
+	flags.StringVar(&files.CertFile, "tls-cert", "", "the `file` of the agency's own certificate, if it has one")
+	flags.StringVar(&files.KeyFile, "tls-key", "", "the `file` of its key")
 	flags.Parse(arguments)
 	given := make(map[string]bool)
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -42,6 +48,8 @@ func run(ctx context.Context, arguments []string) error {
 		return errors.New("-agency and -file are needed; -help describes all flags")
 	case uint(uint32(*agency)) != *agency:
 		return fmt.Errorf("-agency %d is too high", *agency)
+	case *useTLS != (files.CAFile != ""), (files.CertFile == "") != (files.KeyFile == ""), files.CertFile != "" && !*useTLS:
+		return errors.New("-tls and -tls-ca need each other; -tls-cert and -tls-key need each other and -tls")
 	case flags.NArg() > 0:
 		return fmt.Errorf("%q is not a flag", flags.Arg(0))
 	}
@@ -50,11 +58,15 @@ func run(ctx context.Context, arguments []string) error {
 		Address:     *server,
 		Agency:      uint32(*agency),
 		GiveUpAfter: *giveUpAfter,
+		TokenFile:   *tokenFile,
 		Observer: sorteo.Observer{
 			Stored:   reportProgress(),
 			Retrying: func(err error, pause time.Duration) { report("%v; again in %v", err, pause.Round(time.Millisecond)) },
 			Waiting:  func() { report("the draw has not taken place yet") },
 		},
+	}
+	if *useTLS {
+		client.TLS = &files
 	}
 	winners, err := takePart(ctx, client, *number, sorteo.CSVFile(*file), *allowEmpty)
 	if err != nil {
