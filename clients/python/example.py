@@ -53,7 +53,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tls-cert", metavar="FILE", help="the agency's own certificate, if it has one")
     parser.add_argument("--tls-key", metavar="FILE", help="its key")
     arguments = parser.parse_args()
-    if arguments.tls != (arguments.tls_ca is not None) or (arguments.tls_cert or arguments.tls_key) and not arguments.tls:
+    own = arguments.tls_cert or arguments.tls_key
+    if arguments.tls != bool(arguments.tls_ca) or own and not arguments.tls:
         parser.error("--tls and --tls-ca need each other, and --tls-cert and --tls-key need both")
     return arguments
 

@@ -356,7 +356,7 @@ def _handshake_failure(error: OSError, host: str, files: Tls) -> SorteoError:
         return ConnectionLost("the server closed the connection in the TLS handshake: TLS may be off there")
     if "ALERT" in (error.reason or ""):
         return _certificate_refusal(error, files) or ProtocolError(f"the server refused TLS: {error.reason}")
-    return ProtocolError(f"the server answered in plain text, or without TLS 1.3 ({error.reason}): TLS may be off there")
+    return ProtocolError(f"an answer in plain text, or without TLS 1.3: TLS may be off at the server ({error.reason})")
 
 
 def _certificate_refusal(error: OSError, files: Optional[Tls]) -> Optional[SorteoError]:

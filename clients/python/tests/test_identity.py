@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from typing import List, Optional
+from typing import Any, List, Optional
 from unittest import mock
 
 from sorteo_client import (
@@ -48,9 +48,8 @@ class WithFiles(WithServer):
         self.server = ScriptedServer(*scripts)
         self.addCleanup(self.server.close)
         address, port = self.server.address
-        client = Client(
-            host or address, port, 1, settings=settings, observer=self.events.append, token_file=self.token_file, tls=tls
-        )
+        identity: Any = {"token_file": self.token_file, "tls": tls}
+        client = Client(host or address, port, 1, settings=settings, observer=self.events.append, **identity)
         self.addCleanup(client.close)
         return client
 
@@ -200,7 +199,7 @@ class Certificates:
     def _key(self, name: str, *options: str) -> None:
         command = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         # The name in the subject is that of the server: it must not count.
-        self._openssl(*command, "-keyout", name + ".key", "-subj", "/CN=127.0.0.1", *options)
+        self._openssl(*command, "-keyout", name + ".key", "-subj", "/CN=localhost", *options)
         (self._folder / (name + ".key")).chmod(0o600)
 
     def _openssl(self, *command: str) -> None:
@@ -267,16 +266,17 @@ class TlsConnections(WithFiles):
 
     def test_a_certificate_that_is_not_valid_is_final(self) -> None:
         for certificate, authority, problem in (
-            ("server", "other", "is not trusted by .*other.pem"), ("expired", "ca", "has expired"),
+            ("server", "other", "is not trusted by .*other.pem"), ("expired", "ca", "127.0.0.1 has expired"),
             ("stranger", "ca", "is for another address"),
         ):
             client = self.identified(over_tls(self.certificates.server(certificate)), tls=self.tls(authority))
             with self.subTest(problem), self.assertRaisesRegex(UntrustedServer, problem):
                 client.draw()
             self.assertEqual(self.server.connections, 1)
-        client = self.identified(over_tls(self.certificates.server("stranger")), tls=self.tls(), host="localhost")
-        with self.assertRaisesRegex(UntrustedServer, "certificate of localhost is for another name"):
-            client.draw()
+        for certificate in ("stranger", "agency"):  # that of the agency has no name of a host
+            client = self.identified(over_tls(self.certificates.server(certificate)), tls=self.tls(), host="localhost")
+            with self.assertRaisesRegex(UntrustedServer, "certificate of localhost is for another name"):
+                client.draw()
 
     def test_an_older_tls_is_not_used(self) -> None:
         context = self.certificates.server()
@@ -310,7 +310,7 @@ class TlsConnections(WithFiles):
                 peer.connection.sendall(answer)
                 peer.connection.recv(1)
 
-            with self.assertRaisesRegex(ProtocolError, "in plain text"):
+            with self.assertRaisesRegex(ProtocolError, "an answer in plain text"):
                 self.identified(script, tls=self.tls()).draw()
             self.assertEqual(self.server.connections, 1)
 
@@ -335,13 +335,10 @@ class TlsConnections(WithFiles):
         ca, certificate, key = path("ca.pem"), path("agency.pem"), path("agency.key")
         nonsense = self.write("nonsense", "nonsense")
         readable = self.write("readable", pathlib.Path(key).read_text(), 0o644)
-        encrypted = self.write("encrypted", "")
-        command = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", key, "-out", encrypted]
-        subprocess.run(command, check=True, capture_output=True)
         for files, problem in (
             (Tls("nowhere"), "nowhere: No such file"), (Tls(nonsense), nonsense), (Tls(ca, "nowhere", key), "nowhere"),
             (Tls(ca, certificate, "nowhere"), "nowhere: No such file"), (Tls(ca, certificate, nonsense), nonsense),
-            (Tls(ca, certificate, path("ca.key")), "KEY_VALUES_MISMATCH"), (Tls(ca, certificate, encrypted), encrypted),
+            (Tls(ca, certificate, path("ca.key")), "KEY_VALUES_MISMATCH"),
             (Tls(ca, certificate, readable), f"0644.* chmod 600 {readable}"),
         ):
             with self.subTest(problem), self.assertRaisesRegex(BadIdentity, problem) as caught:
@@ -350,6 +347,17 @@ class TlsConnections(WithFiles):
             self.assertNotIn("\n", str(caught.exception))
         with self.assertRaisesRegex(ValueError, "need each other"):
             Tls(ca, certificate)
+
+    def test_a_key_with_a_password_does_not_ask_for_it(self) -> None:
+        path = self.certificates.path
+        encrypted = self.write("encrypted", "")
+        command = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", path("agency.key"), "-out", encrypted]
+        subprocess.run(command, check=True, capture_output=True)
+        files = (path("ca.pem"), path("agency.pem"), encrypted)
+        program = f"import sorteo_client; sorteo_client._tls_context(sorteo_client.Tls{files})"
+        options: Any = {"input": "x\n", "capture_output": True, "text": True, "start_new_session": True}
+        result = subprocess.run([sys.executable, "-c", program], cwd=EXAMPLE.parent, timeout=DEADLINE_S, **options)
+        self.assertIn(f"BadIdentity: cannot use {path('agency.pem')} with the key {encrypted}", result.stderr)
 
     def test_the_example_takes_the_files(self) -> None:
         def script(peer: Peer) -> None:
@@ -372,6 +380,6 @@ class TlsConnections(WithFiles):
             (command[:10] + command[11:], "--tls and --tls-ca"), (command[:11], "--tls and --tls-ca"),
             (command[:-2], "need each other"),
         ):
-            result = subprocess.run(wrong, capture_output=True, text=True)
+            result = subprocess.run(wrong, capture_output=True, text=True, timeout=DEADLINE_S)
             self.assertNotEqual(result.returncode, 0)
             self.assertIn(problem, result.stderr.splitlines()[-1])
