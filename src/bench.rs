@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::generate::random_bet;
-use sorteo_agency::Connection;
+use sorteo_agency::{Connection, ExchangeError, Security};
 use sorteo_protocol::wire::{Dialect, Reason, Request, encode_request};
 use sorteo_protocol::{AgencyId, Batch, Bets};
 
@@ -25,14 +25,16 @@ use sorteo_protocol::{AgencyId, Batch, Bets};
 pub struct Plan {
     /// `HOST:PORT`.
     pub server: String,
+    /// How connections are protected, and by which token they are an agency's.
+    pub security: Security,
     /// The dialect that the connections speak.
     pub dialect: Dialect,
     /// Number of connections that send at the same time.
     pub connections: usize,
     /// Bets in a batch.
     pub batch: usize,
-    /// Number of agencies that the connections are spread over, from agency 1.
-    pub agencies: u32,
+    /// Whose bets the connections send.
+    pub agencies: Agencies,
     /// Whether every batch gets a new connection, as from the original clients.
     pub fresh: bool,
     /// When to stop.
@@ -40,6 +42,15 @@ pub struct Plan {
     /// Bets per second that all connections intend to send together. Without it each
     /// sends as soon as it has a reply.
     pub rate: Option<u64>,
+}
+
+/// Whose bets are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agencies {
+    /// This agency's, on every connection.
+    One(AgencyId),
+    /// Those of so many agencies, from agency 1, over which the connections are spread.
+    First(u32),
 }
 
 /// When a run is over.
@@ -192,14 +203,10 @@ fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> 
     let plan = &shared.plan;
     let mut latencies = new_histogram();
     let message = message(plan, index);
-    let opened = if plan.fresh {
-        Ok(None)
-    } else {
-        Connection::open(&plan.server, plan.dialect, CONNECT_TIMEOUT).map(Some)
-    };
+    let opened = if plan.fresh { Ok(None) } else { open(plan).map(Some) };
     // Even after an error: all senders wait here for each other.
     shared.start.wait();
-    let mut connection = opened?;
+    let mut connection = opened.map_err(io::Error::other)?;
     // Each sender has its share of the rate, and their first sends are spread over one interval.
     let interval = plan.rate.map(|rate| {
         Duration::from_secs_f64(plan.batch as f64 * plan.connections as f64 / rate.max(1) as f64)
@@ -225,6 +232,14 @@ fn send(shared: &Shared, index: usize) -> io::Result<(Histogram<u64>, Instant)> 
     Ok((latencies, Instant::now()))
 }
 
+/// Opens a connection that is used for many batches. Its token is sent now: the first batch
+/// may be far off, and its latency is the server's and not the token's.
+fn open(plan: &Plan) -> Result<Connection, ExchangeError> {
+    let mut connection = Connection::open(&plan.server, &plan.security, plan.dialect, CONNECT_TIMEOUT)?;
+    connection.authenticate(CONNECT_TIMEOUT)?;
+    Ok(connection)
+}
+
 fn enough(shared: &Shared) -> bool {
     matches!(shared.plan.until, Until::Bets(limit) if shared.bets.load(Ordering::Relaxed) >= limit)
 }
@@ -239,7 +254,9 @@ fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> i
     let connection = match kept {
         Some(connection) => connection,
         None => {
-            fresh = Connection::open(&shared.plan.server, shared.plan.dialect, CONNECT_TIMEOUT)?;
+            let Plan { server, security, dialect, .. } = &shared.plan;
+            fresh =
+                Connection::open(server, security, *dialect, CONNECT_TIMEOUT).map_err(io::Error::other)?;
             &mut fresh
         }
     };
@@ -254,7 +271,10 @@ fn exchange(shared: &Shared, kept: &mut Option<Connection>, message: &[u8]) -> i
 
 /// Returns the bytes of one batch of made-up bets, about as long as real ones.
 fn message(plan: &Plan, index: usize) -> Vec<u8> {
-    let agency = AgencyId(1 + (index as u32) % plan.agencies);
+    let agency = match plan.agencies {
+        Agencies::One(agency) => agency,
+        Agencies::First(agencies) => AgencyId(1 + (index as u32) % agencies),
+    };
     let mut random = ChaCha8Rng::seed_from_u64(index as u64);
     let mut bets = Bets::default();
     for _ in 0..plan.batch {

@@ -3,7 +3,7 @@
 //! Each subcommand has a file of its own, which reads its settings, calls the library
 //! and prints the result. None of them knows another. What several need is in
 //! `arguments`, `failure`, `findings`, `observer`, `open_files`, `output`, `progress`,
-//! `ready_file`, `signals` and `threads`.
+//! `ready_file`, `security`, `signals` and `threads`.
 
 mod arguments;
 mod backup;
@@ -27,6 +27,7 @@ mod progress;
 mod queries;
 mod ready_file;
 mod restore;
+mod security;
 mod serve;
 mod signals;
 mod threads;
@@ -124,7 +125,7 @@ pub fn main() -> ExitCode {
     let parsed = grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command } = parsed.unwrap_or_else(|error| end_without_command(&error));
     signals::survive_file_size_limit();
-    // A core dump would hold bets, and lie in the working folder, which is often the
+    // A core dump would hold bets and secrets, and lie in the working folder, which is often the
     // database's. Where the system refuses, there is nothing better to do.
     let _ = rlimit::Resource::CORE.set(0, 0);
     if !matches!(command, Command::Man(_) | Command::Completions(_)) {

@@ -9,7 +9,9 @@ use super::failure::Failure;
 use super::open_files;
 use super::output::{quantity, say, say_json};
 use super::progress::bets_counter;
-use crate::bench::{Plan, Report, Until, run as run_plan};
+use super::security::SecurityArgs;
+use crate::bench::{Agencies, Plan, Report, Until, run as run_plan};
+use sorteo_protocol::AgencyId;
 use sorteo_protocol::wire::Dialect;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +22,8 @@ sent, so that a stall of the server shows in every batch that it delayed.
 
 Examples:
   sorteo bench --connections 64 --duration 30
-  sorteo bench --rate 100000 --json")]
+  sorteo bench --rate 100000 --json
+  sorteo bench --agency 1 --token-file agency-1.token --tls --tls-ca ca.pem")]
 pub(super) struct Args {
     /// The server's address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345")]
@@ -37,6 +40,9 @@ pub(super) struct Args {
     /// Number of agencies that the connections are spread over
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     agencies: u32,
+    /// Send all bets as this agency; a token and a client's certificate are of one
+    #[arg(long, value_name = "N", conflicts_with = "agencies")]
+    agency: Option<u32>,
     /// Open a new connection for every batch, as the original clients do
     #[arg(long)]
     fresh: bool,
@@ -52,18 +58,25 @@ pub(super) struct Args {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let agency = args.agency.map(AgencyId);
     let plan = Plan {
         server: args.server.clone(),
+        security: args.security.of_agency(agency, "--agency")?,
         dialect: match args.dialect {
             DialectName::Framed => Dialect::Framed,
             DialectName::Counted => Dialect::Counted,
         },
         connections: args.connections as usize,
         batch: args.batch as usize,
-        agencies: args.agencies,
+        agencies: match agency {
+            Some(agency) => Agencies::One(agency),
+            None => Agencies::First(args.agencies),
+        },
         fresh: args.fresh,
         until: match args.bets {
             Some(bets) => Until::Bets(bets),

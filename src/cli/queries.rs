@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::{quantity, say, say_json};
-use crate::config::flags::{AgencyQuestion, Question};
+use super::security::SecurityArgs;
+use crate::config::flags::AgencyQuestion;
 use crate::config::{AgencyConfig, Flags, Layers, process_environment};
 use sorteo_agency::{AgencyError, Client, ClientOptions};
 use sorteo_protocol::DrawId;
@@ -26,6 +27,8 @@ Examples:
 pub(super) struct WinnersArgs {
     #[command(flatten)]
     settings: Flags<AgencyQuestion>,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Which draw [default: the newest]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     draw: Option<i64>,
@@ -56,6 +59,8 @@ Examples:
 pub(super) struct DoneArgs {
     #[command(flatten)]
     settings: Flags<AgencyQuestion>,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Refuse if the server does not hold exactly so many bets of the agency in this draw
     #[arg(long, value_name = "N")]
     bets: Option<u64>,
@@ -77,14 +82,17 @@ struct StatusOutput {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits with 1 if no server answers, and so serves as a health check.
+Exits with 1 if no server answers, and so serves as a health check. Only a token
+needs an agency.
 
 Examples:
   sorteo status
   sorteo status --server lottery:12345 --json")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    settings: Flags<Question>,
+    settings: Flags<AgencyQuestion>,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -93,7 +101,7 @@ pub(super) struct StatusArgs {
 pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
     let config = read(&args.settings)?;
     let agency = config.require_agency()?;
-    match client(&config).winners(agency, args.draw.map(DrawId))? {
+    match client(&config, &args.security)?.winners(agency, args.draw.map(DrawId))? {
         Some(documents) if args.json => say_json(&Winners { agency: agency.0, draw: args.draw, documents }),
         Some(documents) => {
             for document in documents {
@@ -108,7 +116,7 @@ pub(super) fn winners(args: &WinnersArgs) -> Result<(), Failure> {
 pub(super) fn done(args: &DoneArgs) -> Result<(), Failure> {
     let config = read(&args.settings)?;
     let agency = config.require_agency()?;
-    let mut client = client(&config);
+    let mut client = client(&config, &args.security)?;
     // Repeated after a lost reply, it must not close the agency in a draw that was opened since.
     let newest = client.newest_draw()?;
     let draw = args.draw.map_or(newest, DrawId);
@@ -117,7 +125,8 @@ pub(super) fn done(args: &DoneArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let status = client(&read(&args.settings)?).status()?;
+    let config = read(&args.settings)?;
+    let status = client(&config, &args.security)?.status()?;
     let state = if status.drawn { "drawn" } else { "open" };
     let Status { draw, done, expected, bets, .. } = status;
     if args.json {
@@ -131,6 +140,8 @@ fn read<T>(settings: &Flags<T>) -> Result<AgencyConfig, Failure> {
     Ok(AgencyConfig::lower(&Layers::of_agency(settings, &process_environment()?)?)?)
 }
 
-fn client(config: &AgencyConfig) -> Client {
-    Client::new(ClientOptions::new(config.server.as_str(), QUESTION_TIMEOUT))
+fn client(config: &AgencyConfig, security: &SecurityArgs) -> Result<Client, Failure> {
+    let mut options = ClientOptions::new(config.server.as_str(), QUESTION_TIMEOUT);
+    options.security = security.read(config)?;
+    Ok(Client::new(options))
 }

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::observer::{ProgressLines, log_client_event};
 use super::output::quantity;
 use super::progress::bar;
+use super::security::SecurityArgs;
 use super::signals::exit_on_signals;
 use crate::atomic_file;
 use crate::config::settings::FILE;
@@ -42,6 +43,8 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     settings: AgencySettings,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Do not wait for the draw
     #[arg(long)]
     no_wait: bool,
@@ -76,6 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         refuse_own_bets(path, config.file.as_deref())?;
     }
     let mut options = ClientOptions::new(config.server.as_str(), config.give_up_after);
+    options.security = args.security.read(&config)?;
     options.allow_empty = args.allow_empty;
     options.draw = args.draw.map(DrawId);
     if args.draw.is_some() && (config.file.is_none() || args.dialect == DialectName::Counted) {

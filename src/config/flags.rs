@@ -25,9 +25,6 @@ pub enum Agency {}
 pub enum Database {}
 /// The flags of a request to a server.
 #[derive(Clone, Copy, Debug)]
-pub enum Question {}
-/// The flags of an agency's request to a server.
-#[derive(Clone, Copy, Debug)]
 pub enum AgencyQuestion {}
 
 impl Table for Serve {
@@ -38,9 +35,6 @@ impl Table for Agency {
 }
 impl Table for Database {
     const SETTINGS: &'static [Setting] = &[DATABASE.setting()];
-}
-impl Table for Question {
-    const SETTINGS: &'static [Setting] = &[SERVER.setting()];
 }
 impl Table for AgencyQuestion {
     const SETTINGS: &'static [Setting] = &[SERVER.setting(), AGENCY_ID.setting()];

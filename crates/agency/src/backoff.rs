@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use crate::{ClientOptions, Event};
+use crate::{AgencyError, ClientOptions, Event};
 
 /// First pause before a retry; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -32,6 +32,15 @@ impl Backoff {
     /// time that is left, but for a moment in which a try can succeed.
     pub(crate) fn timeout(&self, longest: Duration) -> Duration {
         self.give_up_at.saturating_duration_since(Instant::now()).clamp(TRY_MIN.min(longest), longest)
+    }
+
+    /// As [`Backoff::pause`], after this error.
+    pub(crate) fn pause_after(&mut self, options: &ClientOptions, error: &AgencyError) -> bool {
+        match error {
+            AgencyError::Unreachable { source, .. } => self.pause(options, source),
+            AgencyError::Refused { reason, .. } => self.pause(options, &io::Error::other(reason.to_string())),
+            other => self.pause(options, &io::Error::other(other.to_string())),
+        }
     }
 
     /// Reports the failure and pauses before the next try. Returns false, at once, where

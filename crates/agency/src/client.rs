@@ -4,13 +4,11 @@
 use std::io;
 use std::time::Duration;
 
-use sorteo_protocol::wire::{
-    Dialect, Hello, Reason, Reply, Request, Status, WAIT_MAX, Winners, encode_reply,
-};
+use sorteo_protocol::wire::{Dialect, Hello, Reason, Reply, Request, Status, WAIT_MAX, Winners};
 use sorteo_protocol::{AgencyId, DrawId};
 
 use crate::backoff::Backoff;
-use crate::connection::CONNECT_TIMEOUT;
+use crate::connection::{CONNECT_TIMEOUT, shown};
 use crate::{AgencyError, ClientOptions, Connection, ExchangeError, REPLY_TIMEOUT};
 
 /// Most winners of one agency that are read: more than the bets of any lottery that one
@@ -26,12 +24,14 @@ const _: () = assert!(WAIT_EACH.as_millis() <= WAIT_MAX.as_millis());
 pub struct Client {
     options: ClientOptions,
     connection: Option<Connection>,
+    /// Whether its files were of use once: then a bad one is being replaced.
+    has_connected: bool,
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(options: ClientOptions) -> Self {
-        Self { options, connection: None }
+        Self { options, connection: None, has_connected: false }
     }
 
     /// Its options.
@@ -167,7 +167,7 @@ impl Client {
         backoff: &mut Backoff,
     ) -> Result<[Reply; N], AgencyError> {
         loop {
-            let failure = match self.exchange(requests, backoff) {
+            match self.exchange(requests, backoff) {
                 Ok(replies) => {
                     let temporary =
                         replies.iter().filter_map(Reply::refusal).find(|reason| reason.is_temporary());
@@ -175,22 +175,26 @@ impl Client {
                     if !backoff.pause(&self.options, &io::Error::other(reason.to_string())) {
                         return Ok(replies);
                     }
-                    continue;
                 }
-                Err(ExchangeError::Unexpected(answer)) => {
+                Err(error) => {
+                    let error = AgencyError::of_exchange(&self.options.server, error);
+                    let may_pass = self.may_pass(&error);
                     // Replies behind it may be on their way.
                     self.disconnect();
-                    return Err(self.protocol_error(answer));
+                    if !may_pass || !backoff.pause_after(&self.options, &error) {
+                        return Err(error);
+                    }
                 }
-                Err(ExchangeError::Lost(error)) => {
-                    self.disconnect();
-                    error
-                }
-            };
-            if !backoff.pause(&self.options, &failure) {
-                return Err(self.unreachable(failure));
             }
         }
+    }
+
+    /// Returns whether another connection may succeed after this error. A token that the
+    /// server refused may have been replaced since this connection read it.
+    fn may_pass(&self, error: &AgencyError) -> bool {
+        error.is_temporary()
+            || (error.is_of_credential_file() && self.has_connected)
+            || (error.is_of_token() && self.connection.as_ref().is_some_and(Connection::has_newer_token))
     }
 
     /// Sends the bytes of a request on the connection that there is, and waits for no reply:
@@ -218,22 +222,13 @@ impl Client {
     pub(crate) fn refused(&self, what: &'static str, reply: &Reply) -> AgencyError {
         match reply.refusal() {
             Some(reason) => AgencyError::Refused { what, reason: reason.clone() },
-            None => {
-                let mut bytes = Vec::new();
-                encode_reply(Dialect::Framed, reply, &mut bytes);
-                self.protocol_error(bytes.escape_ascii().to_string())
-            }
+            None => self.protocol_error(shown(reply)),
         }
     }
 
     /// Returns the error of what is no reply to any request.
     pub(crate) fn protocol_error(&self, answer: String) -> AgencyError {
         AgencyError::Protocol { server: self.options.server.clone(), answer }
-    }
-
-    /// Returns the error of a failure after which there is no time left to try again.
-    pub(crate) fn unreachable(&self, source: io::Error) -> AgencyError {
-        AgencyError::Unreachable { server: self.options.server.clone(), source }
     }
 
     fn exchange<const N: usize>(
@@ -245,9 +240,12 @@ impl Client {
             Some(connection) => connection,
             none => {
                 let timeout = backoff.timeout(CONNECT_TIMEOUT);
-                none.insert(Connection::open(&self.options.server, Dialect::Framed, timeout)?)
+                let ClientOptions { server, security, .. } = &self.options;
+                none.insert(Connection::open(server, security, Dialect::Framed, timeout)?)
             }
         };
-        connection.exchange_all(requests, backoff.timeout(REPLY_TIMEOUT))
+        let replies = connection.exchange_all(requests, backoff.timeout(REPLY_TIMEOUT))?;
+        self.has_connected = true;
+        Ok(replies)
     }
 }

@@ -1,10 +1,17 @@
 //! One connection to a server, in either dialect.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io;
 use std::time::{Duration, Instant};
 
-use sorteo_protocol::wire::{Dialect, NotAReply, Reply, Request, decode_reply, encode_request};
+use sorteo_protocol::wire::{
+    Dialect, NotAReply, Reason, Reply, Request, decode_reply, encode_reply, encode_request,
+};
+
+use crate::secret::CredentialError;
+use crate::security::{Security, SecurityError};
+use crate::tls::TlsFailure;
+use crate::token_file::{Auth, NotAccepted};
+use crate::transport::Transport;
 
 /// How long one address may take to accept a connection, at most.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,13 +21,17 @@ pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 8 << 10;
 /// Largest reply: a million winners in the counted dialect. What is larger is no reply.
 const REPLY_BYTES_MAX: usize = 64 << 20;
+/// What a plain client is told that gets no reply at all.
+const CLOSED: &str = "the server closed the connection before any reply: if it requires TLS, give --tls";
 
 /// A connection, and what was received on it and not read yet.
 #[derive(Debug)]
 pub struct Connection {
     dialect: Dialect,
-    stream: TcpStream,
+    transport: Transport,
+    auth: Option<Auth>,
     input: Vec<u8>,
+    has_received: bool,
     /// The time-outs that the socket has, so that they are set only where they change.
     timeout: Option<Duration>,
 }
@@ -35,6 +46,13 @@ pub enum ExchangeError {
     /// The server sent a message that is no reply to the request: its text, escaped.
     #[error("`{0}` is not a reply to the request")]
     Unexpected(String),
+    /// The server refused the client's token, and carries out nothing on this connection.
+    #[error("the server refused the token: {0}")]
+    Unauthenticated(Reason),
+    /// A file is of no use, or TLS failed for a reason that a retry does not change. If the
+    /// server refused the client's certificate, that may be told only after the request.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
 }
 
 impl From<NotAReply> for ExchangeError {
@@ -46,27 +64,58 @@ impl From<NotAReply> for ExchangeError {
     }
 }
 
+impl From<CredentialError> for ExchangeError {
+    fn from(error: CredentialError) -> Self {
+        Self::Security(error.into())
+    }
+}
+
+impl From<TlsFailure> for ExchangeError {
+    fn from(failure: TlsFailure) -> Self {
+        match failure {
+            TlsFailure::Lost(error) => Self::Lost(error),
+            TlsFailure::Refused(error) => Self::Security(error.into()),
+        }
+    }
+}
+
 impl Connection {
-    /// Connects to `HOST:PORT` within `timeout`, trying each address of the host in turn:
-    /// one that does not answer leaves the others their share of the time.
+    /// Reads the files of `security`, and connects to `HOST:PORT` within `timeout`, trying each
+    /// address of the host in turn: one that does not answer leaves the others their share of
+    /// the time. A TLS handshake is part of it. A token is sent with the first request, and
+    /// the reply to it awaited before the one to that.
     ///
     /// # Errors
     ///
-    /// Where no address accepts in time: the last one's failure.
-    pub fn open(server: &str, dialect: Dialect, timeout: Duration) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses: Vec<_> = server.to_socket_addrs()?.collect();
-        let share = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, share) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(Self { dialect, stream, input: Vec::new(), timeout: None });
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    /// [`ExchangeError::Lost`] where no address accepts in time: the last one's failure;
+    /// [`ExchangeError::Security`] where a file is of no use, or the server is not the one that
+    /// it should be.
+    pub fn open(
+        server: &str,
+        security: &Security,
+        dialect: Dialect,
+        timeout: Duration,
+    ) -> Result<Self, ExchangeError> {
+        let auth = security.token.as_ref().map(Auth::read).transpose()?;
+        let tls = security.tls.as_ref().map(|tls| tls.read(server)).transpose()?;
+        let transport = Transport::connect(server, tls.as_ref(), timeout)?;
+        Ok(Self { dialect, transport, auth, input: Vec::new(), has_received: false, timeout: None })
+    }
+
+    /// Sends the token, if there is one, and waits for the reply for at most `timeout`: for a
+    /// client whose first request comes later, or must not be sent in vain.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::exchange`].
+    pub fn authenticate(&mut self, timeout: Duration) -> Result<(), ExchangeError> {
+        self.send(&[], timeout)?;
+        self.receive_auth(timeout)
+    }
+
+    /// Returns whether the file of the token that this connection sent holds another one now.
+    pub(crate) fn has_newer_token(&self) -> bool {
+        self.auth.as_ref().is_some_and(Auth::is_replaced)
     }
 
     /// Sends a request and waits for its reply for at most `timeout`, and as long as the
@@ -122,29 +171,68 @@ impl Connection {
     /// # Errors
     ///
     /// Where the peer does not take them in time. The connection is of no use then.
-    pub fn send(&mut self, mut requests: &[u8], timeout: Duration) -> Result<(), ExchangeError> {
+    pub fn send(&mut self, requests: &[u8], timeout: Duration) -> Result<(), ExchangeError> {
+        let sent = match &mut self.auth {
+            Some(auth) if !auth.is_sent() => {
+                let mut bytes = auth.encode(self.dialect);
+                bytes.extend_from_slice(requests);
+                self.transmit(&bytes, timeout)
+            }
+            _ => self.transmit(requests, timeout),
+        };
+        if matches!(&sent, Err(ExchangeError::Lost(error)) if is_closed(error)) {
+            // What the server replied before it closed says why.
+            if let Err(refused @ ExchangeError::Unauthenticated(_)) = self.receive_auth(timeout) {
+                return Err(refused);
+            }
+        }
+        sent
+    }
+
+    fn transmit(&mut self, mut bytes: &[u8], timeout: Duration) -> Result<(), ExchangeError> {
         self.set_timeout(timeout)?;
         let started = Instant::now();
-        while !requests.is_empty() {
-            match self.stream.write(requests) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(sent) => requests = &requests[sent..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(lost(error, timeout)),
+        while !bytes.is_empty() || self.transport.has_unsent() {
+            match self.transport.write(bytes) {
+                Ok(0) if !bytes.is_empty() && !self.transport.has_unsent() => {
+                    return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+                }
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(TlsFailure::Lost(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(failure) => return Err(self.lost(failure, timeout)),
             }
-            if !requests.is_empty() && started.elapsed() > timeout {
+            if started.elapsed() > timeout && (!bytes.is_empty() || self.transport.has_unsent()) {
                 return Err(timed_out(timeout));
             }
         }
         Ok(())
     }
 
-    /// Waits for the next reply for at most `timeout`.
+    /// Waits for the next reply for at most `timeout`, and before it as long for the one to the
+    /// token.
     ///
     /// # Errors
     ///
     /// Where there is none in time: see [`ExchangeError`]. The connection is of no use then.
     pub fn receive(&mut self, timeout: Duration) -> Result<Reply, ExchangeError> {
+        self.receive_auth(timeout)?;
+        self.receive_next(timeout)
+    }
+
+    /// Waits for the reply to the token, if it is sent and not answered yet.
+    fn receive_auth(&mut self, timeout: Duration) -> Result<(), ExchangeError> {
+        if !self.auth.as_ref().is_some_and(Auth::is_unanswered) {
+            return Ok(());
+        }
+        let reply = self.receive_next(timeout)?;
+        let answered = self.auth.as_mut().map_or(Ok(()), |auth| auth.answer(reply));
+        answered.map_err(|error| match error {
+            NotAccepted::Refused(reason) => ExchangeError::Unauthenticated(reason),
+            NotAccepted::Unexpected(reply) => ExchangeError::Unexpected(shown(&reply)),
+        })
+    }
+
+    fn receive_next(&mut self, timeout: Duration) -> Result<Reply, ExchangeError> {
         self.set_timeout(timeout)?;
         let started = Instant::now();
         loop {
@@ -161,33 +249,61 @@ impl Connection {
             if self.input.len() > REPLY_BYTES_MAX {
                 return Err(ExchangeError::Unexpected(format!("more than {REPLY_BYTES_MAX} bytes")));
             }
-            let mut bytes = [0; READ_BYTES];
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(read) => self.input.extend_from_slice(&bytes[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(lost(error, timeout)),
-            }
+            self.read_some(timeout)?;
         }
+    }
+
+    fn read_some(&mut self, timeout: Duration) -> Result<(), ExchangeError> {
+        let mut bytes = [0; READ_BYTES];
+        match self.transport.read(&mut bytes) {
+            Ok(None) => {}
+            Ok(Some(0)) => {
+                return Err(self.lost(io::Error::from(io::ErrorKind::UnexpectedEof).into(), timeout));
+            }
+            Ok(Some(read)) => {
+                self.has_received = true;
+                self.input.extend_from_slice(&bytes[..read]);
+            }
+            Err(TlsFailure::Lost(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(failure) => return Err(self.lost(failure, timeout)),
+        }
+        Ok(())
     }
 
     fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         if self.timeout != Some(timeout) {
-            self.stream.set_write_timeout(Some(timeout))?;
-            self.stream.set_read_timeout(Some(timeout))?;
+            self.transport.set_timeout(timeout)?;
             self.timeout = Some(timeout);
         }
         Ok(())
     }
+
+    /// Returns what a failed read or write means.
+    fn lost(&self, failure: TlsFailure, timeout: Duration) -> ExchangeError {
+        match failure {
+            // What the system calls it where a time-out of the socket is over.
+            TlsFailure::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => timed_out(timeout),
+            TlsFailure::Lost(error)
+                if is_closed(&error) && !self.has_received && !self.transport.is_tls() =>
+            {
+                io::Error::new(error.kind(), CLOSED).into()
+            }
+            failure => failure.into(),
+        }
+    }
 }
 
-/// Returns what a failed read or write means.
-fn lost(error: io::Error, timeout: Duration) -> ExchangeError {
-    match error.kind() {
-        // What the system calls it where a time-out of the socket is over.
-        io::ErrorKind::WouldBlock => timed_out(timeout),
-        _ => error.into(),
-    }
+/// Returns whether the peer has ended the connection.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// Returns a reply as a person may see it.
+pub(crate) fn shown(reply: &Reply) -> String {
+    let mut bytes = Vec::new();
+    encode_reply(Dialect::Framed, reply, &mut bytes);
+    bytes.escape_ascii().to_string()
 }
 
 fn timed_out(timeout: Duration) -> ExchangeError {

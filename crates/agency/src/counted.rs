@@ -123,13 +123,31 @@ fn winners(
 fn connect(options: &ClientOptions, dialect: Dialect) -> Result<Connection, AgencyError> {
     let mut backoff = Backoff::new(options);
     loop {
-        match Connection::open(&options.server, dialect, backoff.timeout(CONNECT_TIMEOUT)) {
+        let (error, is_replaced) = match open(options, dialect, &backoff) {
             Ok(connection) => return Ok(connection),
-            Err(error) if !backoff.pause(options, &error) => {
-                return Err(AgencyError::Unreachable { server: options.server.clone(), source: error });
-            }
-            Err(_) => {}
+            Err((error, is_replaced)) => (AgencyError::of_exchange(&options.server, error), is_replaced),
+        };
+        let may_pass = error.is_temporary() || (error.is_of_token() && is_replaced);
+        if !may_pass || !backoff.pause_after(options, &error) {
+            return Err(error);
         }
+    }
+}
+
+/// Opens a connection, and authenticates it before anything else is sent: of bets that get
+/// no reply nobody knows whether they are stored. With the error it says whether the token's
+/// file holds another token by now.
+fn open(
+    options: &ClientOptions,
+    dialect: Dialect,
+    backoff: &Backoff,
+) -> Result<Connection, (ExchangeError, bool)> {
+    let timeout = backoff.timeout(CONNECT_TIMEOUT);
+    let mut connection = Connection::open(&options.server, &options.security, dialect, timeout)
+        .map_err(|error| (error, false))?;
+    match connection.authenticate(backoff.timeout(REPLY_TIMEOUT)) {
+        Ok(()) => Ok(connection),
+        Err(error) => Err((error, connection.has_newer_token())),
     }
 }
 
@@ -140,7 +158,7 @@ fn ask(
 ) -> Result<Reply, AgencyError> {
     connection.exchange(request, REPLY_TIMEOUT.min(options.give_up_after)).map_err(|error| match error {
         ExchangeError::Lost(source) => AgencyError::Unknown { server: options.server.clone(), source },
-        ExchangeError::Unexpected(answer) => unexpected(options, answer),
+        error => AgencyError::of_exchange(&options.server, error),
     })
 }
 

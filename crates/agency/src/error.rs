@@ -6,6 +6,7 @@ use sorteo_protocol::DrawId;
 use sorteo_protocol::wire::Reason;
 
 use crate::rows::FileError;
+use crate::{ExchangeError, SecurityError};
 
 /// Why a call or an upload did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,7 @@ pub enum AgencyError {
         source: io::Error,
     },
     /// The server refused for a reason that a retry does not change.
-    #[error("the server refused {what}: {reason}{}", hint(reason))]
+    #[error("the server refused {what}: {reason}{}", hint(what, reason))]
     Refused {
         /// What was asked: the request's verb.
         what: &'static str,
@@ -59,6 +60,10 @@ pub enum AgencyError {
         /// What it sent, escaped.
         answer: String,
     },
+    /// A file of a token, a key or certificates is of no use, or TLS failed for a reason that
+    /// a retry does not change.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The bets' file is missing, unreadable, empty or malformed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -76,9 +81,50 @@ pub enum AgencyError {
     },
 }
 
+impl AgencyError {
+    /// The verb of the request by which a client proves who it is.
+    const AUTH: &'static str = "AUTH";
+
+    /// Returns the error of a request to this server that got no reply, and may be repeated.
+    pub(crate) fn of_exchange(server: &str, error: ExchangeError) -> Self {
+        let server = server.to_owned();
+        match error {
+            ExchangeError::Lost(source) => Self::Unreachable { server, source },
+            ExchangeError::Unexpected(answer) => Self::Protocol { server, answer },
+            ExchangeError::Unauthenticated(reason) => Self::Refused { what: Self::AUTH, reason },
+            ExchangeError::Security(error) => Self::Security(error),
+        }
+    }
+
+    /// Returns whether the same may succeed at another time.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { reason, .. } => reason.is_temporary(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether it is about a file of the client's, which may be on its way to be
+    /// replaced.
+    pub(crate) fn is_of_credential_file(&self) -> bool {
+        matches!(self, Self::Security(SecurityError::File(_)))
+    }
+
+    /// Returns whether the server refused the client's token.
+    pub(crate) fn is_of_token(&self) -> bool {
+        matches!(self, Self::Refused { what: Self::AUTH, reason: Reason::Unauthorized })
+    }
+}
+
 /// Returns what a person should know about a refusal besides its code.
-fn hint(reason: &Reason) -> &'static str {
+fn hint(what: &str, reason: &Reason) -> &'static str {
     match reason {
+        Reason::Unauthorized if what == AgencyError::AUTH => {
+            " (the token is revoked, expired, or of another agency; its file was read at this connect)"
+        }
+        Reason::Unauthorized => " (the server requires a token of this agency: give its file, --token-file)",
+        Reason::Forbidden => " (the connection is of another agency: check the agency's number)",
         Reason::AgencyDone => " (this agency said in this draw that it is done)",
         Reason::UnknownAgency => " (the draw expects other agencies: check the agency's number)",
         Reason::TooManyAgencies => {

@@ -27,6 +27,9 @@
 //! | [`Connection`] | one connection of either dialect, without retries |
 //! | [`rows`], [`file`](mod@file) | the CSV reader, and an agency's file cut into batches |
 //!
+//! With a [`Security`] connections are encrypted, and begin with the agency's token. Its files are
+//! read anew for each.
+//!
 //! Everything blocks. Nothing is logged: an [`Observer`] is given what happens.
 #![forbid(unsafe_code)]
 
@@ -39,6 +42,11 @@ pub mod file;
 mod lines;
 mod options;
 pub mod rows;
+mod secret;
+mod security;
+mod tls;
+mod token_file;
+mod transport;
 mod upload;
 mod window;
 
@@ -46,5 +54,9 @@ pub use client::Client;
 pub use connection::{Connection, ExchangeError, REPLY_TIMEOUT};
 pub use error::AgencyError;
 pub use options::{ClientOptions, Event, Observer};
+pub use secret::CredentialError;
+pub use security::{Security, SecurityError};
+pub use tls::{ClientCertificate, Tls, TlsError, TlsProblem};
+pub use token_file::TokenFile;
 pub use upload::{BATCH_BETS, Upload};
 pub use window::WindowLimits;

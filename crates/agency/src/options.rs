@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use sorteo_protocol::DrawId;
 
-use crate::WindowLimits;
+use crate::{Security, WindowLimits};
 
 /// Where the server is, and how long to go on trying.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// `HOST:PORT`; looked up anew with every connection.
     pub server: String,
+    /// How connections are protected, and how the client proves who it is.
+    pub security: Security,
     /// How long to go on trying without any success.
     pub give_up_after: Duration,
     /// Whether a file may have no bets: its agency is done with none.
@@ -28,11 +30,13 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// Options with an observer that ignores everything; a file must have bets.
+    /// Options of plain connections without a token, and with an observer that ignores
+    /// everything; a file must have bets.
     pub fn new(server: impl Into<String>, give_up_after: Duration) -> Self {
         let server = server.into();
         Self {
             server,
+            security: Security::default(),
             give_up_after,
             allow_empty: false,
             draw: None,

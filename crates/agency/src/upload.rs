@@ -1,7 +1,6 @@
 //! A whole agency in the framed dialect: its file is stored exactly once, whatever breaks
 //! in between, then it is done, then it waits for its winners.
 
-use std::io;
 use std::path::Path;
 
 use sorteo_protocol::wire::{Dialect, Reason, Reply, Request, encode_request};
@@ -160,14 +159,11 @@ impl Upload {
 
     /// Pauses where an upload may resume after this error, and returns whether it may.
     fn pause_after(&self, error: &AgencyError, backoff: &mut Backoff) -> bool {
-        let options = self.client.options();
-        match error {
-            AgencyError::Unreachable { source, .. } => backoff.pause(options, source),
-            AgencyError::Refused { reason, .. } if may_resume_after(reason) => {
-                backoff.pause(options, &io::Error::other(reason.to_string()))
-            }
-            _ => false,
-        }
+        let may_resume = match error {
+            AgencyError::Refused { reason, .. } => may_resume_after(reason),
+            error => error.is_temporary(),
+        };
+        may_resume && backoff.pause_after(self.client.options(), error)
     }
 
     /// Returns the error that another draw is the newest, where that is why bets of this one
@@ -181,10 +177,7 @@ impl Upload {
     }
 
     fn lost(&self, error: ExchangeError) -> AgencyError {
-        match error {
-            ExchangeError::Lost(source) => self.client.unreachable(source),
-            ExchangeError::Unexpected(answer) => self.client.protocol_error(answer),
-        }
+        AgencyError::of_exchange(&self.client.options().server, error)
     }
 
     /// Says that the agency is done, and how many bets it sent: the server records it
