@@ -180,13 +180,22 @@ impl Connection {
             }
             _ => self.transmit(requests, timeout),
         };
-        if matches!(&sent, Err(ExchangeError::Lost(error)) if is_closed(error)) {
-            // What the server replied before it closed says why.
-            if let Err(refused @ ExchangeError::Unauthenticated(_)) = self.receive_auth(timeout) {
-                return Err(refused);
-            }
+        match sent {
+            Err(ExchangeError::Lost(error)) if is_closed(&error) => Err(self.why_closed(error, timeout)),
+            sent => sent,
         }
-        sent
+    }
+
+    /// Returns why the server closed the connection, if it said so before.
+    fn why_closed(&mut self, error: io::Error, timeout: Duration) -> ExchangeError {
+        let told = match self.transport.is_tls() && !self.auth.as_ref().is_some_and(Auth::is_unanswered) {
+            true => self.read_some(timeout),
+            false => self.receive_auth(timeout),
+        };
+        match told {
+            Err(why @ (ExchangeError::Unauthenticated(_) | ExchangeError::Security(_))) => why,
+            _ => error.into(),
+        }
     }
 
     fn transmit(&mut self, mut bytes: &[u8], timeout: Duration) -> Result<(), ExchangeError> {

@@ -109,6 +109,8 @@ impl TlsProblem {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::UnknownCA
+            // Of its signature, which an authority of the same name did not make.
+            | Alert::DecryptError
             | Alert::AccessDenied => Some(Self::CertificateRefused(format!("{alert:?}"))),
             Alert::HandshakeFailure | Alert::InsufficientSecurity | Alert::UnrecognisedName => {
                 Some(Self::Refused(format!("{alert:?}")))
