@@ -43,6 +43,15 @@ const CASES: &[Case] = &[
     (&[], &["upload", "--agency", "1", "--dialect", "framd"]),
     (&[], &["winners", "--agency", "1", "--draw", "0"]),
     (&[], &["bench", "--duration", "5", "--bets", "5"]),
+    (&[], &["status", "--tls"]),
+    (&[], &["status", "--tls-ca", "ca.pem"]),
+    (&[], &["status", "--tls", "--tls-ca", "ca.pem", "--tls-cert", "agency-1.pem"]),
+    (&[], &["status", "--tls", "--tls-ca", "missing.pem"]),
+    (&[], &["status", "--token-file", "agency-1.token"]),
+    (&[], &["winners", "--agency", "1", "--token-file", "missing.token"]),
+    (&[], &["bench", "--token-file", "agency-1.token"]),
+    (&[], &["bench", "--agency", "1", "--agencies", "2"]),
+    (&[], &["bench", "--agency", "1", "--token-file", "missing.token"]),
     (&[], &["generate"]),
     (&[], &["completions", "bsh"]),
 ];
@@ -242,6 +251,61 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
 
         For more information, try '--help'.
         [2]
+
+        $ sorteo status --tls
+        error: the following required arguments were not provided:
+          --tls-ca <FILE>
+
+        Usage: sorteo status --tls --tls-ca <FILE>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo status --tls-ca ca.pem
+        error: the following required arguments were not provided:
+          --tls
+
+        Usage: sorteo status --tls-ca <FILE> --tls
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo status --tls --tls-ca ca.pem --tls-cert agency-1.pem
+        error: the following required arguments were not provided:
+          --tls-key <FILE>
+
+        Usage: sorteo status --tls --tls-ca <FILE> --tls-cert <FILE> --tls-key <FILE>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo status --tls --tls-ca missing.pem
+        sorteo: the file of certificate authorities missing.pem does not exist
+        [1]
+
+        $ sorteo status --token-file agency-1.token
+        sorteo: --token-file: needs the agency that the token is of: use --agency or SORTEO_AGENCY
+        [2]
+
+        $ sorteo winners --agency 1 --token-file missing.token
+        sorteo: the token file missing.token does not exist
+        [1]
+
+        $ sorteo bench --token-file agency-1.token
+        sorteo: --token-file: needs the agency that the token is of: use --agency
+        [2]
+
+        $ sorteo bench --agency 1 --agencies 2
+        error: the argument '--agency <N>' cannot be used with '--agencies <N>'
+
+        Usage: sorteo bench --agency <N>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo bench --agency 1 --token-file missing.token
+        sorteo: the run against 127.0.0.1:12345 failed: the token file missing.token does not exist
+        [1]
 
         $ sorteo generate
         error: the following required arguments were not provided:
