@@ -6,6 +6,7 @@ mod closed_output;
 mod listening;
 mod log_lines;
 mod server_ends;
+mod tokens;
 mod whole_draws;
 mod written_files;
 mod wrong_input;

@@ -5,17 +5,19 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sorteo_agency::{AgencyError, Client, ClientCertificate, Event, Security, SecurityError, Tls};
 
 use crate::authority::{Authority, token, with_token, write};
-use crate::server::{Act, Server, options};
+use crate::server::{Act, GIVE_UP_AFTER, Server, options};
 use crate::uploads::upload_and_tell;
 
 /// The error of a client with these files. Nothing listens where it would connect.
 fn error(security: Security) -> String {
+    let started = Instant::now();
     let error = Client::new(options("127.0.0.1:1", security)).status().unwrap_err();
+    assert!(started.elapsed() < GIVE_UP_AFTER / 2, "nothing is tried again");
     assert!(matches!(error, AgencyError::Security(SecurityError::File(_))), "{error}");
     let told = error.to_string();
     assert!(!told.contains('\n') && told.contains("/"), "one line, with the file: {told}");
