@@ -315,7 +315,8 @@ mod tests {
             "SORTEO_AGENCES is not a variable of sorteo: did you mean SORTEO_AGENCIES?"
         );
         assert!(
-            error(None, None, &[("SORTEO_XYZZY", "5")]).contains("known variables are SORTEO_AGENCIES, ")
+            error(None, None, &[("SORTEO_XYZZY", "5")])
+                .contains("known variables are SORTEO_ADDRESS_BETS_MAX, ")
         );
         assert!(
             error(None, None, &[("SORTEO_DATABASE", "postgres://x/y")])
@@ -354,7 +355,9 @@ mod tests {
     /// What must be set with a setting.
     fn companions(key: &str) -> Vec<(String, String)> {
         let all = [("tls", "required"), ("tls_cert", "cert"), ("tls_key", "key"), ("tls_client_ca", "ca")];
-        let needed = all.into_iter().filter(|(other, _)| key.starts_with("tls") && *other != key);
+        let with_tls = all.into_iter().filter(|(other, _)| key.starts_with("tls") && *other != key);
+        let needs_auth = key.starts_with("tls") || key.starts_with("agency_");
+        let needed = with_tls.chain(needs_auth.then_some(("auth", "optional")));
         needed.map(|(key, value)| (format!("SORTEO_{}", key.to_uppercase()), value.to_owned())).collect()
     }
 
@@ -369,6 +372,13 @@ mod tests {
             error(&[tls, cert, key, ("SORTEO_TLS_CRL", "crl")]),
             "tls_crl is set, but tls_client_ca is not: there is nobody whose certificates it could revoke"
         );
+        for (name, others) in [
+            ("tls_client_ca", [tls, cert, key, ("SORTEO_TLS_CLIENT_CA", "ca")].as_slice()),
+            ("agency_requests_max", &[("SORTEO_AGENCY_REQUESTS_MAX", "9")]),
+            ("agency_connections_max", &[("SORTEO_AGENCY_CONNECTIONS_MAX", "9")]),
+        ] {
+            assert!(error(others).starts_with(&format!("{name} is set, but auth is off")));
+        }
         for name in ["tls_cert", "tls_key", "tls_client_ca", "tls_crl"] {
             let expected =
                 format!("{name} is set, but tls is off: set tls to optional or required, or remove {name}");

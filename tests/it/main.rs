@@ -11,6 +11,7 @@ mod draws;
 mod help_and_man;
 mod migration;
 mod ops;
+mod quotas;
 mod server;
 mod settings;
 mod sqlite_store;

@@ -83,6 +83,9 @@ fn example(key: &str) -> &'static str {
         "agencies" => "5",
         "winning_number" => "7574",
         "ops_listen" => "127.0.0.1:9090",
+        "agency_connections_max" | "address_connections_max" => "100",
+        "agency_requests_max" | "address_requests_max" => "1000",
+        "agency_bets_max" | "address_bets_max" => "1000000",
         "tls_cert" => "server.pem",
         "tls_key" => "server.key",
         "tls_client_ca" => "agencies-ca.pem",
@@ -226,35 +229,41 @@ fn config_show_tells_every_value_and_where_it_is_from() {
     let shown =
         run_changing_nothing(folder.path(), &mut command(&["--max-connections", "070", "--queue", "9"]));
     expect![[r#"
-        listen               0.0.0.0:4000  variable SERVER_PORT
-        auth                 off           default
-        auth_timeout         10            default
-        max_connections      70            flag --max-connections
-        request_timeout      30            default
-        idle_timeout         900           default
-        drain_timeout        8             default
-        tls                  off           default
-        tls_cert             -             default: no TLS
-        tls_key              -             default: no TLS
-        tls_client_ca        -             default: no client certificates
-        tls_crl              -             default: no certificate is revoked
-        handshake_timeout    10            default
-        agencies             -             default: those of the open draw, or all from 1 to the highest seen
-        winning_number       -             default: that of the open draw, or 7574
-        agencies_max         10000         default
-        workers              8             file s.toml, line 2
-        queue                9             flag --queue
-        batch_bets_max       10000         default
-        payload_bytes_max    1048576       default
-        buffer_bytes_max     268435456     default
-        output_bytes_max     65536         default
-        database             f.db          file s.toml, line 4
-        readers              2             variable SORTEO_READERS
-        checkpoints          server        default
-        ops_listen           -             default: no HTTP
-        disk_free_bytes_min  134217728     default
-        log_level            debug         variable LOGGING_LEVEL
-        log_format           text          default
+        listen                   0.0.0.0:4000  variable SERVER_PORT
+        auth                     off           default
+        auth_timeout             10            default
+        max_connections          70            flag --max-connections
+        request_timeout          30            default
+        idle_timeout             900           default
+        drain_timeout            8             default
+        tls                      off           default
+        tls_cert                 -             default: no TLS
+        tls_key                  -             default: no TLS
+        tls_client_ca            -             default: no client certificates
+        tls_crl                  -             default: no certificate is revoked
+        handshake_timeout        10            default
+        agencies                 -             default: those of the open draw, or all from 1 to the highest seen
+        winning_number           -             default: that of the open draw, or 7574
+        agencies_max             10000         default
+        agency_connections_max   -             default: no limit
+        agency_requests_max      -             default: no limit
+        agency_bets_max          -             default: no limit
+        address_connections_max  -             default: no limit
+        address_requests_max     -             default: no limit
+        address_bets_max         -             default: no limit
+        workers                  8             file s.toml, line 2
+        queue                    9             flag --queue
+        batch_bets_max           10000         default
+        payload_bytes_max        1048576       default
+        buffer_bytes_max         268435456     default
+        output_bytes_max         65536         default
+        database                 f.db          file s.toml, line 4
+        readers                  2             variable SORTEO_READERS
+        checkpoints              server        default
+        ops_listen               -             default: no HTTP
+        disk_free_bytes_min      134217728     default
+        log_level                debug         variable LOGGING_LEVEL
+        log_format               text          default
     "#]]
     .assert_eq(shown.succeeded());
     let shown = run(&mut command(&["--json"]));
@@ -466,6 +475,8 @@ fn a_server_with_a_variable_for_each_setting_runs_with_them() {
             "ops_listen" => String::new(),
             // Files that this test has not; the tests of TLS have.
             file if file.starts_with("tls_") => String::new(),
+            // Quotas of agencies need that they prove who they are.
+            "auth" => "optional".to_owned(),
             _ => setting.default_text().unwrap_or_else(|| example(setting.key).to_owned()),
         };
         command.env(setting.variable(), value);

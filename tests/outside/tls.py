@@ -162,7 +162,7 @@ def run(check, binary, folder):
     two = site.issue("two", "URI:urn:sorteo:agency:5,URI:urn:sorteo:agency:6")
     stranger = foreign.issue("stranger", "URI:urn:sorteo:agency:1")
     trust = ["-CAfile", site.folder / "ca.pem", "-verify_return_error", "-verify_hostname", "localhost"]
-    flags = ["--agencies", "2", "--tls-cert", server[0], "--tls-key", server[1], "--tls-client-ca",
+    flags = ["--agencies", "2", "--auth", "optional", "--tls-cert", server[0], "--tls-key", server[1], "--tls-client-ca",
              site.folder / "ca.pem", "--tls-crl", site.crl()]
 
     process, address = start(binary, folder, "required", flags)

@@ -15,7 +15,8 @@ use crate::test_server::frame;
 
 /// The flags of a server with TLS and client certificates.
 fn flags() -> Vec<&'static str> {
-    let mut flags = vec!["--listen", "127.0.0.1:0", "--agencies", "2", "--tls", "required"];
+    let mut flags =
+        vec!["--listen", "127.0.0.1:0", "--agencies", "2", "--tls", "required", "--auth", "optional"];
     flags.extend(["--tls-cert", "cert.pem", "--tls-key", "key.pem"]);
     flags.extend(["--tls-client-ca", "ca.pem", "--tls-crl", "crl.pem"]);
     flags
