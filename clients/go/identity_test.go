@@ -360,7 +360,7 @@ func TestUntrustedServers(t *testing.T) {
 		fake := startFakeOn(t, c.listen(server.certificate, nil), nil)
 		_, port, _ := net.SplitHostPort(fake.address)
 		client := newClient(net.JoinHostPort(server.host, port))
-		client.TLS = c.files(server.ca, "")
+		client.TLS, client.GiveUpAfter = c.files(server.ca, ""), 5*time.Second
 		_, err := client.Status(ctx)
 		var untrusted *UntrustedError
 		if !errors.As(err, &untrusted) || !strings.Contains(err.Error(), server.text) || strings.Contains(err.Error(), "\n") {
@@ -377,7 +377,7 @@ func TestRefusedCertificates(t *testing.T) {
 	for own, text := range map[string]string{"": "demands a certificate", "other": "other.pem: was refused"} {
 		fake := startFakeOn(t, c.listen("server", demandCertificate), nil)
 		client := newClient(fake.address)
-		client.TLS = c.files("ca", own)
+		client.TLS, client.GiveUpAfter = c.files("ca", own), 5*time.Second
 		_, err := client.Status(ctx)
 		expectIdentityError(t, err, text)
 		if fake.connected() != 1 {
@@ -475,7 +475,7 @@ func TestTLSFilesThatCannotBeUsed(t *testing.T) {
 		{TLS{ca, certificate, readable}, []string{"has the mode 06", "chmod 600 " + readable}},
 	} {
 		client := newClient(fake.address)
-		client.TLS = &test.files
+		client.TLS, client.GiveUpAfter = &test.files, 5*time.Second
 		_, err := client.Status(ctx)
 		expectIdentityError(t, err, test.texts...)
 		if bytes.Contains([]byte(fmt.Sprintf("%v %#v", err, err)), content[40:60]) {
