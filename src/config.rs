@@ -6,6 +6,7 @@ mod error;
 mod file;
 pub mod flags;
 pub mod layers;
+mod operators;
 mod setting;
 pub mod settings;
 mod tls;
@@ -20,6 +21,7 @@ pub use self::error::{ConfigError, Source};
 pub use self::flags::Flags;
 pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment};
 pub use self::tls::TlsConfig;
+pub use self::operators::{OpsAuth, OpsConfig};
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
@@ -49,8 +51,8 @@ pub struct ServeConfig {
     pub limits: Limits,
     /// What it offers TLS with, if it does.
     pub tls: Option<TlsConfig>,
-    /// Where it serves the operators' HTTP, if it does.
-    pub ops_listen: Option<Vec<Endpoint>>,
+    /// The operators' HTTP.
+    pub ops: OpsConfig,
     /// Free bytes of disk below which it reports that it is not ready.
     pub disk_free_bytes_min: u64,
     /// The minimum level of what is logged.
@@ -96,12 +98,27 @@ impl ServeConfig {
             quotas: quotas(layers)?,
             limits: limits(layers)?,
             tls: TlsConfig::lower(layers)?,
-            ops_listen: layers.get_optional(&settings::OPS_LISTEN)?,
+            ops: operators(layers)?,
             disk_free_bytes_min: layers.get(&settings::DISK_FREE_BYTES_MIN)?,
             log_level: layers.get(&settings::LOG_LEVEL)?,
             log_format: layers.get(&settings::LOG_FORMAT)?,
         })
     }
+
+    /// Returns what is open to everybody on a network, a line for each: the setting and its
+    /// value, then what follows from it. None is a mistake, and each is worth a warning.
+    pub fn open_doors(&self) -> Vec<String> {
+        self.ops.open_doors()
+    }
+}
+
+fn operators(layers: &Layers) -> Result<OpsConfig, ConfigError> {
+    Ok(OpsConfig {
+        listen: layers.get_optional(&settings::OPS_LISTEN)?,
+        auth_setting: layers.get_optional(&settings::OPS_AUTH)?,
+        hosts: layers.get_optional(&settings::OPS_HOSTS)?.unwrap_or_default(),
+        socket: layers.get_optional(&settings::OPS_SOCKET)?,
+    })
 }
 
 fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
@@ -348,7 +365,7 @@ mod tests {
         let config = serve(&flags(None), None, &[]).unwrap();
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
         assert_eq!(format!("{:?}", config.store), format!("{:?}", sqlite::Options::new("sorteo.db")));
-        assert_eq!((config.listen, config.ops_listen), (vec![endpoint(DEFAULT_ADDRESS)], None));
+        assert_eq!((&config.listen, config.ops.is_served()), (&vec![endpoint(DEFAULT_ADDRESS)], false));
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, Format::Text));
     }
 
@@ -398,6 +415,7 @@ mod tests {
                 Values::Number(_, _, max) => max.to_string(),
                 Values::Text(Form::Address | Form::Addresses) => "127.0.0.1:1".to_owned(),
                 Values::Text(Form::Database | Form::File) => "other".to_owned(),
+                Values::Text(Form::Hosts) => "lottery.example".to_owned(),
                 Values::Text(Form::Agencies) => "1-5,7".to_owned(),
                 Values::Text(Form::Level) | Values::Word(..) => {
                     let other = |word: &&&str| Some(**word) != setting.default_text().as_deref();

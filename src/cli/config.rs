@@ -125,5 +125,8 @@ fn check(sources: &Sources) -> Result<(), Failure> {
         // Standard error may be closed; serve logs the warning too.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
+    for open in config.open_doors() {
+        let _ = writeln!(std::io::stderr(), "warning: {open}");
+    }
     Ok(say!("OK")?)
 }

@@ -14,7 +14,7 @@ pub(super) fn raise_limit() -> u64 {
 /// Returns a warning if the limit is lower than what a server may need. It runs all
 /// the same.
 pub(super) fn warning(config: &ServeConfig, files: u64) -> Option<String> {
-    let operators = config.ops_listen.as_ref().map_or(0, |_| ops::FILES_MAX);
+    let operators = if config.ops.is_served() { ops::FILES_MAX } else { 0 };
     let needed = config.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS + operators;
     (files > 0 && files < needed)
         .then(|| format!("the system allows {files} open files, max_connections needs {needed}"))

@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // The addresses first: if one is in use, no database is created.
     let (server, addresses) = bind(&config.listen)?;
     let server = server.with_tls(tls.clone());
-    let ops = config.ops_listen.as_deref().map(bind_ops).transpose()?;
+    let ops = config.ops.listen.as_deref().map(bind_ops).transpose()?;
     log_config(&config, &addresses, files);
     let handle = server.handle();
     let reload = Reload { sources: args.sources.clone(), environment, tls };
@@ -278,6 +278,9 @@ fn log_config(config: &ServeConfig, addresses: &[SocketAddr], files: u64) {
     );
     if let Some(warning) = open_files::warning(config, files) {
         event!(Warn, "config", Fail, error = warning);
+    }
+    for open in config.open_doors() {
+        event!(Warn, "config", Fail, error = open);
     }
 }
 

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::error::ConfigError;
-use super::settings::{Form, SERVE, Values, nearest};
+use super::settings::{SERVE, Values, nearest};
 
 /// A setting as it is written in the file.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ fn entry(key: &str, value: &Spanned<DeValue<'_>>, line: usize) -> Result<Entry, 
     };
     let text = match value.get_ref() {
         DeValue::String(text) => text.to_string(),
-        DeValue::Array(items) if matches!(setting.values, Values::Text(Form::Addresses)) => {
+        DeValue::Array(items) if matches!(setting.values, Values::Text(form) if form.is_list()) => {
             let texts: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
             texts.ok_or_else(wanted)?.join(",")
         }

@@ -83,14 +83,14 @@ fn argument(setting: &Setting) -> Arg {
     let (short, long) = help(setting);
     let hint = match setting.values {
         Values::Text(Form::Database | Form::File) => ValueHint::FilePath,
-        Values::Text(Form::Address | Form::Addresses) => ValueHint::Hostname,
+        Values::Text(Form::Address | Form::Addresses | Form::Hosts) => ValueHint::Hostname,
         _ => ValueHint::Other,
     };
     let argument = Arg::new(setting.key).long(setting.long()).value_name(setting.placeholder());
     let argument = argument.help(short).long_help(long).value_hint(hint);
     let argument = argument.value_parser(AsTyped(setting.words())).hide_possible_values(true);
     let argument = match setting.values {
-        Values::Text(Form::Addresses) => argument.action(ArgAction::Append),
+        Values::Text(form) if form.is_list() => argument.action(ArgAction::Append),
         _ => argument,
     };
     match setting.group.heading() {

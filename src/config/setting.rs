@@ -146,7 +146,12 @@ pub(super) const fn seconds(min: u64, max: u64) -> Kind<Duration> {
 
 /// Addresses to listen on. Their names are looked up when the value is read.
 pub(super) const fn endpoints() -> Kind<Vec<Endpoint>> {
-    Kind::Text(Form::Addresses, |text| addresses(text).map(look_up).collect())
+    Kind::Text(Form::Addresses, |text| parts(text).map(look_up).collect())
+}
+
+/// Names of hosts, in lower case.
+pub(super) const fn hosts() -> Kind<Vec<String>> {
+    Kind::Text(Form::Hosts, |text| Ok(parts(text).map(str::to_ascii_lowercase).collect()))
 }
 
 /// The address of a server, whose name is looked up with each connection.
@@ -256,6 +261,8 @@ pub enum Form {
     /// One or more `HOST:PORT`, separated by commas: as a flag it may be repeated, and in
     /// the file it may be an array.
     Addresses,
+    /// One or more names of hosts: a list like `Addresses`.
+    Hosts,
     /// A path, or `sqlite:` and a path.
     Database,
     /// A path.
@@ -394,9 +401,16 @@ impl Unit {
 }
 
 impl Form {
+    /// Returns whether it may be several values: a flag that is repeated, an array in the
+    /// file.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Addresses | Self::Hosts)
+    }
+
     fn placeholder(self) -> &'static str {
         match self {
             Self::Address | Self::Addresses => "HOST:PORT",
+            Self::Hosts => "NAME",
             Self::Database | Self::File => "FILE",
             Self::Level => "LEVEL",
             Self::Agencies => "AGENCIES",
@@ -407,8 +421,9 @@ impl Form {
         match self {
             Self::Address => read_address(text).map(str::to_owned),
             Self::Addresses => {
-                addresses(text).try_for_each(|one| read_address(one).map(drop)).map(|()| text.to_owned())
+                parts(text).try_for_each(|one| read_address(one).map(drop)).map(|()| text.to_owned())
             }
+            Self::Hosts => parts(text).try_for_each(read_host).map(|()| text.to_owned()),
             Self::Database => read_database(text).map(str::to_owned),
             Self::File if text.is_empty() => Err("the path is empty: give a file".to_owned()),
             Self::File => Ok(text.to_owned()),
@@ -452,8 +467,17 @@ fn read_address(text: &str) -> Result<&str, String> {
     }
 }
 
-/// Returns the parts of a list of addresses.
-fn addresses(text: &str) -> impl Iterator<Item = &str> {
+/// Requires a name of a host, without port or scheme. Whether there is one is not looked up.
+fn read_host(text: &str) -> Result<(), String> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    match !text.is_empty() && text.bytes().all(is_allowed) {
+        true => Ok(()),
+        false => Err(format!("`{text}` is not the name of a host: write it alone, such as lottery.example")),
+    }
+}
+
+/// Returns the parts of a list.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 

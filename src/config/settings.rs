@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::operators::OpsAuth;
 use super::setting::{
-    DEFAULT_ADDRESS, agencies, agency_id, bytes, count, count_u32, database, endpoints, file, level, number,
-    per_second, remote_address, seconds,
+    DEFAULT_ADDRESS, agencies, agency_id, bytes, count, count_u32, database, endpoints, file, hosts, level,
+    number, per_second, remote_address, seconds,
 };
 pub use super::setting::{
     Default, Form, Group, Kind, Optional, Setting, Typed, Unit, VARIABLE_PREFIX, Value, Values,
@@ -61,6 +62,9 @@ pub const SERVE: &[Setting] = &[
     READERS.setting(),
     CHECKPOINTS.setting(),
     OPS_LISTEN.setting(),
+    OPS_AUTH.setting(),
+    OPS_HOSTS.setting(),
+    OPS_SOCKET.setting(),
     DISK_FREE_BYTES_MIN.setting(),
     LOG_LEVEL.setting(),
     LOG_FORMAT.setting(),
@@ -387,9 +391,33 @@ pub(super) const CHECKPOINTS: Typed<Checkpoints> = Typed {
 pub(super) const OPS_LISTEN: Optional<Vec<Endpoint>> = Optional(Typed {
     key: "ops_listen",
     group: Group::Operators,
-    meaning: "Addresses of the operators' HTTP; whoever reaches one can read everything",
+    meaning: "Addresses of the operators' HTTP",
     kind: endpoints(),
     default: Default::Unset("no HTTP"),
+});
+
+pub(super) const OPS_AUTH: Optional<OpsAuth> = Optional(Typed {
+    key: "ops_auth",
+    group: Group::Operators,
+    meaning: "Who may read the operators' HTTP: whoever reaches it, or operators with a token",
+    kind: Kind::Word("WHO", &["off", "token"], &[OpsAuth::Off, OpsAuth::Token]),
+    default: Default::Unset("off if all of ops_listen is loopback, else token"),
+});
+
+pub(super) const OPS_HOSTS: Optional<Vec<String>> = Optional(Typed {
+    key: "ops_hosts",
+    group: Group::Operators,
+    meaning: "Host names by which the operators' HTTP may be asked, separated by commas",
+    kind: hosts(),
+    default: Default::Unset("localhost and IP addresses alone"),
+});
+
+pub(super) const OPS_SOCKET: Optional<PathBuf> = Optional(Typed {
+    key: "ops_socket",
+    group: Group::Operators,
+    meaning: "Unix socket of the operators' HTTP; whoever may open it needs no token",
+    kind: file(),
+    default: Default::Unset("no socket"),
 });
 
 pub(super) const DISK_FREE_BYTES_MIN: Typed<u64> = Typed {

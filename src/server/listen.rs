@@ -47,6 +47,16 @@ impl Endpoint {
         }
         (!all.is_empty()).then_some(Self(all))
     }
+
+    /// Returns whether only this machine reaches it.
+    pub fn is_loopback(&self) -> bool {
+        self.beyond_loopback().next().is_none()
+    }
+
+    /// Returns its addresses that other machines may reach.
+    pub fn beyond_loopback(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.0.iter().copied().filter(|address| !address.ip().is_loopback())
+    }
 }
 
 impl From<SocketAddr> for Endpoint {

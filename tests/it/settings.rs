@@ -90,6 +90,9 @@ fn example(key: &str) -> &'static str {
         "tls_key" => "server.key",
         "tls_client_ca" => "agencies-ca.pem",
         "tls_crl" => "agencies-crl.pem",
+        "ops_auth" => "token",
+        "ops_hosts" => "lottery.example",
+        "ops_socket" => "/run/sorteo/operators",
         _ => panic!("give {key} an example"),
     }
 }
@@ -318,6 +321,30 @@ fn config_check_tells_all_that_is_wrong_and_exits_as_serve_would() {
 }
 
 #[test]
+fn config_check_warns_of_what_is_open_to_a_network_and_takes_lists_of_names() {
+    let folder = folder();
+    let check = |args: &[&str]| {
+        let checked = run(sorteo(folder.path(), ["config", "check"]).args(args));
+        assert_eq!(checked.succeeded(), "OK\n");
+        checked.stderr
+    };
+    let open = check(&["--ops-listen", "0.0.0.0:9090", "--ops-auth", "off"]);
+    let expected =
+        "ops_auth=off: whoever reaches 0.0.0.0:9090 sees everything, names and documents of winners too";
+    assert_eq!(open, format!("warning: {expected}\n"));
+    assert_eq!(check(&["--ops-listen", "0.0.0.0:9090"]), "", "a token is needed there");
+    assert_eq!(check(&["--ops-listen", "127.0.0.1:9090", "--ops-auth", "off"]), "");
+    fs::write(folder.path().join("s.toml"), "ops_hosts = [\"a.example\", \"B.example\"]\n").unwrap();
+    assert_eq!(check(&["--config", "s.toml"]), "");
+    assert_eq!(check(&["--ops-hosts", "a.example", "--ops-hosts", "b.example"]), "");
+    let wrong = run(&mut sorteo(folder.path(), ["config", "check", "--ops-hosts", "a.example:9090"]));
+    assert_names(
+        wrong.failed(2),
+        &["--ops-hosts: `a.example:9090` is not the name of a host", "lottery.example"],
+    );
+}
+
+#[test]
 fn config_check_warns_of_few_open_files_as_serve_does() {
     let folder = folder();
     let program = sorteo(folder.path(), ["config", "check", "--max-connections", "500"]);
@@ -477,6 +504,7 @@ fn a_server_with_a_variable_for_each_setting_runs_with_them() {
             file if file.starts_with("tls_") => String::new(),
             // Quotas of agencies need that they prove who they are.
             "auth" => "optional".to_owned(),
+            "ops_socket" => "operators".to_owned(),
             _ => setting.default_text().unwrap_or_else(|| example(setting.key).to_owned()),
         };
         command.env(setting.variable(), value);
