@@ -46,6 +46,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Handshakes of TLS by result.
     pub handshakes: Family<HandshakeLabel, Counter>,
+    /// Tokens that the operators' HTTP did not accept.
+    pub sign_in_failures: Counter,
     /// Seconds from a whole request to its reply, without the time that a `WAIT_WINNERS`
     /// waits.
     pub answer_seconds: Histogram,
@@ -221,6 +223,7 @@ impl Default for Metrics {
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
             handshakes: Family::default(),
+            sign_in_failures: Counter::default(),
             answer_seconds: seconds(),
         };
         // A result that never occurred is 0 and not missing, so that alerts can rely on it.
@@ -309,6 +312,11 @@ impl Metrics {
             self.checkpoint_seconds.clone(),
         );
         registry.register("sorteo_connections", "Connections by state", self.connections.clone());
+        registry.register(
+            "sorteo_sign_in_failures",
+            "Tokens that the operators' HTTP did not accept",
+            self.sign_in_failures.clone(),
+        );
         registry.register(
             "sorteo_connections_accepted",
             "Connections that were accepted",

@@ -15,14 +15,18 @@ use super::failure::Failure;
 use super::ready_file::ReadyFile;
 use super::{observer, open_files, threads};
 use crate::config::settings::LOG_LEVEL;
-use crate::config::{ConfigError, Environment, Layers, ServeConfig, TlsConfig, process_environment};
-use crate::ops::{Ops, OpsContext, OpsHandle};
+use crate::config::{
+    ConfigError, Environment, Layers, OpsAuth, OpsConfig, ServeConfig, TlsConfig, process_environment,
+};
+use crate::ops::{BindError, Gatekeeper, OperatorIdentity, Ops, OpsContext, OpsHandle};
 use crate::server::listen::{self, Endpoint, ListenError};
 use crate::server::tls::Tls;
 use crate::server::{BACKLOG, ServeError, Server, ServerHandle};
 use crate::service::Service;
+use crate::store::StoreError;
 use crate::store::sqlite::{Recovery, SqliteStore};
 use crate::{event, logging};
+use sorteo_protocol::{Token, TokenId};
 
 /// The exit code of a process that a second signal ended at once: 128 and SIGTERM.
 const SECOND_SIGNAL_EXIT: i32 = 143;
@@ -64,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // The addresses first: if one is in use, no database is created.
     let (server, addresses) = bind(&config.listen)?;
     let server = server.with_tls(tls.clone());
-    let ops = config.ops.listen.as_deref().map(bind_ops).transpose()?;
+    let ops = config.ops.is_served().then(|| bind_ops(&config.ops)).transpose()?;
     log_config(&config, &addresses, files);
     let handle = server.handle();
     let reload = Reload { sources: args.sources.clone(), environment, tls };
@@ -121,12 +125,33 @@ fn open_store(config: &ServeConfig, handle: &ServerHandle) -> Result<Arc<Service
     ))
 }
 
-fn bind_ops(endpoints: &[Endpoint]) -> anyhow::Result<Ops> {
-    let (ops, unavailable) = Ops::bind(endpoints).map_err(|ListenError { address, source }| {
-        anyhow::Error::from(source).context(format!("{address} (ops_listen) cannot be listened on"))
+fn bind_ops(config: &OpsConfig) -> anyhow::Result<Ops> {
+    let bound = Ops::bind(config.listen.as_deref().unwrap_or_default(), config.socket.as_deref());
+    let (ops, unavailable) = bound.map_err(|error| {
+        let (what, source) = match error {
+            BindError::Address(ListenError { address, source }) => {
+                (format!("{address} (ops_listen)"), source)
+            }
+            BindError::Socket { path, source } => (format!("{} (ops_socket)", path.display()), source),
+        };
+        anyhow::Error::from(source).context(format!("{what} cannot be listened on"))
     })?;
     log_unavailable(&unavailable);
     Ok(ops)
+}
+
+/// Knows no token: nobody can sign in.
+#[derive(Debug)]
+struct NoTokens;
+
+impl Gatekeeper for NoTokens {
+    fn operator(&self, _: &Token) -> Result<Option<OperatorIdentity>, StoreError> {
+        Ok(None)
+    }
+
+    fn is_live(&self, _: &TokenId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }
 
 fn start_ops(
@@ -146,9 +171,17 @@ fn start_ops(
         queue_max: config.store.queue_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
         started_at,
+        gatekeeper: match config.ops.auth() {
+            OpsAuth::Off => None,
+            OpsAuth::Token => Some(Arc::new(NoTokens)),
+        },
+        hosts: config.ops.hosts.clone(),
+        tls: None,
+        unprotected: config.open_doors(),
     };
     let running = ops.start(context, overviews).context("the operators' HTTP cannot be started")?;
-    event!(Info, "listen_operators", Success, listen = listed(&addresses));
+    let socket = config.ops.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    event!(Info, "listen_operators", Success, listen = listed(&addresses), socket = socket);
     Ok(running)
 }
 

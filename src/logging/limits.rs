@@ -41,11 +41,13 @@ pub enum Kind {
     Message,
     /// It did not prove who it is.
     Auth,
+    /// A token was not accepted by the operators' HTTP.
+    SignIn,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Accepted, Self::Closed, Self::Bet, Self::Batch, Self::Done, Self::Message, Self::Auth];
+    const ALL: [Self; 8] =
+        [Self::Accepted, Self::Closed, Self::Bet, Self::Batch, Self::Done, Self::Message, Self::Auth, Self::SignIn];
 
     /// Returns the action of these lines.
     fn action(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Kind {
             Self::Done => "agencia_terminada",
             Self::Message => "mensaje_recibido",
             Self::Auth => "authenticate",
+            Self::SignIn => "sign_in",
         }
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::identity::Gatekeeper;
+use super::tls::OpsTls;
 use crate::server::{Limits, ServerHandle};
 use crate::service::Service;
 
@@ -24,4 +26,13 @@ pub struct OpsContext<S> {
     pub disk_free_bytes_min: u64,
     /// When the process started.
     pub started_at: SystemTime,
+    /// Knows the operators' tokens; `None` if whoever reaches the HTTP may use it.
+    pub gatekeeper: Option<Arc<dyn Gatekeeper>>,
+    /// Host names by which it may be asked, in lower case, beside `localhost` and addresses.
+    pub hosts: Vec<String>,
+    /// TLS, if it is on.
+    pub tls: Option<OpsTls>,
+    /// What of the server is open to everybody on a network, a line for each: the setting and
+    /// its value, a colon, and what follows from it.
+    pub unprotected: Vec<String>,
 }

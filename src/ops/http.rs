@@ -1,7 +1,8 @@
 //! The connections of the operators' HTTP: how many there may be, how long each may take,
-//! and the headers of every response.
+//! whose they are, and the headers of every response.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,15 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::places::{Place, Places};
+use super::tls::{self, Opened, OpsTls};
 use crate::event;
+use crate::server::listen::canonical;
 
 /// Most connections at once. Each open page has one.
 pub(super) const CONNECTIONS_MAX: usize = 256;
@@ -39,35 +43,59 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the system refused to accept: to try again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The page loads our own files only, and has no frames and no forms.
+/// The page loads our own files only, and has no frames. Its forms come back to us.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The headers of every response that does not set them itself.
 const HEADERS: [(HeaderName, &str); 4] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
+    // Without any, a browser would not tell from which page a form comes.
+    (REFERRER_POLICY, "same-origin"),
     (CACHE_CONTROL, "no-store"),
 ];
 
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Whose a connection is: an extension of each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// A process that may open the Unix socket.
+    Socket,
+    /// Whoever reaches the port.
+    Address { ip: IpAddr, is_encrypted: bool },
+}
+
 /// Accepts connections and responds to them, for ever.
-pub(super) async fn serve(listeners: Vec<TcpListener>, router: Router) {
+pub(super) async fn serve(listeners: Vec<Listener>, router: Router, tls: Option<OpsTls>) {
     let router = router.layer(from_fn(add_headers));
     let places = Places::new(CONNECTIONS_MAX);
     let mut all = JoinSet::new();
     for listener in listeners {
-        all.spawn(accept(listener, router.clone(), Arc::clone(&places)));
+        all.spawn(accept(listener, router.clone(), tls.clone(), Arc::clone(&places)));
     }
     while all.join_next().await.is_some() {}
 }
 
-async fn accept(listener: TcpListener, router: Router, places: Arc<Places>) {
+async fn accept(listener: Listener, router: Router, tls: Option<OpsTls>, places: Arc<Places>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        let accepted = match &listener {
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, address)| Accepted::Tcp(stream, canonical(address).ip())),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        };
+        match accepted {
+            Ok(accepted) => {
                 let place = places.take().await;
-                tokio::spawn(answer(stream, router.clone(), place));
+                tokio::spawn(keep(accepted, router.clone(), tls.clone(), place));
             }
             Err(error) => {
                 event!(Error, "accept_operators", Fail, error = error);
@@ -77,13 +105,50 @@ async fn accept(listener: TcpListener, router: Router, places: Arc<Places>) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router, place: Arc<Place>) {
+/// A new connection.
+enum Accepted {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
+}
+
+/// Serves a connection until it ends, or another one needs its place.
+async fn keep(accepted: Accepted, router: Router, tls: Option<OpsTls>, place: Arc<Place>) {
+    let served = async {
+        match accepted {
+            Accepted::Tcp(stream, ip) => serve_tcp(stream, ip, router, tls, &place).await,
+            Accepted::Unix(stream) => respond(stream, Peer::Socket, router, &place).await,
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = place.is_needed() => log_closed("another connection needs the place"),
+    }
+}
+
+async fn serve_tcp(stream: TcpStream, ip: IpAddr, router: Router, tls: Option<OpsTls>, place: &Arc<Place>) {
     // A system without this option has a longer timeout of its own.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let _ = stream.set_nodelay(true);
+    match tls::open(stream, tls.as_ref()).await {
+        Ok(Opened::Plain(stream)) => {
+            respond(stream, Peer::Address { ip, is_encrypted: false }, router, place).await;
+        }
+        Ok(Opened::Encrypted(stream)) => {
+            respond(*stream, Peer::Address { ip, is_encrypted: true }, router, place).await;
+        }
+        Err(error) => log_closed(error),
+    }
+}
+
+/// Responds to the requests of a connection.
+async fn respond<IO>(stream: IO, peer: Peer, router: Router, place: &Arc<Place>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let router = TowerToHyperService::new(router);
-    let requests = service_fn(|request| {
-        let (router, place) = (router.clone(), Arc::clone(&place));
+    let requests = service_fn(|mut request: hyper::Request<_>| {
+        let (router, place) = (router.clone(), Arc::clone(place));
+        request.extensions_mut().insert(peer);
         async move {
             place.set_busy();
             let response = router.call(request).await?;
@@ -100,15 +165,14 @@ async fn answer(stream: TcpStream, router: Router, place: Arc<Place>) {
         // A peer may close its side after its request, and reads the response.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), requests);
-    tokio::select! {
-        served = served => if let Err(error) = served {
-            // The peer went away, was too slow or does not speak HTTP.
-            event!(Debug, "close_operators_connection", Fail, error = error);
-        },
-        () = place.is_needed() => {
-            event!(Debug, "close_operators_connection", Fail, error = "another connection needs the place");
-        }
+    if let Err(error) = served.await {
+        // The peer went away, was too slow or does not speak HTTP.
+        log_closed(error);
     }
+}
+
+fn log_closed(error: impl std::fmt::Display) {
+    event!(Debug, "close_operators_connection", Fail, error = error);
 }
 
 /// Returns whether a response goes on for as long as the peer reads it.

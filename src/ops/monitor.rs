@@ -67,6 +67,7 @@ struct Status {
     connections: Connections,
     queue: Queue,
     draws: Vec<Draw>,
+    unprotected: Vec<String>,
 }
 
 /// A draw and its first [`AGENCIES_MAX`] agencies.
@@ -187,6 +188,7 @@ impl<S: Store> Monitor<S> {
             },
             queue: Queue { waiting: metrics.queue_writes.get(), limit: self.context.queue_max },
             draws,
+            unprotected: self.context.unprotected.clone(),
         };
         serde_json::to_string(&status).map_err(|_| LookupError::Failed)
     }

@@ -1,27 +1,31 @@
-//! The paths of the operators' HTTP. All are `GET`, and change nothing.
+//! The paths of the operators' HTTP. None changes any data: all are `GET`, but for signing in
+//! and out. Each says who may ask for it, and there is no other way to add one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{FromRef, Path, Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_stream::wrappers::WatchStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 
+use super::admit::{Access, admit, refuse};
+use super::gate::{Caller, Gate, Proof};
 use super::http::REQUESTS_MAX;
+use super::identity::Role;
 use super::monitor::{LookupError, Monitor};
+use super::sign_in;
 use crate::store::Store;
 use crate::store::sqlite::overview::{self, ResultsCursor, Winner};
 use sorteo_protocol::text::decimal;
@@ -58,23 +62,81 @@ type StreamHeaders = [(HeaderName, &'static str); 2];
 
 type Monitoring<S> = State<Arc<Monitor<S>>>;
 
-pub(super) fn router<S: Store>(monitor: Arc<Monitor<S>>) -> Router {
-    let requests = Router::new()
-        .route("/", get(|headers: HeaderMap| async move { PAGE.respond(&headers) }))
-        .route("/page.css", get(|headers: HeaderMap| async move { STYLE.respond(&headers) }))
-        .route("/page.js", get(|headers: HeaderMap| async move { SCRIPT.respond(&headers) }))
-        .route("/icon.svg", get(|headers: HeaderMap| async move { ICON.respond(&headers) }))
-        .route("/api/status", get(status::<S>))
-        .route("/api/events", get(events::<S>))
-        .route("/api/draws/{draw}", get(draw::<S>))
-        .route("/api/draws/{draw}/results", get(results::<S>))
-        .route_layer(from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_MAX)), limit));
-    requests
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness::<S>))
-        .route("/metrics", get(metrics::<S>))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .with_state(monitor)
+/// What the paths need to respond.
+pub(super) struct Serving<S> {
+    pub(super) monitor: Arc<Monitor<S>>,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl<S> Clone for Serving<S> {
+    fn clone(&self) -> Self {
+        Self { monitor: Arc::clone(&self.monitor), gate: Arc::clone(&self.gate) }
+    }
+}
+
+impl<S> FromRef<Serving<S>> for Arc<Monitor<S>> {
+    fn from_ref(serving: &Serving<S>) -> Self {
+        Arc::clone(&serving.monitor)
+    }
+}
+
+impl<S> FromRef<Serving<S>> for Arc<Gate> {
+    fn from_ref(serving: &Serving<S>) -> Self {
+        Arc::clone(&serving.gate)
+    }
+}
+
+/// A path, who may ask for it, and what responds.
+type Route<S> = (&'static str, Access, MethodRouter<Serving<S>>);
+
+const VIEWER: Access = Access::Needs(Role::Viewer);
+const AUDITOR: Access = Access::Needs(Role::Auditor);
+
+/// Paths of which at most [`REQUESTS_MAX`] requests are in progress.
+fn counted<S: Store>() -> Vec<Route<S>> {
+    vec![
+        ("/", VIEWER, get(|headers: HeaderMap| async move { PAGE.respond(&headers) })),
+        ("/page.css", Access::Open, get(|headers: HeaderMap| async move { STYLE.respond(&headers) })),
+        ("/page.js", Access::Open, get(|headers: HeaderMap| async move { SCRIPT.respond(&headers) })),
+        ("/icon.svg", Access::Open, get(|headers: HeaderMap| async move { ICON.respond(&headers) })),
+        ("/sign-out", Access::Open, post(sign_in::sign_out)),
+        ("/api/me", VIEWER, get(me)),
+        ("/api/status", VIEWER, get(status::<S>)),
+        ("/api/events", VIEWER, get(events::<S>)),
+        ("/api/draws/{draw}", VIEWER, get(draw::<S>)),
+        ("/api/draws/{draw}/results", AUDITOR, get(results::<S>)),
+    ]
+}
+
+/// Paths that find a place however many others are in progress. Signing in has a limit of
+/// its own, since the body of its request may come slowly.
+fn uncounted<S: Store>() -> Vec<Route<S>> {
+    let sign_ins = Arc::new(Semaphore::new(sign_in::SIGN_INS_MAX));
+    vec![
+        ("/sign-in", Access::Open, get(sign_in::show).post(sign_in::sign_in).layer(Extension(sign_ins))),
+        ("/healthz", Access::Probe, get(|| async { "ok\n" })),
+        ("/readyz", Access::Probe, get(readiness::<S>)),
+        ("/metrics", VIEWER, get(metrics::<S>)),
+    ]
+}
+
+/// Returns every path, and who may ask for it.
+pub fn paths<S: Store>() -> Vec<(&'static str, Access)> {
+    let all = counted::<S>().into_iter().chain(uncounted());
+    all.map(|(path, access, _)| (path, access)).collect()
+}
+
+pub(super) fn router<S: Store>(serving: Serving<S>) -> Router {
+    let admit = |access| from_fn_with_state((Arc::clone(&serving.gate), access), admit);
+    let add = |router: Router<Serving<S>>, (path, access, methods): Route<S>| {
+        // Around all methods: which of them a path has is told to those who may ask.
+        router.route(path, methods.layer(admit(access)))
+    };
+    let counted = counted().into_iter().fold(Router::new(), add);
+    let counted = counted.route_layer(from_fn_with_state(Arc::new(Semaphore::new(REQUESTS_MAX)), limit));
+    let all = uncounted().into_iter().fold(counted, add);
+    let nothing = get(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this path") });
+    all.fallback_service(nothing.layer(admit(Access::Open)).with_state(())).with_state(serving.clone())
 }
 
 /// Refuses a request where too many are in progress. A request keeps its permit until it
@@ -127,19 +189,51 @@ async fn status<S: Store>(State(monitor): Monitoring<S>) -> Result<Response, Ref
     Ok(([(CONTENT_TYPE, "application/json")], status).into_response())
 }
 
-/// Sends the status at once, then each second.
+/// Sends the status at once, then each second, until the token or the session ends.
 async fn events<S: Store>(
     State(monitor): Monitoring<S>,
+    State(gate): State<Arc<Gate>>,
+    Extension(caller): Extension<Caller>,
     Extension(permit): Extension<Permit>,
 ) -> Result<(StreamHeaders, Sse<impl Stream<Item = Result<Event, Infallible>>>), Refusal> {
     let first = monitor.status().await?;
-    let news = WatchStream::from_changes(monitor.subscribe());
-    let all = tokio_stream::once(Arc::from(first)).chain(news);
-    let events = all.map(move |status: Arc<str>| {
-        let _held = &permit;
-        Ok(Event::default().event("status").retry(RETRY).data(&*status))
+    let news = monitor.subscribe();
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _held = permit;
+        tokio::select! {
+            () = forward(first, news, &sender) => {}
+            () = gate.ended(&caller.proof) => {}
+            () = sender.closed() => {}
+        }
     });
+    let events = ReceiverStream::new(receiver)
+        .map(|status: Arc<str>| Ok(Event::default().event("status").retry(RETRY).data(&*status)));
     Ok((STREAM_HEADERS, Sse::new(events).keep_alive(KeepAlive::default())))
+}
+
+async fn forward(first: String, mut news: watch::Receiver<Arc<str>>, sender: &mpsc::Sender<Arc<str>>) {
+    let mut status = Arc::from(first);
+    while sender.send(status).await.is_ok() && news.changed().await.is_ok() {
+        status = Arc::clone(&news.borrow_and_update());
+    }
+}
+
+/// Who is asking.
+#[derive(Serialize)]
+struct Me {
+    role: &'static str,
+    token: Option<String>,
+    signed_in: bool,
+}
+
+async fn me(Extension(caller): Extension<Caller>) -> Json<Me> {
+    let token = match &caller.proof {
+        Proof::NotNeeded => None,
+        Proof::Token(token) | Proof::Session(_, token) => Some(token.to_string()),
+    };
+    let signed_in = matches!(caller.proof, Proof::Session(..));
+    Json(Me { role: caller.role.as_str(), token, signed_in })
 }
 
 async fn draw<S: Store>(
@@ -245,8 +339,4 @@ impl IntoResponse for Refusal {
             }
         }
     }
-}
-
-fn refuse(code: StatusCode, why: &str) -> Response {
-    (code, Json(json!({ "error": why }))).into_response()
 }

@@ -38,7 +38,8 @@ impl Watched {
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let mut stream = self.connect();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         Answer::parse(&text)
@@ -191,7 +192,7 @@ fn every_answer_carries_the_policy_and_files_are_sent_once() {
         );
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
-        assert_eq!(answer.headers["referrer-policy"], "no-referrer", "{path}");
+        assert_eq!(answer.headers["referrer-policy"], "same-origin", "{path}");
         let tag = answer.headers.get("etag");
         assert_eq!(answer.headers["cache-control"], if tag.is_some() { "no-cache" } else { "no-store" });
         if let Some(tag) = tag {
@@ -386,7 +387,9 @@ fn news_come_each_second_and_do_not_hold_up_the_end() {
     bets_file(path, "bets.csv", &[1; 5]);
     let watched = Watched::start(path, &["--agencies", "1"]);
     let mut stream = watched.connect();
-    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+        .unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     let mut next = || -> Value {
         let data = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned)).unwrap();
@@ -427,7 +430,7 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 fn probe(watched: &Watched, path: &str) -> Answer {
     let mut stream = watched.connect();
     stream.set_read_timeout(Some(PROBE_DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{path}: {error}"));
     Answer::parse(&text)
@@ -445,7 +448,7 @@ fn peers_that_are_slow_or_idle_make_room_for_probes() {
     let watched = Watched::start(folder.path(), &[]);
     let mut kept: Vec<TcpStream> = (0..100).map(|_| watched.connect()).collect();
     for stream in &mut kept {
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
@@ -460,7 +463,7 @@ fn peers_that_are_slow_or_idle_make_room_for_probes() {
     let mut rest = Vec::new();
     assert!(kept[0].read_to_end(&mut rest).is_ok(), "closed");
     let newest = slow.last_mut().unwrap();
-    newest.write_all(b"P/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    newest.write_all(b"P/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     newest.read_to_string(&mut text).unwrap();
     assert_eq!(Answer::parse(&text).code, 200);
@@ -474,7 +477,7 @@ fn streams_of_events_leave_places_for_probes() {
     let watched = Watched::start(folder.path(), &[]);
     let stream = || {
         let mut stream = watched.connect();
-        stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut code = [0; 12];
         stream.read_exact(&mut code).unwrap();
         (stream, code)
@@ -505,7 +508,7 @@ fn a_peer_that_closes_its_side_after_its_request_gets_the_response() {
     let watched = Watched::start(folder.path(), &[]);
     for path in ["/healthz", "/readyz", "/metrics", "/api/status", "/api/draws/1", "/page.js"].repeat(5) {
         let mut stream = watched.connect();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -525,7 +528,7 @@ fn a_proxy_is_told_to_pass_events_on_as_they_are() {
     let folder = folder();
     let watched = Watched::start(folder.path(), &[]);
     let mut stream = watched.connect();
-    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let lines = BufReader::new(stream).lines().map(|line| line.unwrap());
     let head: String = lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect();
     assert_names(
