@@ -1,6 +1,7 @@
-//! How often an address may present a bad token. A token cannot be guessed: the limit keeps
-//! the attempts from costing processor and log. It is by address alone, never by token, so
-//! that nobody can lock out the holder of one.
+//! How often an address may present a bad token before it is told to wait. It is by address
+//! alone, never by token, and a good token is accepted at any time: nobody can lock out the
+//! holder of one, not even from behind the same proxy. Nobody can guess a token either; this
+//! tells a program that tries an old one again and again to slow down, and spares the log.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,21 +22,18 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Returns how long the address must wait before it may present a token again.
-    pub(super) fn wait(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
-        let full_at = self.full_at.get(&self.key(ip))?;
-        let until_one_is_free = full_at.saturating_duration_since(now) + FAILURE_REFILL;
-        let wait = until_one_is_free.saturating_sub(FAILURE_REFILL * FAILURES_MAX);
-        (!wait.is_zero()).then_some(wait)
-    }
-
-    /// Counts a failure.
-    pub(super) fn count(&mut self, ip: IpAddr, now: Instant) {
+    /// Counts a failure; or returns how long the address must wait until it may have one more.
+    pub(super) fn count(&mut self, ip: IpAddr, now: Instant) -> Result<(), Duration> {
         if self.full_at.len() >= ADDRESSES_MAX {
             self.full_at.retain(|_, full_at| *full_at > now);
         }
         let full_at = self.full_at.entry(self.key(ip)).or_insert(now);
-        *full_at = (*full_at).max(now) + FAILURE_REFILL;
+        let until_full = full_at.saturating_duration_since(now) + FAILURE_REFILL;
+        match until_full.saturating_sub(FAILURE_REFILL * FAILURES_MAX) {
+            Duration::ZERO => *full_at = now + until_full,
+            wait => return Err(wait),
+        }
+        Ok(())
     }
 
     fn key(&self, ip: IpAddr) -> Option<IpAddr> {
@@ -65,8 +63,7 @@ mod tests {
 
     /// Returns how many attempts an address has until it must wait.
     fn attempts(failures: &mut Failures, ip: IpAddr, now: Instant) -> usize {
-        let tries = || failures.wait(ip, now).is_none().then(|| failures.count(ip, now));
-        std::iter::from_fn(tries).take(1_000).count()
+        std::iter::from_fn(|| failures.count(ip, now).ok()).take(1_000).count()
     }
 
     #[test]
@@ -74,9 +71,9 @@ mod tests {
         let (mut failures, start) = (Failures::default(), Instant::now());
         let peer = ip("192.0.2.1");
         assert_eq!(attempts(&mut failures, peer, start), 10);
-        assert_eq!(failures.wait(peer, start), Some(FAILURE_REFILL));
-        let later = start + FAILURE_REFILL;
-        assert_eq!(failures.wait(peer, later - Duration::from_millis(1)), Some(Duration::from_millis(1)));
+        assert_eq!(failures.count(peer, start), Err(FAILURE_REFILL));
+        let (later, moment) = (start + FAILURE_REFILL, Duration::from_millis(1));
+        assert_eq!(failures.count(peer, later - moment), Err(moment));
         assert_eq!(attempts(&mut failures, peer, later), 1);
         assert_eq!(attempts(&mut failures, peer, later + 20 * FAILURE_REFILL), 10, "never more");
     }
@@ -95,16 +92,13 @@ mod tests {
     fn however_many_addresses_fail_the_memory_is_bounded() {
         let (mut failures, now) = (Failures::default(), Instant::now());
         for index in 0..2 * ADDRESSES_MAX as u32 {
-            let ip = Ipv4Addr::from_bits(index).into();
-            if failures.wait(ip, now).is_none() {
-                failures.count(ip, now);
-            }
+            let _ = failures.count(Ipv4Addr::from_bits(index).into(), now);
         }
         assert_eq!(failures.full_at.len(), ADDRESSES_MAX + 1);
-        assert!(failures.wait(ip("203.0.113.1"), now).is_some(), "the others share one");
-        assert_eq!(failures.wait(ip("0.0.0.1"), now), None, "one that is known has its own");
+        assert!(failures.count(ip("203.0.113.1"), now).is_err(), "the others share one");
+        assert!(failures.count(ip("0.0.0.1"), now).is_ok(), "one that is known has its own");
         let later = now + FAILURE_REFILL * FAILURES_MAX;
-        failures.count(ip("203.0.113.1"), later);
+        failures.count(ip("203.0.113.1"), later).unwrap();
         assert_eq!(failures.full_at.len(), 1, "full buckets are forgotten");
     }
 }

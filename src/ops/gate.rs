@@ -70,7 +70,7 @@ pub(super) enum Denied {
     /// The token is unknown, wrong, revoked, expired or an agency's; or is no token.
     #[error("the token is not valid")]
     BadToken,
-    /// Too many tokens from this address were not valid: try again after this time.
+    /// As `BadToken`, and too many tokens from this address were so: try again after this time.
     #[error("too many tokens from this address were not valid: try again in {} s", seconds(*.0))]
     TooManyFailures(Duration),
     /// The database could not be read. The log says why.
@@ -176,14 +176,11 @@ impl Gate {
     ) -> Result<OperatorIdentity, Denied> {
         let (gatekeeper, token) = (Arc::clone(gatekeeper), token.parse::<Token>());
         let checked = self.take_turn(move |failures| {
-            if let Some(wait) = failures.wait(ip, Instant::now()) {
-                return Ok(Err(Denied::TooManyFailures(wait)));
-            }
             let identity = token.map_or(Ok(None), |token| gatekeeper.operator(&token))?;
-            if identity.is_none() {
-                failures.count(ip, Instant::now());
-            }
-            Ok(identity.ok_or(Denied::BadToken))
+            Ok(identity.ok_or_else(|| match failures.count(ip, Instant::now()) {
+                Ok(()) => Denied::BadToken,
+                Err(wait) => Denied::TooManyFailures(wait),
+            }))
         });
         let checked = checked.await?;
         if let Err(denied) = &checked {

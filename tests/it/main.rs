@@ -10,6 +10,7 @@ mod dependency_rule;
 mod draws;
 mod help_and_man;
 mod migration;
+mod operators;
 mod ops;
 mod quotas;
 mod server;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -422,6 +423,59 @@ fn an_address_that_is_taken_is_told_before_anything_is_made() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "9090"];
     let finished = run_changing_nothing(folder.path(), &mut sorteo(folder.path(), serve));
     assert_names(finished.failed(2), &["--ops-listen: `9090` is not an address"]);
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_token_unless_told_otherwise() {
+    let folder = folder();
+    let on = |args: &[&str]| {
+        let args = [&["--ops-listen", "0.0.0.0:0"], args].concat();
+        let server = Server::start(folder.path(), &args);
+        let port = ops_address(&server.process).port();
+        Watched { server, ops: SocketAddr::from(([127, 0, 0, 1], port)) }
+    };
+    let closed = on(&[]);
+    assert_eq!(closed.get("/healthz").code, 200);
+    let refused = closed.get("/api/status");
+    assert_eq!((refused.code, refused.headers["www-authenticate"].as_str()), (401, "Bearer"));
+    let secret = format!("sorteo_{}_{}", "a".repeat(16), "b".repeat(64));
+    let code = closed.ask("GET", "/api/status", &format!("Authorization: Bearer {secret}\r\n")).code;
+    assert_eq!(code, 401);
+    closed.server.process.wait_log("action: sign_in | result: fail | error: unauthorized | ip: 127.0.0.1", 1);
+    let log = closed.server.stop().stderr;
+    assert!(!log.contains(&"b".repeat(8)) && !log.contains("ops_auth"), "{log}");
+
+    let open = on(&["--ops-auth", "off", "--ops-hosts", "lottery.example"]);
+    let status = open.json("/api/status");
+    let line = status["unprotected"][0].as_str().unwrap();
+    assert_names(line, &["ops_auth=off: whoever reaches 0.0.0.0:0 sees everything"]);
+    assert_names(
+        &open.server.process.log(),
+        &["WARNING  action: config | result: fail | error: ops_auth=off"],
+    );
+    assert_eq!(open.ask("GET", "/api/status", "").code, 200);
+    open.server.stop();
+}
+
+#[test]
+fn the_socket_alone_is_enough_and_its_file_goes_with_the_server() {
+    let folder = folder();
+    let socket = folder.path().join("operators");
+    let serve = ["--ops-socket", "operators"];
+    let server = Server::start(folder.path(), &serve);
+    server.process.wait_log("action: listen_operators | result: success | socket: operators", 1);
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o660);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"GET /api/status HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(Answer::parse(&text).code, 200);
+    server.stop();
+    assert!(!socket.exists());
+    fs::write(&socket, "text").unwrap();
+    let serve = [&["serve", "--listen", "127.0.0.1:0"][..], &serve].concat();
+    let finished = run(&mut sorteo(folder.path(), serve));
+    assert_names(finished.failed(1), &["operators (ops_socket) cannot be listened on", "is no socket"]);
 }
 
 /// Long before a slow peer's time is over, which is 30 s.

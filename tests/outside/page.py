@@ -699,6 +699,78 @@ def scenario_thousand(page, mock):
     page.accessible("a thousand agencies")
 
 
+def scenario_access(page, mock):
+    """Who is asking, what a viewer does not see, what is not protected, and signing out and in."""
+    browser, check = page.browser, page.check
+    line = "tls=off: bets, winners and tokens cross the network unencrypted"
+    strange = "other=1: <b>a line that no page knows</b>"
+    viewer = {"role": "viewer", "token": "0123456789abcdef", "signed_in": True}
+    mock.asked.clear()
+    mock.publish(drawn())
+    page.load()
+    check("without authentication: no role, no button, no banner", [browser.text(s) for s in ("#me", "#unprotected")]
+          == [None, None])
+    mock.publish(World(*drawn().draws, me=viewer, unprotected=[line, strange]))
+    mock.asked.clear()
+    page.load()
+    check("a viewer: the page says why there are no winners",
+          "names or documents" in (browser.text("#results-forbidden") or ""), browser.text("#results"))
+    check("a viewer: no list and no search", [browser.text(s) for s in ("#results-scroll", "#search-form")]
+          == [None, None])
+    check("a viewer: the page does not even ask", mock.asked == [], mock.asked)
+    check("a viewer: role and button", browser.text("#role") == "Viewer" and browser.text("#sign-out") == "Sign out")
+    banner = browser.text("#unprotected") or ""
+    check("what is not protected is said as it is", line in banner and strange in banner, banner)
+    page.clean("a viewer")
+    for language, width in (("es", PHONE), ("en", DESK)):
+        browser.click(f"language-{language}")
+        for dark in (False, True):
+            browser.look(width, dark=dark)
+            page.shot(f"viewer-{width}-{'dark' if dark else 'light'}-{language}")
+            page.fits(f"a viewer, {language}", width)
+            page.accessible(f"a viewer, {language}, {'dark' if dark else 'light'}")
+        if language == "es":
+            banner = browser.text("#unprotected") or ""
+            check("in Spanish: what is known is said in Spanish, the rest as it is", "sin cifrar" in banner
+                  and line not in banner and strange in banner, banner)
+            check("in Spanish: the role", browser.text("#role") == "Observador")
+    page.walk("a viewer")
+    signs_out(page, mock)
+    signs_in(page, mock, viewer)
+
+
+def signs_out(page, mock):
+    browser, check = page.browser, page.check
+    browser.click("sign-out")
+    check("signing out leads to the form", browser.wait("document.getElementById('token')"))
+    check("the browser says that the form is ours", mock.posted == [("/sign-out", mock.url.rstrip("/"))], mock.posted)
+    for width in (PHONE, DESK):
+        for dark in (False, True):
+            browser.look(width, dark=dark)
+            page.shot(f"sign-in-{width}-{'dark' if dark else 'light'}-en")
+            page.fits("the form", width)
+            page.accessible(f"the form, {width} px, {'dark' if dark else 'light'}")
+    page.clean("the form")
+
+
+def signs_in(page, mock, viewer):
+    browser, check = page.browser, page.check
+    browser.go(page.url)
+    check("without a session the page leads to the form", browser.wait("document.getElementById('token')"))
+    check("the field for the token has the focus", browser.js("return document.activeElement.id") == "token")
+    mock.world.me = viewer
+    browser.type("token", "sorteo_token")
+    browser.press("Enter")
+    check("the form leads to the page", browser.wait_text("#draw-heading", "Draw 2"))
+    # The session ends while the page is open: the stream ends, and then there is none.
+    mock.world.me = None
+    mock.set_mood("nonsense")
+    until(lambda: mock.listeners == 0, "the stream ends")
+    mock.set_mood("talk")
+    check("a page whose session has ended leads to the form", browser.wait("document.getElementById('token')"))
+    browser.log()
+
+
 def scenario_empty(page, mock):
     """A server that has just started, and one without any draw."""
     browser, check = page.browser, page.check

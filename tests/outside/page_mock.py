@@ -14,9 +14,9 @@ import urllib.parse
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-                               "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                               "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
 }
 ASSETS = {"/": ("index.html", "text/html; charset=utf-8"), "/page.css": ("page.css", "text/css; charset=utf-8"),
           "/page.js": ("page.js", "text/javascript; charset=utf-8"), "/icon.svg": ("icon.svg", "image/svg+xml")}
@@ -70,6 +70,9 @@ class World:
         self.connections = {"open": 12, "limit": 10000, "refused": 0}
         self.queue = {"waiting": 0, "limit": 1024}
         self.ready, self.parts = True, []
+        self.unprotected = []
+        # Who the page is taken for; None is nobody, who must sign in.
+        self.me = {"role": "operator", "token": None, "signed_in": False}
         self.__dict__.update(rest)
 
     def status(self):
@@ -77,7 +80,7 @@ class World:
         return {"version": "0.1.0", "started_at": "2026-11-22T07:00:00.000Z", "now": "2026-11-22T07:10:00.000Z",
                 **newest, "bets_per_second": self.per_second, "refused": self.refused,
                 "connections": self.connections, "queue": self.queue, "ready": self.ready,
-                "draws": [draw.brief() for draw in reversed(self.draws)]}
+                "draws": [draw.brief() for draw in reversed(self.draws)], "unprotected": self.unprotected}
 
     def draw(self, number):
         return next((draw for draw in self.draws if draw.number == number), None)
@@ -92,6 +95,8 @@ class Mock:
         self.version = 0
         # For the tests: the requests for results, and how many connections listen to events.
         self.asked, self.listeners = [], 0
+        # The paths of forms, and the origin that the browser named with each.
+        self.posted = []
         # Streams are numbered as they open; those up to this number stay open and send no events.
         self.opened, self.deaf_until = 0, 0
         # "talk"; "silent": the stream is open but has no events; "nonsense": an error of a proxy.
@@ -170,6 +175,18 @@ class Mock:
                      "next": str(end) if end < len(found) else None}
 
 
+def sign_in_page(assets, headers):
+    """The form as the program fills it in."""
+    spanish = (headers["Accept-Language"] or "").startswith("es")
+    texts = {"language": "es" if spanish else "en", "heading": "Iniciar sesión" if spanish else "Sign in",
+             "label": "Token", "hint": "An operator's token, as <code>sorteo token add --role</code> prints it.",
+             "button": "Iniciar sesión" if spanish else "Sign in", "hidden": "", "failed": "The token is not valid."}
+    page = (assets / "sign-in.html").read_text(encoding="utf-8")
+    for name, text in texts.items():
+        page = page.replace("{{%s}}" % name, text)
+    return page.encode()
+
+
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     allow_reuse_address = True
@@ -193,6 +210,14 @@ def handler_of(mock):
                 pass
 
         def answer(self, path, query):
+            if path == "/sign-in":
+                return self.send(200, "text/html; charset=utf-8", sign_in_page(mock.assets, self.headers))
+            if mock.world.me is None and path == "/":
+                return self.redirect("sign-in")
+            if mock.world.me is None and path.startswith("/api/"):
+                return self.json(401, {"error": "sign in"})
+            if path == "/api/me":
+                return self.json(200, mock.world.me)
             if path in ASSETS:
                 name, kind = ASSETS[path]
                 return self.send(200, kind, (mock.assets / name).read_bytes())
@@ -211,6 +236,19 @@ def handler_of(mock):
                 case ["api", "draws", number, "results"]:
                     return self.json(*mock.results(int(number), query))
             return self.json(404, {"error": "there is nothing here"})
+
+        def do_POST(self):
+            mock.posted.append((self.path, self.headers["Origin"]))
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            if self.path == "/sign-out":
+                mock.world.me = None
+            self.redirect("sign-in" if self.path == "/sign-out" else "./")
+
+        def redirect(self, path):
+            self.send_response(303)
+            self.send_header("Location", path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def events(self):
             if mock.mood == "nonsense":

@@ -114,6 +114,11 @@ const TEXT = {
     reason: 'Reason',
     requests: 'Requests',
     unknownReason: 'For a reason that this page does not know.',
+    role: { viewer: 'Viewer', auditor: 'Auditor', operator: 'Operator' },
+    signOut: 'Sign out',
+    resultsForbidden: 'Winners are shown to auditors and operators: the role of your token sees no names or documents.',
+    unprotected: 'Not protected: this server is open to the network.',
+    unprotectedLine: {},
     noAnswer: 'the server does not answer',
     badAnswer: 'the server answered {status}',
   },
@@ -200,6 +205,16 @@ const TEXT = {
     reason: 'Motivo',
     requests: 'Pedidos',
     unknownReason: 'Por un motivo que esta página no conoce.',
+    role: { viewer: 'Observador', auditor: 'Auditor', operator: 'Operador' },
+    signOut: 'Cerrar sesión',
+    resultsForbidden: 'Los ganadores se muestran a auditores y operadores: el rol de su token no ve nombres ni documentos.',
+    unprotected: 'Sin protección: este servidor está abierto a la red.',
+    // The server says it in English; these are known by the setting before the colon.
+    unprotectedLine: {
+      'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
+      'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
+      'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
+    },
     noAnswer: 'el servidor no responde',
     badAnswer: 'el servidor respondió {status}',
   },
@@ -384,6 +399,8 @@ let status = null;
 let chosen = null;
 // The answer about the chosen draw, where that is not the newest.
 let fetched = null;
+// Who the server takes us for, as /api/me says; null before it has.
+let me = null;
 // Why the chosen draw cannot be shown.
 let fetchFailed = null;
 let fetching = null;
@@ -420,6 +437,8 @@ function render() {
   renderServer();
   renderRefused();
   renderReady();
+  renderMe();
+  renderUnprotected();
   ensureChosen();
   renderDraw();
 }
@@ -686,6 +705,45 @@ async function askReady() {
   }
 }
 
+// ── Who is asking, and what is not protected ─────────────────────────────────
+
+/** Asks who we are; who is nobody must sign in. */
+async function askMe() {
+  const [answer] = await ask('api/me');
+  if (answer === null) return;
+  me = answer;
+  if (status !== null) render();
+}
+
+function renderMe() {
+  const isKnown = me !== null && me.token !== null;
+  $('me').hidden = !isKnown;
+  if (!isKnown) return;
+  setText($('role'), word('role', me.role));
+  $('sign-out').hidden = !me.signed_in;
+}
+
+function renderUnprotected() {
+  const lines = status.unprotected ?? [];
+  const list = $('unprotected-lines');
+  $('unprotected').hidden = lines.length === 0;
+  const wanted = JSON.stringify([language, lines]);
+  if (list.dataset.written === wanted) return;
+  list.dataset.written = wanted;
+  list.replaceChildren(...lines.map(unprotectedLine));
+}
+
+/** A line in our language where it has one; else as the server says it. */
+function unprotectedLine(text) {
+  const line = document.createElement('li');
+  const known = TEXT[language].unprotectedLine;
+  const [setting] = text.split(':');
+  const isKnown = Object.hasOwn(known, setting);
+  if (!isKnown) line.lang = 'en';
+  line.textContent = isKnown ? known[setting] : text;
+  return line;
+}
+
 // ── Earlier draws ────────────────────────────────────────────────────────────
 
 /** The draw that the address asks for. */
@@ -759,7 +817,14 @@ const query = { search: '', agency: '' };
 /** Shows the results of a draw that is made, and asks for them where they are not here. */
 function ensureResults(draw) {
   $('results').hidden = draw.state !== 'drawn';
-  if (draw.state !== 'drawn') return;
+  if (draw.state !== 'drawn' || me === null) return;
+  const isForbidden = me.role === 'viewer';
+  setNote($('results-forbidden'), isForbidden ? t('resultsForbidden') : null);
+  $('search-form').hidden = $('results-count').hidden = isForbidden;
+  if (isForbidden) {
+    $('results-scroll').hidden = true;
+    return;
+  }
   const key = JSON.stringify([draw.id, query.search, query.agency]);
   if (key !== results.key) loadResults(key);
 }
@@ -900,6 +965,8 @@ function searchNow() {
 async function ask(path, signal) {
   try {
     const response = await fetch(path, { signal });
+    // The session has ended.
+    if (response.status === 401) location.assign('sign-in');
     const answer = await response.json();
     if (response.ok) return [answer, null];
     return [null, answer.error ?? t('badAnswer', { status: response.status })];
@@ -927,11 +994,16 @@ function connect() {
     if (lost) recover();
     renderLink();
   });
+  events.addEventListener('error', () => {
+    // The browser does not say why it got no stream: perhaps the session has ended.
+    if (events.readyState === EventSource.CLOSED) askMe();
+  });
 }
 
 function recover() {
   lost = false;
   announce(t('back'));
+  askMe();
   if (fetchFailed) fetchFailed = null;
   if (results.error) results.key = null;
   render();
@@ -1044,5 +1116,6 @@ listen();
 watchScrolling('agencies-scroll');
 watchScrolling('results-scroll');
 speak(firstLanguage());
+askMe();
 connect();
 setInterval(watch, WATCH_MS);

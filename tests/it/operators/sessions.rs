@@ -1,0 +1,235 @@
+//! Signing in and out, what ends a session, limits of attempts, hosts, origins, and the Unix
+//! socket.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use sorteo::ops::Role;
+use sorteo_test_support::process::assert_names;
+
+use super::http::{Operators, Setup, ask, bearer, cookie, exists, send};
+use crate::test_server::DEADLINE;
+
+/// An open stream of events ends so long after its token, at most.
+const STREAM_END: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_browser_signs_in_with_a_token_and_out_again() {
+    let operators = Operators::start();
+    let token = operators.tokens.add(Some(Role::Auditor));
+    let page = operators.get("/", "Accept: text/html\r\n");
+    assert_eq!((page.code, &*page.headers["location"]), (303, "sign-in"));
+    let form = operators.get("/sign-in", "");
+    assert_names(
+        &form.body,
+        &["<html lang=\"en\">", "action=\"sign-in\"", "name=\"token\"", "role=\"alert\" hidden>"],
+    );
+    assert!(!form.body.contains("{{") && !form.body.contains("<script"), "{}", form.body);
+    let spanish = operators.get("/sign-in", "Accept-Language: fr, es-AR;q=0.9, en;q=0.8\r\n");
+    assert_names(&spanish.body, &["<html lang=\"es\">", "Iniciar sesión"]);
+
+    let bad = operators.post("/sign-in", "", "token=sorteo_x");
+    assert_eq!(bad.code, 401);
+    assert_names(&bad.body, &["role=\"alert\" >The token is not valid.</p>"]);
+    assert!(!bad.headers.contains_key("set-cookie") && !bad.body.contains("sorteo_x"), "{bad:?}");
+
+    // As it is pasted, with white space.
+    let good = operators.post("/sign-in", "", &format!("token=+{}%0D%0A", token.reveal()));
+    assert_eq!((good.code, &*good.headers["location"]), (303, "./"));
+    let set = &good.headers["set-cookie"];
+    let (id, rest) = set.strip_prefix("sorteo_session=").unwrap().split_once(';').unwrap();
+    assert_eq!((id.len(), rest), (64, " HttpOnly; SameSite=Strict; Path=/"));
+    let session = cookie(set.split(';').next().unwrap());
+    let me = operators.get("/api/me", &session).body;
+    let expected = format!(r#"{{"role":"auditor","token":"{}","signed_in":true}}"#, token.id());
+    assert_eq!(me, expected);
+    assert_eq!(operators.get("/", &session).code, 200);
+
+    let out = operators.post("/sign-out", &session, "");
+    assert_eq!((out.code, &*out.headers["location"]), (303, "sign-in"));
+    assert_names(&out.headers["set-cookie"], &["sorteo_session=;", "Max-Age=0"]);
+    assert_eq!(operators.get("/", &session).code, 303);
+    assert_eq!(operators.get("/api/status", &session).code, 401);
+}
+
+#[test]
+fn a_session_ends_with_its_token_and_no_other_does() {
+    let operators = Operators::start();
+    let [one, other] = [Role::Viewer, Role::Viewer].map(|role| operators.tokens.add(Some(role)));
+    let [of_one, of_other] = [&one, &other].map(|token| cookie(&operators.sign_in(token.reveal())));
+    let code = |session: &str| operators.get("/api/status", session).code;
+    assert_eq!((code(&of_one), code(&of_other)), (200, 200));
+    operators.tokens.revoke(&one);
+    assert_eq!((code(&of_one), code(&of_other)), (401, 200));
+    // Where it cannot be found out, nobody is let in, and nobody is signed out.
+    operators.tokens.set_broken(true);
+    assert_eq!((code(&of_other), code(&bearer(other.reveal()))), (503, 503));
+    assert_eq!(operators.post("/sign-in", "", &format!("token={}", other.reveal())).code, 503);
+    assert_eq!(operators.get("/healthz", "").code, 200);
+    operators.tokens.set_broken(false);
+    assert_eq!(code(&of_other), 200);
+}
+
+/// An open stream of events, of which the first event has come.
+fn stream(operators: &Operators, headers: &str) -> BufReader<TcpStream> {
+    let mut stream = operators.connect();
+    send(&mut stream, "GET", "/api/events", headers, "");
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the stream ended");
+    }
+    reader
+}
+
+fn ends_in_time(mut stream: BufReader<TcpStream>, what: &str) {
+    let since = Instant::now();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    assert!(since.elapsed() < STREAM_END, "{what}: {:?}", since.elapsed());
+}
+
+#[test]
+fn a_stream_of_events_ends_with_its_token_or_session() {
+    let operators = Operators::start();
+    let codes = ["", &bearer("nonsense")].map(|headers| operators.get("/api/events", headers).code);
+    assert_eq!(codes, [401, 401]);
+    let [by_header, by_session, signed_out, kept] = [0; 4].map(|_| operators.tokens.add(Some(Role::Viewer)));
+    let first = stream(&operators, &bearer(by_header.reveal()));
+    let second = stream(&operators, &cookie(&operators.sign_in(by_session.reveal())));
+    let session = cookie(&operators.sign_in(signed_out.reveal()));
+    let third = stream(&operators, &session);
+    let mut fourth = stream(&operators, &bearer(kept.reveal()));
+    operators.tokens.revoke(&by_header);
+    operators.tokens.revoke(&by_session);
+    operators.post("/sign-out", &session, "");
+    ends_in_time(first, "a revoked token");
+    ends_in_time(second, "the session of a revoked token");
+    ends_in_time(third, "a session that was signed out");
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert!(fourth.read_line(&mut line).unwrap() > 0, "the stream of another token ended");
+    }
+}
+
+#[test]
+fn an_address_with_too_many_bad_tokens_is_told_to_wait_and_a_good_one_is_accepted() {
+    let operators = Operators::start();
+    let token = operators.tokens.add(Some(Role::Viewer));
+    let from = |last| move || operators_peer(last);
+    let [attacker, other] = [from(1), from(2)];
+    let session = cookie(&operators.sign_in(token.reveal()));
+    let status = |peer: &dyn Fn() -> Ipv4Addr, headers: &str| {
+        ask(operators.connect_from(peer()), "GET", "/api/status", headers, "")
+    };
+    for attempt in 0..10 {
+        let code = match attempt % 2 {
+            0 => status(&attacker, &bearer("nonsense")).code,
+            _ => ask(operators.connect_from(attacker()), "POST", "/sign-in", "", "token=nonsense").code,
+        };
+        assert_eq!(code, 401, "{attempt}");
+    }
+    let refused = status(&attacker, &bearer("nonsense"));
+    assert_eq!(refused.code, 429);
+    let wait: u64 = refused.headers["retry-after"].parse().unwrap();
+    assert!((1..=6).contains(&wait), "{wait}");
+    let form = ask(operators.connect_from(attacker()), "POST", "/sign-in", "", "token=nonsense");
+    assert_eq!(form.code, 429);
+    assert_names(&form.body, &["Too many tokens from this address were not valid. Try again in "]);
+    assert_eq!(status(&attacker, &session).code, 200, "who is signed in stays so");
+    assert_eq!(status(&attacker, &bearer(token.reveal())).code, 200, "a good one is always accepted");
+    assert_eq!(status(&other, &bearer("nonsense")).code, 401);
+    assert_eq!(operators.service.metrics().sign_in_failures.get(), 13);
+}
+
+fn operators_peer(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 9, last)
+}
+
+#[test]
+fn forms_that_come_slowly_leave_places_for_probes_and_for_other_requests() {
+    let operators = Operators::start();
+    let token = operators.tokens.add(Some(Role::Viewer));
+    let head = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntok";
+    let slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = operators.connect_from(operators_peer(3));
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(operators.get("/healthz", "").code, 200);
+    assert_eq!(operators.get("/metrics", &bearer(token.reveal())).code, 200);
+    assert_eq!(operators.get("/api/status", &bearer(token.reveal())).code, 200);
+    drop(slow);
+    let long = operators.post("/sign-in", "", &format!("token={}", "a".repeat(2_000)));
+    assert_eq!(long.code, 400);
+}
+
+#[test]
+fn a_host_that_is_not_ours_is_refused_before_anything_else() {
+    let operators = Setup { hosts: vec!["lottery.example".to_owned()], ..Setup::default() }.start();
+    let token = operators.tokens.add(Some(Role::Viewer));
+    let code = |path: &str, host: &str| {
+        operators.get(path, &format!("Host: {host}\r\n{}", bearer(token.reveal()))).code
+    };
+    for host in ["localhost:9090", "127.0.0.1", "[::1]:9090", "lottery.example", "LOTTERY.example:443"] {
+        assert_eq!(code("/api/status", host), 200, "{host}");
+    }
+    for path in ["/", "/api/status", "/metrics", "/sign-in", "/page.js", "/nothing"] {
+        assert_eq!(code(path, "evil.example"), 421, "{path}");
+    }
+    assert_eq!((code("/healthz", "evil.example"), code("/readyz", "evil.example")), (200, 503));
+    let refused = operators.get("/api/status", "Host: evil.example\r\n");
+    assert_eq!(refused.code, 421);
+    assert_names(&refused.body, &["{\"error\":\"", "ops_hosts"]);
+    let open = Setup { is_open: true, ..Setup::default() }.start();
+    assert_eq!(open.get("/api/status", "Host: evil.example\r\n").code, 421, "also without tokens");
+}
+
+#[test]
+fn a_form_of_another_page_is_refused() {
+    let operators = Operators::start();
+    let token = operators.tokens.add(Some(Role::Viewer));
+    let session = operators.sign_in(token.reveal());
+    for header in [
+        "Origin: http://evil.example\r\n",
+        "Origin: null\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+    ] {
+        let form = format!("token={}", token.reveal());
+        assert_eq!(operators.post("/sign-in", header, &form).code, 403, "{header}");
+        let headers = format!("{header}{}", cookie(&session));
+        assert_eq!(operators.post("/sign-out", &headers, "").code, 403, "{header}");
+    }
+    assert_eq!(operators.get("/api/me", &cookie(&session)).code, 200, "still signed in");
+    let own = format!("Origin: http://localhost\r\n{}", cookie(&session));
+    assert_eq!(operators.post("/sign-out", &own, "").code, 303);
+}
+
+#[test]
+fn who_may_open_the_socket_needs_no_token() {
+    let mut operators = Setup { has_socket: true, ..Setup::default() }.start();
+    let get = |path: &str| {
+        let stream = UnixStream::connect(operators.socket()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        ask(stream, "GET", path, "", "")
+    };
+    assert_eq!(get("/api/me").body, r#"{"role":"operator","token":null,"signed_in":false}"#);
+    assert_eq!((get("/api/draws/1/results").code, get("/sign-in").code), (409, 303));
+    assert_eq!(operators.get("/api/me", "").code, 401, "the port does");
+    operators.stop();
+    assert!(!exists(&operators.socket()), "the file goes with the server");
+}
+
+#[test]
+fn the_status_says_what_is_not_protected() {
+    let unprotected = vec!["ops_auth=off: whoever reaches 10.0.0.1:9090 sees everything".to_owned()];
+    let operators = Setup { is_open: true, unprotected, ..Setup::default() }.start();
+    let status: serde_json::Value = serde_json::from_str(&operators.get("/api/status", "").body).unwrap();
+    assert_eq!(status["unprotected"][0], "ops_auth=off: whoever reaches 10.0.0.1:9090 sees everything");
+}
