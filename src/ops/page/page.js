@@ -118,7 +118,6 @@ const TEXT = {
     signOut: 'Sign out',
     resultsForbidden: 'Winners are shown to auditors and operators: the role of your token sees no names or documents.',
     unprotected: 'Not protected: this server is open to the network.',
-    unprotectedLine: {},
     noAnswer: 'the server does not answer',
     badAnswer: 'the server answered {status}',
   },
@@ -209,12 +208,6 @@ const TEXT = {
     signOut: 'Cerrar sesión',
     resultsForbidden: 'Los ganadores se muestran a auditores y operadores: el rol de su token no ve nombres ni documentos.',
     unprotected: 'Sin protección: este servidor está abierto a la red.',
-    // The server says it in English; these are known by the setting before the colon.
-    unprotectedLine: {
-      'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
-      'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
-      'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
-    },
     noAnswer: 'el servidor no responde',
     badAnswer: 'el servidor respondió {status}',
   },
@@ -293,6 +286,16 @@ const REASONS = {
     busy: 'Había demasiado en espera; la agencia reintenta.',
     storage_full: 'El disco está lleno. Hay que hacer lugar; las agencias reintentan.',
     unavailable: 'La base de datos no se pudo leer en ese momento; la agencia reintenta.',
+  },
+};
+
+// What is not protected, by the setting: the server says it in English.
+const UNPROTECTED = {
+  en: {},
+  es: {
+    'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
+    'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
+    'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
   },
 };
 
@@ -736,7 +739,7 @@ function renderUnprotected() {
 /** A line in our language where it has one; else as the server says it. */
 function unprotectedLine(text) {
   const line = document.createElement('li');
-  const known = TEXT[language].unprotectedLine;
+  const known = UNPROTECTED[language];
   const [setting] = text.split(':');
   const isKnown = Object.hasOwn(known, setting);
   if (!isKnown) line.lang = 'en';
@@ -1091,6 +1094,10 @@ function listen() {
     event.preventDefault();
     choose(null);
     $('main').focus();
+  });
+  // The browser may bring the page back as it was: perhaps of somebody who has signed out.
+  addEventListener('pageshow', ({ persisted }) => {
+    if (persisted) location.reload();
   });
   addEventListener('popstate', follow);
   addEventListener('hashchange', follow);

@@ -154,7 +154,7 @@ fn forms_that_come_slowly_leave_places_for_probes_and_for_other_requests() {
     let operators = Operators::start();
     let token = operators.tokens.add(Some(Role::Viewer));
     let head = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntok";
-    let slow: Vec<TcpStream> = (0..200)
+    let slow: Vec<TcpStream> = (0..300)
         .map(|_| {
             let mut stream = operators.connect_from(operators_peer(3));
             stream.write_all(head.as_bytes()).unwrap();
