@@ -289,14 +289,11 @@ const REASONS = {
   },
 };
 
-// What is not protected, by the setting: the server says it in English.
-const UNPROTECTED = {
-  en: {},
-  es: {
-    'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
-    'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
-    'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
-  },
+// What is not protected, by the setting. The server says it in English.
+const UNPROTECTED_IN_SPANISH = {
+  'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
+  'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
+  'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
 };
 
 let language = 'en';
@@ -739,7 +736,7 @@ function renderUnprotected() {
 /** A line in our language where it has one; else as the server says it. */
 function unprotectedLine(text) {
   const line = document.createElement('li');
-  const known = UNPROTECTED[language];
+  const known = language === 'es' ? UNPROTECTED_IN_SPANISH : {};
   const [setting] = text.split(':');
   const isKnown = Object.hasOwn(known, setting);
   if (!isKnown) line.lang = 'en';
