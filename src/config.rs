@@ -20,11 +20,12 @@ use log::LevelFilter;
 pub use self::error::{ConfigError, Source};
 pub use self::flags::Flags;
 pub use self::layers::{Environment, Layers, ResolvedSetting, process_environment};
-pub use self::tls::TlsConfig;
 pub use self::operators::{OpsAuth, OpsConfig};
+pub use self::tls::TlsConfig;
 use crate::logging::Format;
 use crate::server::Limits;
 use crate::server::listen::Endpoint;
+use crate::server::tls::TlsMode;
 use crate::service::{Auth, QuotaLimits};
 use crate::store::sqlite;
 use sorteo_agency::WindowLimits;
@@ -108,7 +109,36 @@ impl ServeConfig {
     /// Returns what is open to everybody on a network, a line for each: the setting and its
     /// value, then what follows from it. None is a mistake, and each is worth a warning.
     pub fn open_doors(&self) -> Vec<String> {
-        self.ops.open_doors()
+        let mut open = self.open_to_agencies();
+        open.extend(self.ops.open_doors());
+        open
+    }
+
+    fn open_to_agencies(&self) -> Vec<String> {
+        let reachable: Vec<String> = self
+            .listen
+            .iter()
+            .flat_map(Endpoint::beyond_loopback)
+            .map(|address| address.to_string())
+            .collect();
+        let reachable = reachable.join(", ");
+        if reachable.is_empty() {
+            return Vec::new();
+        }
+        let of_auth = match self.auth {
+            Auth::Off => Some(format!(
+                "auth=off: whoever reaches {reachable} can bet for any agency, end its betting and read its winners"
+            )),
+            Auth::Optional => Some(format!(
+                "auth=optional: whoever reaches {reachable} and proves nothing can still act for any agency"
+            )),
+            Auth::Required => None,
+        };
+        let mode = TlsConfig::mode(self.tls.as_ref());
+        let of_tls = (mode != TlsMode::Required).then(|| {
+            format!("tls={mode}: bets, winners and tokens may cross the network to {reachable} in plain text")
+        });
+        of_auth.into_iter().chain(of_tls).collect()
     }
 }
 

@@ -18,7 +18,6 @@
 //! | `gate` | who is asking: the token or the session of a request |
 //! | `identity` | roles, and what the gate asks about a token |
 //! | `sessions` | who is signed in with a browser |
-//! | `failures` | how often an address may present a bad token |
 //! | `sign_in` | the form for a token, and what is done with it |
 //! | `places` | which connections are served, and which make room |
 //! | `monitor` | looks up what is asked for, some of it at most every two seconds |
@@ -28,7 +27,6 @@
 mod admit;
 mod context;
 mod exposition;
-mod failures;
 mod gate;
 mod hosts;
 mod http;

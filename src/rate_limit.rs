@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use governor::clock::DefaultClock;
+use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter as Governor};
 
@@ -25,9 +25,22 @@ pub struct RateLimit<K: Clone + Eq + Hash> {
 impl<K: Clone + Eq + Hash> RateLimit<K> {
     /// Creates a limit of `per_second` on average, and of `burst` at once.
     pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(burst);
+        Self::of(Quota::per_second(per_second).allow_burst(burst))
+    }
+
+    fn of(quota: Quota) -> Self {
         let governor = Governor::hashmap_with_clock(quota, DefaultClock::default());
         Self { governor, forgot_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Creates a limit of one in each `period` on average, and of `burst` at once.
+    ///
+    /// # Panics
+    ///
+    /// Where the period is 0.
+    pub fn one_in(period: Duration, burst: NonZeroU32) -> Self {
+        let quota = Quota::with_period(period).expect("a period takes time");
+        Self::of(quota.allow_burst(burst))
     }
 
     /// Creates a limit of so many in any second.
@@ -37,10 +50,21 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
 
     /// Returns whether it may happen once more now, and counts that it does.
     pub fn allows(&self, key: &K) -> bool {
+        self.check(key).is_ok()
+    }
+
+    /// Counts that it happens once more, if it may now.
+    ///
+    /// # Errors
+    ///
+    /// Where it may not: how long until it may.
+    pub fn check(&self, key: &K) -> Result<(), Duration> {
         if self.governor.len() >= KEYS_KEPT {
             self.forget_idle();
         }
-        self.governor.check_key(key).is_ok()
+        self.governor
+            .check_key(key)
+            .map_err(|not_until| not_until.wait_time_from(self.governor.clock().now()))
     }
 
     /// Forgets the keys that have their whole burst again. Another thread may do it already.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,15 +18,13 @@ use crate::config::settings::LOG_LEVEL;
 use crate::config::{
     ConfigError, Environment, Layers, OpsAuth, OpsConfig, ServeConfig, TlsConfig, process_environment,
 };
-use crate::ops::{BindError, Gatekeeper, OperatorIdentity, Ops, OpsContext, OpsHandle};
+use crate::ops::{BindError, Gatekeeper, Ops, OpsContext, OpsHandle, OpsTls};
 use crate::server::listen::{self, Endpoint, ListenError};
 use crate::server::tls::Tls;
 use crate::server::{BACKLOG, ServeError, Server, ServerHandle};
 use crate::service::Service;
-use crate::store::StoreError;
 use crate::store::sqlite::{Recovery, SqliteStore};
 use crate::{event, logging};
-use sorteo_protocol::{Token, TokenId};
 
 /// The exit code of a process that a second signal ended at once: 128 and SIGTERM.
 const SECOND_SIGNAL_EXIT: i32 = 143;
@@ -71,12 +69,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let ops = config.ops.is_served().then(|| bind_ops(&config.ops)).transpose()?;
     log_config(&config, &addresses, files);
     let handle = server.handle();
-    let reload = Reload { sources: args.sources.clone(), environment, tls };
+    let reload = Reload { sources: args.sources.clone(), environment, tls: tls.clone() };
     handle_signals(&handle, ready.clone(), reload).context("signals cannot be handled")?;
     let service = open_store(&config, &handle)?;
     ready.remove_old();
     let listening = server.listen(config.limits).map_err(anyhow::Error::from)?;
-    let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, started_at)).transpose()?;
+    let ops = ops.map(|ops| start_ops(ops, &config, &service, &handle, tls, started_at)).transpose()?;
     // Whoever waits for the file may want to read in the log how it started.
     logging::flush();
     ready.write(&addresses)?;
@@ -140,25 +138,12 @@ fn bind_ops(config: &OpsConfig) -> anyhow::Result<Ops> {
     Ok(ops)
 }
 
-/// Knows no token: nobody can sign in.
-#[derive(Debug)]
-struct NoTokens;
-
-impl Gatekeeper for NoTokens {
-    fn operator(&self, _: &Token) -> Result<Option<OperatorIdentity>, StoreError> {
-        Ok(None)
-    }
-
-    fn is_live(&self, _: &TokenId) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-}
-
 fn start_ops(
     ops: Ops,
     config: &ServeConfig,
     service: &Arc<Service<SqliteStore>>,
     handle: &ServerHandle,
+    tls: Option<Arc<Tls>>,
     started_at: SystemTime,
 ) -> Result<OpsHandle, Failure> {
     let addresses = ops.local_addresses().context("the operators' socket has no address")?;
@@ -173,16 +158,22 @@ fn start_ops(
         started_at,
         gatekeeper: match config.ops.auth() {
             OpsAuth::Off => None,
-            OpsAuth::Token => Some(Arc::new(NoTokens)),
+            OpsAuth::Token => Some(Arc::clone(service) as Arc<dyn Gatekeeper>),
         },
         hosts: config.ops.hosts.clone(),
-        tls: None,
+        tls: tls.map(|tls| ops_tls(tls, config.limits.handshake_timeout)),
         unprotected: config.open_doors(),
     };
     let running = ops.start(context, overviews).context("the operators' HTTP cannot be started")?;
     let socket = config.ops.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     event!(Info, "listen_operators", Success, listen = listed(&addresses), socket = socket);
     Ok(running)
+}
+
+/// Returns TLS as the agencies' port has it, with the newest certificate at each connection.
+fn ops_tls(tls: Arc<Tls>, handshake_timeout: Duration) -> OpsTls {
+    let is_required = tls.is_required();
+    OpsTls { is_required, config: Arc::new(move || tls.for_operators()), handshake_timeout }
 }
 
 fn close(service: Arc<Service<SqliteStore>>, handle: &ServerHandle) -> Result<(), Failure> {

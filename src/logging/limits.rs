@@ -46,8 +46,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] =
-        [Self::Accepted, Self::Closed, Self::Bet, Self::Batch, Self::Done, Self::Message, Self::Auth, Self::SignIn];
+    const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::Closed,
+        Self::Bet,
+        Self::Batch,
+        Self::Done,
+        Self::Message,
+        Self::Auth,
+        Self::SignIn,
+    ];
 
     /// Returns the action of these lines.
     fn action(self) -> &'static str {

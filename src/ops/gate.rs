@@ -2,6 +2,7 @@
 //! that the request came. Knows the sessions and the failed attempts.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::context::OpsContext;
-use super::failures::Failures;
 use super::hosts::Hosts;
 use super::http::Peer;
 use super::identity::{Gatekeeper, OperatorIdentity, Role};
@@ -20,11 +20,17 @@ use super::sessions::{SessionKey, Sessions};
 use crate::event;
 use crate::logging::limits::{Kind, LineLimits};
 use crate::metrics::Metrics;
+use crate::rate_limit::{Network, RateLimit};
 use crate::store::{Store, StoreError};
 use sorteo_protocol::{Token, TokenId};
 
 /// The cookie of a session.
 pub(super) const COOKIE_NAME: &str = "sorteo_session";
+/// Failures that an address may have at once, and how long it takes until it may have one more.
+/// A good token is accepted at any time, so that nobody can lock out its holder; this tells a
+/// program that tries an old one again and again to slow down, and spares the log.
+const FAILURES_MAX: NonZeroU32 = NonZeroU32::new(10).unwrap();
+const FAILURE_REFILL: Duration = Duration::from_secs(6);
 /// How long the database may take to tell about a token.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the token of an open stream of events is checked.
@@ -38,7 +44,8 @@ pub(super) struct Gate {
     pub(super) hosts: Hosts,
     sessions: Sessions,
     /// Held while the gatekeeper is asked, so that it is asked by one thread at a time.
-    failures: Arc<AsyncMutex<Failures>>,
+    turn: Arc<AsyncMutex<()>>,
+    failures: RateLimit<Network>,
     lines: LineLimits,
     metrics: Arc<Metrics>,
 }
@@ -89,7 +96,8 @@ impl Gate {
             gatekeeper: context.gatekeeper.clone(),
             hosts: Hosts::new(context.hosts.clone()),
             sessions: Sessions::default(),
-            failures: Arc::default(),
+            turn: Arc::default(),
+            failures: RateLimit::one_in(FAILURE_REFILL, FAILURES_MAX),
             lines: LineLimits::default(),
             metrics: Arc::clone(context.service.metrics()),
         }
@@ -175,14 +183,11 @@ impl Gate {
         token: &str,
     ) -> Result<OperatorIdentity, Denied> {
         let (gatekeeper, token) = (Arc::clone(gatekeeper), token.parse::<Token>());
-        let checked = self.take_turn(move |failures| {
-            let identity = token.map_or(Ok(None), |token| gatekeeper.operator(&token))?;
-            Ok(identity.ok_or_else(|| match failures.count(ip, Instant::now()) {
-                Ok(()) => Denied::BadToken,
-                Err(wait) => Denied::TooManyFailures(wait),
-            }))
+        let found = self.take_turn(move || token.map_or(Ok(None), |token| gatekeeper.operator(&token)));
+        let checked = found.await?.ok_or_else(|| match self.failures.check(&ip.into()) {
+            Ok(()) => Denied::BadToken,
+            Err(wait) => Denied::TooManyFailures(wait),
         });
-        let checked = checked.await?;
         if let Err(denied) = &checked {
             self.count_failure(ip, *denied);
         }
@@ -199,18 +204,22 @@ impl Gate {
 
     async fn is_live(&self, gatekeeper: &Arc<dyn Gatekeeper>, token: TokenId) -> Result<bool, Denied> {
         let gatekeeper = Arc::clone(gatekeeper);
-        self.take_turn(move |_| gatekeeper.is_live(&token)).await
+        self.take_turn(move || gatekeeper.is_live(&token)).await
     }
 
     /// Asks something of the gatekeeper, on a thread that may wait for the disk.
     async fn take_turn<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Failures) -> Result<T, StoreError> + Send + 'static,
+        question: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Denied> {
         let answer = async {
             // The thread owns the lock, even if the peer that asked has gone.
-            let mut failures = Arc::clone(&self.failures).lock_owned().await;
-            spawn_blocking(move || question(&mut failures)).await
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let asked = move || {
+                let _turn = turn;
+                question()
+            };
+            spawn_blocking(asked).await
         };
         let why = match timeout(LOOK_TIMEOUT, answer).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),

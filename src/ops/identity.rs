@@ -1,38 +1,11 @@
-//! Who may use the operators' HTTP: the roles, and what tells a token's role.
+//! Who may use the operators' HTTP: what tells a token's role.
 
 use std::fmt;
-use std::time::SystemTime;
 
-use crate::store::StoreError;
+use crate::service::Service;
+pub use crate::store::Role;
+use crate::store::{Store, StoreError};
 use sorteo_protocol::{Token, TokenId};
-
-/// What an operator may see. Each role may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// The state of the draws and of the server, and no data of bettors.
-    Viewer,
-    /// The winners too, with names and documents.
-    Auditor,
-    /// Everything.
-    Operator,
-}
-
-impl Role {
-    /// Returns its name, as it is stored and shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Auditor => "auditor",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// An operator, as a valid token names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +14,6 @@ pub struct OperatorIdentity {
     pub token: TokenId,
     /// What its holder may see.
     pub role: Role,
-    /// When the token ends by itself, if it does.
-    pub expires_at: Option<SystemTime>,
 }
 
 /// Knows the tokens. It may wait for the disk: it is asked on a thread that may.
@@ -61,4 +32,15 @@ pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
     ///
     /// The database cannot be read.
     fn is_live(&self, token: &TokenId) -> Result<bool, StoreError>;
+}
+
+impl<S: Store + fmt::Debug> Gatekeeper for Service<S> {
+    fn operator(&self, token: &Token) -> Result<Option<OperatorIdentity>, StoreError> {
+        let role = Service::operator(self, token)?;
+        Ok(role.map(|role| OperatorIdentity { token: token.id(), role }))
+    }
+
+    fn is_live(&self, token: &TokenId) -> Result<bool, StoreError> {
+        Ok(self.is_token_live(token))
+    }
 }

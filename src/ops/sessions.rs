@@ -96,7 +96,7 @@ mod tests {
 
     fn identity(token: u16) -> OperatorIdentity {
         let token = format!("{token:016x}").parse().unwrap();
-        OperatorIdentity { token, role: Role::Auditor, expires_at: None }
+        OperatorIdentity { token, role: Role::Auditor }
     }
 
     #[test]
