@@ -10,7 +10,9 @@ use crate::server::{
     ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NO_WINNERS, NOT_READY, SECOND_HALF, done, half_batch,
     store_long_winners, winning_batch,
 };
-use crate::test_server::{Client, Setup, TestServer, counted, frame, frames, long_winning_lines, until};
+use crate::test_server::{
+    Client, DEADLINE, Setup, TestServer, counted, frame, frames, long_winning_lines, until,
+};
 
 pub fn start(site: &Site, agencies: u32, is_required: bool) -> TestServer {
     Setup { tls: Some(site.load(is_required)), ..Setup::agencies(agencies) }.start()
@@ -165,7 +167,9 @@ fn both_ends_of_a_session_are_said() {
 #[test]
 fn a_server_that_stops_says_so_to_an_idle_peer_and_finishes_a_half_received_batch() {
     let site = Site::new();
-    let mut server = start(&site, 2, true);
+    let mut server = start_with(&site, |limits| {
+        (limits.drain_timeout, limits.handshake_timeout) = (6 * DEADLINE, 6 * DEADLINE);
+    });
     let mut idle = connect(&server, &site);
     idle.ask(&frame("STATUS"), FRESH_STATUS);
     let mut busy = connect(&server, &site);
