@@ -420,6 +420,7 @@ impl Connection {
         turn: &mut Turn<'_, S>,
         context: &Context<S>,
     ) -> Result<Pause, CloseReason> {
+        self.postpone_record();
         let input = mem::take(&mut self.input);
         let mut rest = &input[..];
         let pause = loop {
@@ -439,7 +440,16 @@ impl Connection {
             all if all == input.len() => input,
             _ => rest.to_vec(),
         };
+        self.postpone_record();
         Ok(pause)
+    }
+
+    /// Lets the time of an incomplete record begin anew while it lies behind a wait or a long
+    /// reply: it waits for us then, not for the peer.
+    fn postpone_record(&mut self) {
+        if !self.conversation.takes_requests() {
+            self.transport.postpone_record(Instant::now());
+        }
     }
 
     /// Sends as much as the peer takes; of a long reply, piece after piece until the turn's

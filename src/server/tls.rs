@@ -2,8 +2,8 @@
 //!
 //! [`Tls`] holds what connections begin with: the certificate, its key, and whose client
 //! certificates count. It is built from files, whole and checked, and can be replaced while the
-//! server runs. [`session`] is one connection's records; [`identity`] reads the agency in a
-//! client's certificate. The bytes of sockets are [`transport`](super::transport)'s job.
+//! server runs. `session` is one connection's records; `identity` reads the agency in a
+//! client's certificate. The bytes of sockets are `transport`'s job.
 //!
 //! TLS 1.3 alone, without tickets: an agency keeps one connection, and a ticket would be a
 //! second secret to rotate.

@@ -156,6 +156,13 @@ impl Transport {
         self.session().and_then(TlsSession::record_since)
     }
 
+    /// Lets the time of an incomplete record begin at `now`, if there is one.
+    pub(super) fn postpone_record(&mut self, now: Instant) {
+        if let Security::Tls(session) = &mut self.security {
+            session.postpone_record(now);
+        }
+    }
+
     /// Returns the bytes of what is received and is no request's bytes yet.
     pub(super) fn held_bytes(&self) -> usize {
         self.session().map_or(0, TlsSession::held_bytes)

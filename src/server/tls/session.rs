@@ -85,6 +85,11 @@ impl TlsSession {
         self.record_since
     }
 
+    /// Lets the time of an incomplete record begin at `now`, if there is one.
+    pub fn postpone_record(&mut self, now: Instant) {
+        self.record_since = self.record_since.map(|_| now);
+    }
+
     /// Returns the bytes of what is received and not yet plaintext, at most.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes

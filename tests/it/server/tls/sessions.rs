@@ -7,8 +7,8 @@ use sorteo::server::Limits;
 use super::certificates::{NOW, Site, intermediate, server_certificate};
 use super::client::{TlsClient, config};
 use crate::server::{
-    ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NO_WINNERS, NOT_READY, SECOND_HALF, done, half_batch,
-    store_long_winners, winning_batch,
+    ACK_BATCH_2, ACK_DONE, COUNTED_ACK, FRESH_STATUS, NO_WINNERS, NOT_READY, SECOND_HALF, SHORT, done,
+    half_batch, store_long_winners, winning_batch,
 };
 use crate::test_server::{
     Client, DEADLINE, Setup, TestServer, counted, frame, frames, long_winning_lines, until,
@@ -221,7 +221,7 @@ fn a_peer_that_asks_once_and_never_reads_is_closed_in_time() {
     let site = Site::new();
     let server = Setup { tls: Some(site.load(true)), ..Setup::agencies(1) }
         .limits(|limits| {
-            limits.request_timeout = crate::server::SHORT;
+            limits.request_timeout = SHORT;
             limits.connections_max = 1;
         })
         .start();
@@ -238,7 +238,7 @@ fn a_peer_that_asks_once_and_never_reads_is_closed_in_time() {
 #[test]
 fn a_record_that_does_not_arrive_whole_in_time_is_closed() {
     let site = Site::new();
-    let server = start_with(&site, |limits| limits.request_timeout = crate::server::SHORT);
+    let server = start_with(&site, |limits| limits.request_timeout = SHORT);
     let mut idle = connect(&server, &site);
     let mut dripping = connect(&server, &site);
     let records = dripping.records_of(&[b'1'; 16 << 10]);
@@ -338,4 +338,18 @@ fn a_reply_of_any_length_arrives_whole_at_a_peer_that_reads_it_late() {
         let lines = winners.split(|byte| *byte == b'\n').count();
         assert_eq!(lines, bets(agency) as usize, "{agency}");
     }
+}
+
+#[test]
+fn a_part_of_a_record_behind_a_wait_has_its_time_from_the_end_of_the_wait() {
+    let site = Site::new();
+    let server = start_with(&site, |limits| limits.request_timeout = 2 * SHORT);
+    let mut client = connect(&server, &site);
+    let wait = client.records_of(&frame("WAIT_WINNERS|1|1000"));
+    let next = client.records_of(&frame("STATUS"));
+    let (part, rest) = next.split_at(next.len() / 2);
+    std::io::Write::write_all(&mut client.stream, &[&wait, part].concat()).unwrap();
+    client.expect(&frame("WINNERS|ERR|not_ready\n"));
+    std::io::Write::write_all(&mut client.stream, rest).unwrap();
+    client.expect(FRESH_STATUS);
 }
