@@ -6,8 +6,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Bytes that are read at most: far more than any key, and no endless device.
 const BYTES_MAX: u64 = 1 << 20;
@@ -23,7 +25,7 @@ pub enum SecretFileError {
     /// The file cannot be opened or read: it is missing, say.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is a folder, or holds too much for a secret.
+    /// It is a folder, a pipe or a device, or holds too much for a secret.
     #[error("is not a file of at most {BYTES_MAX} bytes")]
     NotAFile,
     /// Other users of the system may read it, or change it.
@@ -42,10 +44,10 @@ pub enum SecretFileError {
 ///
 /// It cannot be read, or others can read it too: see [`SecretFileError`].
 pub fn read(path: &Path) -> Result<Vec<u8>, SecretFileError> {
-    let file = File::open(path)?;
+    let file = open(path)?;
     // Of the file that is open: its name may lead to another one by now.
     let metadata = file.metadata()?;
-    if metadata.is_dir() {
+    if !metadata.is_file() {
         return Err(SecretFileError::NotAFile);
     }
     require_private(path, &metadata)?;
@@ -55,6 +57,12 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SecretFileError> {
         true => Err(SecretFileError::NotAFile),
         false => Ok(content),
     }
+}
+
+/// Opens a file, and does not wait for anybody to write into it where it is a named pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(path)
 }
 
 fn require_private(path: &Path, metadata: &Metadata) -> Result<(), SecretFileError> {
@@ -101,6 +109,9 @@ mod tests {
         let error = |path: &Path| read(path).unwrap_err().to_string();
         assert!(error(&path).starts_with("cannot be read: No such file"));
         assert_eq!(error(folder.path()), "is not a file of at most 1048576 bytes");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+        assert_eq!(error(&pipe), "is not a file of at most 1048576 bytes");
         std::fs::write(&path, "content").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let expected = format!("is open to other users (mode 0644): chmod 600 {}", path.display());

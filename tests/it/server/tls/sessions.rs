@@ -343,13 +343,26 @@ fn a_reply_of_any_length_arrives_whole_at_a_peer_that_reads_it_late() {
 #[test]
 fn a_part_of_a_record_behind_a_wait_has_its_time_from_the_end_of_the_wait() {
     let site = Site::new();
-    let server = start_with(&site, |limits| limits.request_timeout = 2 * SHORT);
+    let server = start_with(&site, |limits| limits.request_timeout = 3 * SHORT);
     let mut client = connect(&server, &site);
     let wait = client.records_of(&frame("WAIT_WINNERS|1|1000"));
     let next = client.records_of(&frame("STATUS"));
     let (part, rest) = next.split_at(next.len() / 2);
     std::io::Write::write_all(&mut client.stream, &[&wait, part].concat()).unwrap();
     client.expect(&frame("WINNERS|ERR|not_ready\n"));
+    // By now the server has noticed that the rest is missing.
+    (0..5).for_each(|_| server.ask_once(&frame("STATUS"), FRESH_STATUS));
     std::io::Write::write_all(&mut client.stream, rest).unwrap();
     client.expect(FRESH_STATUS);
+}
+
+#[test]
+fn new_keys_within_a_session_are_taken() {
+    let site = Site::new();
+    let server = start(&site, 2, true);
+    let mut client = connect(&server, &site);
+    for _ in 0..3 {
+        client.tls.refresh_traffic_keys().unwrap();
+        client.ask(&frame("STATUS"), FRESH_STATUS);
+    }
 }

@@ -118,6 +118,24 @@ fn a_peer_that_does_not_read_the_servers_part_of_the_handshake_is_closed() {
     let _ = client.stream.write_all(b"late");
 }
 
+#[test]
+fn a_client_hello_without_end_is_refused_before_it_takes_much_memory() {
+    let site = Site::new();
+    let server = start(&site, 2, true);
+    // Records of 16 KiB that are parts of a ClientHello of 16 MiB.
+    let mut part = [&[0x16, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
+    part[5..9].copy_from_slice(&[1, 0xff, 0xff, 0xff]);
+    let mut client = server.connect();
+    for _ in 0..8 {
+        client.try_send(&part);
+        part[5..9].copy_from_slice(&[0; 4]);
+    }
+    // Within 128 KiB; what follows is thrown away, and then the connection is closed.
+    until("it is counted", || server.handshakes(HandshakeResult::protocol_error) == 1);
+    until("the peer is closed", || !client.try_send(&part));
+    connect(&server, &site).ask(&frame("STATUS"), FRESH_STATUS);
+}
+
 /// Linux has every address of 127.0.0.0/8; other systems have only the first.
 #[cfg(target_os = "linux")]
 #[test]
