@@ -56,7 +56,7 @@ impl Gatekeeper for Tokens {
         self.look()?;
         let all = self.all.lock().unwrap();
         let kept = all.get(&token.id()).filter(|kept| kept.token == *token && kept.is_live);
-        let identity = |role| OperatorIdentity { token: token.id(), role, expires_at: None };
+        let identity = |role| OperatorIdentity { token: token.id(), role };
         Ok(kept.and_then(|kept| kept.role).map(identity))
     }
 
