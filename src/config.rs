@@ -109,36 +109,45 @@ impl ServeConfig {
     /// Returns what is open to everybody on a network, a line for each: the setting and its
     /// value, then what follows from it. None is a mistake, and each is worth a warning.
     pub fn open_doors(&self) -> Vec<String> {
-        let mut open = self.open_to_agencies();
-        open.extend(self.ops.open_doors());
+        let mut open = self.ops.open_doors();
+        let agencies = beyond_loopback(&self.listen);
+        if !agencies.is_empty() {
+            open.extend(open_to_agencies(self.auth, &agencies));
+        }
+        let all = [agencies, beyond_loopback(self.ops.listen.as_deref().unwrap_or_default())].concat();
+        if !all.is_empty() {
+            open.extend(not_encrypted(TlsConfig::mode(self.tls.as_ref()), &all));
+        }
         open
     }
+}
 
-    fn open_to_agencies(&self) -> Vec<String> {
-        let reachable: Vec<String> = self
-            .listen
-            .iter()
-            .flat_map(Endpoint::beyond_loopback)
-            .map(|address| address.to_string())
-            .collect();
-        let reachable = reachable.join(", ");
-        if reachable.is_empty() {
-            return Vec::new();
+fn beyond_loopback(endpoints: &[Endpoint]) -> Vec<String> {
+    endpoints.iter().flat_map(Endpoint::beyond_loopback).map(|address| address.to_string()).collect()
+}
+
+fn open_to_agencies(auth: Auth, addresses: &[String]) -> Option<String> {
+    let addresses = addresses.join(", ");
+    match auth {
+        Auth::Off => {
+            Some(format!("auth=off: whoever reaches {addresses} can bet for any agency and read its winners"))
         }
-        let of_auth = match self.auth {
-            Auth::Off => Some(format!(
-                "auth=off: whoever reaches {reachable} can bet for any agency, end its betting and read its winners"
-            )),
-            Auth::Optional => Some(format!(
-                "auth=optional: whoever reaches {reachable} and proves nothing can still act for any agency"
-            )),
-            Auth::Required => None,
-        };
-        let mode = TlsConfig::mode(self.tls.as_ref());
-        let of_tls = (mode != TlsMode::Required).then(|| {
-            format!("tls={mode}: bets, winners and tokens may cross the network to {reachable} in plain text")
-        });
-        of_auth.into_iter().chain(of_tls).collect()
+        Auth::Optional => Some(format!(
+            "auth=optional: whoever reaches {addresses} and proves nothing can bet for any agency and read its \
+             winners"
+        )),
+        Auth::Required => None,
+    }
+}
+
+fn not_encrypted(tls: TlsMode, addresses: &[String]) -> Option<String> {
+    let addresses = addresses.join(", ");
+    match tls {
+        TlsMode::Off => Some(format!("tls=off: what {addresses} sends and receives is not encrypted")),
+        TlsMode::Optional => Some(format!(
+            "tls=optional: what {addresses} sends and receives is encrypted only where the peer starts TLS"
+        )),
+        TlsMode::Required => None,
     }
 }
 

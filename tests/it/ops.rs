@@ -458,6 +458,47 @@ fn an_address_that_others_reach_needs_a_token_unless_told_otherwise() {
 }
 
 #[test]
+fn a_token_of_the_database_opens_what_its_role_may_see_until_it_is_revoked() {
+    let folder = folder();
+    let path = folder.path();
+    let watched = Watched::start(path, &["--ops-auth", "token"]);
+    let add = |holder: &[&str]| {
+        let added = run(sorteo(path, ["token", "add"]).args(holder));
+        added.succeeded().trim().to_owned()
+    };
+    let [viewer, auditor, agency] = [&["--role", "viewer"][..], &["--role", "auditor"], &["7"]].map(add);
+    let code = |token: &str, path: &str| {
+        watched.ask("GET", path, &format!("Authorization: Bearer {token}\r\n")).code
+    };
+    let results = "/api/draws/1/results";
+    assert_eq!((code(&viewer, "/api/status"), code(&viewer, results)), (200, 403));
+    assert_eq!((code(&auditor, "/api/status"), code(&auditor, results)), (200, 409));
+    assert_eq!(code(&agency, "/api/status"), 401);
+    let form = format!("token={auditor}");
+    let head = format!("Content-Length: {}\r\n", form.len());
+    let mut stream = watched.connect();
+    write!(stream, "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n{form}")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let cookie = Answer::parse(&text).headers["set-cookie"].split(';').next().unwrap().to_owned();
+    let session = format!("Cookie: {cookie}\r\n");
+    assert_eq!(watched.ask("GET", results, &session).code, 409);
+    let id = auditor.split('_').nth(1).unwrap();
+    run(&mut sorteo(path, ["token", "revoke", id])).succeeded();
+    wait_for("the token to end", || (code(&auditor, "/api/status") == 401).then_some(()));
+    wait_for("its session to end", || (watched.ask("GET", results, &session).code == 401).then_some(()));
+    let log = watched.server.stop().stderr;
+    assert_names(
+        &log,
+        &[&format!("action: sign_in | result: success | token: {id} | role: auditor | ip: 127.0.0.1")],
+    );
+    for token in [viewer, auditor, agency] {
+        assert!(!log.contains(token.rsplit('_').next().unwrap()), "the log has a secret");
+    }
+}
+
+#[test]
 fn the_socket_alone_is_enough_and_its_file_goes_with_the_server() {
     let folder = folder();
     let socket = folder.path().join("operators");

@@ -264,6 +264,9 @@ fn config_show_tells_every_value_and_where_it_is_from() {
         readers                  2             variable SORTEO_READERS
         checkpoints              server        default
         ops_listen               -             default: no HTTP
+        ops_auth                 -             default: off if all of ops_listen is loopback, else token
+        ops_hosts                -             default: localhost and IP addresses alone
+        ops_socket               -             default: no socket
         disk_free_bytes_min      134217728     default
         log_level                debug         variable LOGGING_LEVEL
         log_format               text          default
@@ -328,11 +331,15 @@ fn config_check_warns_of_what_is_open_to_a_network_and_takes_lists_of_names() {
         assert_eq!(checked.succeeded(), "OK\n");
         checked.stderr
     };
-    let open = check(&["--ops-listen", "0.0.0.0:9090", "--ops-auth", "off"]);
-    let expected =
-        "ops_auth=off: whoever reaches 0.0.0.0:9090 sees everything, names and documents of winners too";
-    assert_eq!(open, format!("warning: {expected}\n"));
-    assert_eq!(check(&["--ops-listen", "0.0.0.0:9090"]), "", "a token is needed there");
+    let open = check(&["--ops-listen", "0.0.0.0:9090", "--ops-auth", "off", "--listen", "0.0.0.0:1"]);
+    expect![[r#"
+        warning: ops_auth=off: whoever reaches 0.0.0.0:9090 sees everything, names and documents of winners too
+        warning: auth=off: whoever reaches 0.0.0.0:1 can bet for any agency and read its winners
+        warning: tls=off: what 0.0.0.0:1, 0.0.0.0:9090 sends and receives is not encrypted
+    "#]]
+    .assert_eq(&open);
+    let closed = check(&["--ops-listen", "0.0.0.0:9090"]);
+    assert_eq!(closed, "warning: tls=off: what 0.0.0.0:9090 sends and receives is not encrypted\n");
     assert_eq!(check(&["--ops-listen", "127.0.0.1:9090", "--ops-auth", "off"]), "");
     fs::write(folder.path().join("s.toml"), "ops_hosts = [\"a.example\", \"B.example\"]\n").unwrap();
     assert_eq!(check(&["--config", "s.toml"]), "");

@@ -731,7 +731,7 @@ def scenario_access(page, mock):
             page.accessible(f"a viewer, {language}, {'dark' if dark else 'light'}")
         if language == "es":
             banner = browser.text("#unprotected") or ""
-            check("in Spanish: what is known is said in Spanish, the rest as it is", "sin cifrar" in banner
+            check("in Spanish: what is known is said in Spanish, the rest as it is", "no va cifrado" in banner
                   and line not in banner and strange in banner, banner)
             check("in Spanish: the role", browser.text("#role") == "Observador")
     page.walk("a viewer")

@@ -123,6 +123,10 @@ fn hint(what: &str, reason: &Reason) -> &'static str {
         Reason::Unauthorized if what == AgencyError::AUTH => {
             " (the token is revoked, expired, or of another agency; its file was read at this connect)"
         }
+        Reason::Unknown if what == AgencyError::AUTH => {
+            " (the server asks nobody for a token, auth = off, or is older than this client: have that changed, \
+             or leave out --token-file)"
+        }
         Reason::Unauthorized => " (the server requires a token of this agency: give its file, --token-file)",
         Reason::Forbidden => " (the connection is of another agency: check the agency's number)",
         Reason::AgencyDone => " (this agency said in this draw that it is done)",

@@ -87,15 +87,16 @@ impl Auth {
         self.state == State::Unanswered
     }
 
-    /// Takes the reply. A server that does not know the request authenticates nobody, and
-    /// serves everybody. Fails with the reason of a refusal, or with what is no reply to it.
+    /// Takes the reply. Fails with the reason of a refusal, or with what is no reply to it. A
+    /// server that authenticates nobody does not know the request: whoever gave a token relies
+    /// on its being asked for.
     pub(crate) fn answer(&mut self, reply: Reply) -> Result<(), NotAccepted> {
         self.state = State::Answered;
         match reply {
             Reply::Bet(Ok(())) | Reply::Batch { result: Ok(()), .. } => Ok(()),
-            Reply::Unrecognised(Reason::Unknown) => Ok(()),
+            Reply::Unrecognised(Reason::Unknown) => Err(NotAccepted::Refused(Reason::Unknown)),
             Reply::Batch { result: Err(Reason::Other(word)), .. } if &*word == "ERROR_INVALID_BATCH" => {
-                Ok(())
+                Err(NotAccepted::Refused(Reason::Unknown))
             }
             Reply::Bet(Err(reason)) | Reply::Batch { result: Err(reason), .. } => {
                 Err(NotAccepted::Refused(reason))

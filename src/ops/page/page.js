@@ -293,7 +293,7 @@ const REASONS = {
 const UNPROTECTED_IN_SPANISH = {
   'ops_auth=off': 'ops_auth=off: quien llegue al puerto de los operadores ve todo, también nombres y documentos de los ganadores',
   'auth=off': 'auth=off: quien llegue al puerto de las agencias puede apostar en nombre de cualquiera de ellas y leer sus ganadores',
-  'tls=off': 'tls=off: las apuestas, los ganadores y los tokens viajan por la red sin cifrar',
+  'tls=off': 'tls=off: lo que el servidor envía y recibe por la red no va cifrado',
 };
 
 let language = 'en';

@@ -1,19 +1,20 @@
-//! The flags of tokens and TLS, with a server that has neither.
+//! The flags of tokens and TLS.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use sorteo_protocol::Token;
-use sorteo_test_support::process::{Server, bets_file, folder, run};
+use sorteo_test_support::process::{Server, bets_file, folder, run, sorteo};
 
 #[test]
 fn no_command_and_no_log_shows_a_token() {
     let folder = folder();
     bets_file(folder.path(), "a.csv", &[7574, 2]);
-    let token = Token::from_random([1; 8], [2; 32]);
-    fs::write(folder.path().join("a.token"), format!("{}\n", token.reveal())).unwrap();
+    let flags = ["--agencies", "1", "--log-level", "debug", "--auth", "required"];
+    let server = Server::start(folder.path(), &flags);
+    let added = run(&mut sorteo(folder.path(), ["token", "add", "1"]));
+    fs::write(folder.path().join("a.token"), added.succeeded()).unwrap();
     fs::set_permissions(folder.path().join("a.token"), Permissions::from_mode(0o600)).unwrap();
-    let server = Server::start(folder.path(), &["--agencies", "1", "--log-level", "debug"]);
+    let secret = added.stdout.trim().rsplit('_').next().unwrap().to_owned();
     let mut told = String::new();
     for command in [
         &["upload", "--file", "a.csv", "--log-level", "debug", "--no-wait"][..],
@@ -27,10 +28,10 @@ fn no_command_and_no_log_shows_a_token() {
         let finished = run(&mut server.command(folder.path(), &args));
         told += &format!("{finished:?}");
     }
-    // The first of them got through, with a token that nobody asked for.
     assert!(told.contains("action: loop_finished | result: success"), "{told}");
     told += &server.stop().stderr;
-    assert!(!told.contains(&"02".repeat(8)), "{told}");
+    assert!(told.contains("action: authenticate | result: success | agency: 1"), "{told}");
+    assert!(!told.contains(&secret[..16]), "{told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Signing in and out, what ends a session, limits of attempts, hosts, origins, and the Unix
 //! socket.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};

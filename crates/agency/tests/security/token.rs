@@ -149,14 +149,19 @@ fn a_server_that_is_too_busy_to_authenticate_is_tried_again() {
 }
 
 #[test]
-fn a_server_that_authenticates_nobody_serves_a_client_with_a_token() {
+fn a_server_that_authenticates_nobody_is_an_error_for_a_client_with_a_token() {
     for call in CALLS {
         let (folder, file) = folder();
         let server = Server::plain(|_, _, request| match request {
             Request::Auth(_) => Act::Reply(Reply::Unrecognised(Reason::Unknown)),
             _ => Act::Serve,
         });
-        call(&server.options(with_token(folder.path(), &token(1))), &file).unwrap();
+        let error =
+            call(&server.options(with_token(folder.path(), &token(1))), &file).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the server refused AUTH: unknown (the server asks nobody for a token"),
+            "{error}"
+        );
         assert_eq!(server.seen().connections.len(), 1);
     }
 }
