@@ -11,7 +11,7 @@ import (
 // The counted dialect is not used by the client. These few lines read it for its test vectors.
 
 func encodeCounted(m requestMeaning) ([]byte, error) {
-	payload := line(m.Request, m.Agency)
+	payload := line(m.Request, m.Agency, m.Token)
 	if m.Request == "BETS" {
 		var lines []string
 		for _, bet := range m.Bets {

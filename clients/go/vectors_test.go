@@ -48,6 +48,7 @@ type requestMeaning struct {
 	Count    *uint64      `json:"count"`
 	After    *int64       `json:"after"`
 	MaxMS    *int64       `json:"max_ms"`
+	Token    *string      `json:"token"`
 }
 
 type betMeaning struct {
@@ -76,7 +77,7 @@ func readVectors(t *testing.T, dialect string) vectors {
 
 func TestFramedVectors(t *testing.T) {
 	v := readVectors(t, "framed")
-	expectVerbs(t, v.Requests, "request", "BET", "BATCH", "RESUME", "DONE", "GET_WINNERS", "WAIT_WINNERS", "HELLO", "STATUS")
+	expectVerbs(t, v.Requests, "request", "AUTH", "BET", "BATCH", "RESUME", "DONE", "GET_WINNERS", "WAIT_WINNERS", "HELLO", "STATUS")
 	expectVerbs(t, v.Replies, "reply", "ACK", "ACK_BATCH", "RESUME", "ACK_DONE", "WINNERS", "HELLO", "STATUS")
 	testRequests(t, v.Requests, encodeFramed)
 	testReplies(t, v.Replies, func(r io.Reader) (any, error) {
@@ -90,9 +91,9 @@ func TestFramedVectors(t *testing.T) {
 
 func TestCountedVectors(t *testing.T) {
 	v := readVectors(t, "counted")
-	expectVerbs(t, v.Requests, "request", "BETS", "GET_WINNERS")
+	expectVerbs(t, v.Requests, "request", "AUTH", "BETS", "GET_WINNERS")
 	expectVerbs(t, v.Replies, "reply", "ACK", "WINNERS", "ERROR_BUSY", "ERROR_INVALID_BATCH", "ERROR_EMPTY_BATCH",
-		"ERROR_LOTTERY_HASNT_ENDED", "ERROR_INVALID_GET_WINNERS", "ERROR_INVALID_AGENCY")
+		"ERROR_LOTTERY_HASNT_ENDED", "ERROR_INVALID_GET_WINNERS", "ERROR_INVALID_AGENCY", "ERROR_UNAUTHORIZED")
 	testRequests(t, v.Requests, encodeCounted)
 	testReplies(t, v.Replies, func(r io.Reader) (any, error) {
 		payload, err := readCounted(r)
@@ -193,6 +194,8 @@ func encodeFramed(m requestMeaning) ([]byte, error) {
 		return frames, nil
 	case m.Request == "BET":
 		return appendFrame(nil, line(m.Request, m.Agency, string(m.Bet.bet().appendCanonical(nil)))), nil
+	case m.Request == "AUTH":
+		return appendFrame(nil, authRequest(uint32(*m.Agency), *m.Token)), nil
 	case m.Request == "HELLO":
 		return appendFrame(nil, helloRequest), nil
 	case m.Request == "STATUS":

@@ -9,7 +9,6 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -28,10 +27,10 @@ use super::transport::{FirstByte, ReceiveError, Received, Transport};
 use crate::event;
 use crate::logging::limits::Peer;
 use crate::metrics::HandshakeResult;
-use crate::service::Service;
+use crate::service::{Auth, Service};
 use crate::store::{Store, Submitter};
 use sorteo_protocol::AgencyId;
-use sorteo_protocol::wire::{Sender, WireLimits};
+use sorteo_protocol::wire::Sender;
 
 /// Reads in one turn of a worker, before others get theirs.
 const READS_PER_TURN: usize = 16;
@@ -109,27 +108,27 @@ enum Ending {
 }
 
 impl Connection {
-    pub(super) fn new(
+    /// Creates the connection of a peer that was accepted now.
+    pub(super) fn new<S: Store>(
         stream: TcpStream,
-        tls: Option<&Tls>,
-        submitter: Submitter,
         peer: Peer,
-        limits: WireLimits,
-        buffered_bytes: Arc<AtomicUsize>,
-        auth_until: Option<Instant>,
+        submitter: Submitter,
+        context: &Context<S>,
         now: Instant,
     ) -> Self {
+        let (tls, limits) = (context.tls.as_deref(), &context.limits);
+        let must_prove = context.service.auth() == Auth::Required;
         Self {
             transport: Transport::new(stream, tls.is_some(), tls.is_some_and(Tls::is_required), now),
             ip: peer.ip,
             ending: Ending::Open,
-            conversation: Conversation::new(limits, submitter, peer),
+            conversation: Conversation::new(limits.wire, submitter, peer),
             input: Vec::new(),
             output: Vec::new(),
             stuck_since: None,
             active_at: now,
-            buffer_share: BufferShare::new(buffered_bytes),
-            auth_until,
+            buffer_share: BufferShare::new(Arc::clone(&context.buffered_bytes)),
+            auth_until: must_prove.then(|| now + limits.auth_timeout),
             turn_times: [Duration::ZERO; 2],
         }
     }

@@ -307,16 +307,10 @@ impl<S: Store> Reactor<S> {
         // Replies are small and awaited, so they are sent at once. It fails if the peer
         // is already gone, which the first read reports.
         let _ = stream.set_nodelay(true);
-        let buffered_bytes = Arc::clone(&self.context.buffered_bytes);
         let entry = self.peers.vacant_entry();
         let submitter = Submitter(entry.key() as u64);
         let log_peer = LogPeer::new(address.ip(), Arc::clone(&self.context.lines));
-        let wire = self.context.limits.wire;
-        let tls = self.context.tls.as_deref();
-        let must_prove = self.context.service.auth() == Auth::Required;
-        let auth_until = must_prove.then(|| now + self.context.limits.auth_timeout);
-        let mut connection =
-            Connection::new(stream, tls, submitter, log_peer, wire, buffered_bytes, auth_until, now);
+        let mut connection = Connection::new(stream, log_peer, submitter, &self.context, now);
         if connection.watch(self.poll.registry(), Token(entry.key() + FIRST_PEER)).is_err() {
             // The system watches no more sockets, so this is one connection too many.
             self.refuse(now);
@@ -324,7 +318,7 @@ impl<S: Store> Reactor<S> {
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         *self.networks.entry(address.ip().into()).or_default() += 1;
-        if must_prove {
+        if self.context.service.auth() == Auth::Required {
             self.strangers.add(entry.key(), address.ip());
         }
         entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });

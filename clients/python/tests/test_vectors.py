@@ -14,7 +14,7 @@ Meaning = Dict[str, Any]
 
 # The fields behind the verb and the agency, in the order in which they are sent.
 REQUESTS = {
-    "BET": (), "RESUME": ("upload", "draw"), "DONE": ("count", "draw"), "GET_WINNERS": ("after", "draw"),
+    "AUTH": ("token",), "BET": (), "RESUME": ("upload", "draw"), "DONE": ("count", "draw"), "GET_WINNERS": ("after", "draw"),
     "WAIT_WINNERS": ("max_ms", "draw"), "HELLO": (), "STATUS": (),
 }
 REPLIES = {"ACK", "ACK_BATCH", "ACK_DONE", "RESUME", "WINNERS", "HELLO", "STATUS"}
@@ -70,6 +70,8 @@ def accepted(verb: str, fields: Tuple[str, ...]) -> Meaning:
 def encode_counted(meaning: Meaning) -> bytes:
     if meaning["request"] == "GET_WINNERS":
         payload = f"GET_WINNERS|{meaning['agency']}".encode()
+    elif meaning["request"] == "AUTH":
+        payload = f"AUTH|{meaning['agency']}|{meaning['token']}".encode()
     else:
         payload = b"\n".join(encode_row(bet(row)) + f"|{row['agency']}".encode() for row in meaning["bets"])
     return b"%d\n" % len(payload) + payload
@@ -139,7 +141,7 @@ class CountedVectors(Vectors):
     dialect = "counted"
 
     def verbs(self) -> Tuple[Set[str], Set[str]]:
-        return {"BETS", "GET_WINNERS"}, {"ACK", "WINNERS", "ERROR_BUSY"}
+        return {"AUTH", "BETS", "GET_WINNERS"}, {"ACK", "WINNERS", "ERROR_BUSY", "ERROR_UNAUTHORIZED"}
 
     def encode(self, meaning: Meaning) -> bytes:
         return encode_counted(meaning)
