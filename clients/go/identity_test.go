@@ -349,6 +349,35 @@ func TestUploadOverTLS(t *testing.T) {
 	}
 }
 
+// TestTokenOfTheRealServer replaces and revokes a token while an upload goes on.
+func TestTokenOfTheRealServer(t *testing.T) {
+	c := newCertificates(t)
+	server := startServer(t, "1", "--tls", "required", "--auth", "required", "--tls-cert", c.path("server.pem"),
+		"--tls-key", c.path("server.key"))
+	old := server.run("token", "add", "1")
+	client := newClient(server.address)
+	client.TokenFile, client.TLS = writeSecret(t, c.path("token"), old), c.files("ca", "")
+	client.BatchRows = 100
+	isReplaced, retries := false, 0
+	client.Observer.Stored = func(rows, _ int64) {
+		if isReplaced || rows < 200 {
+			return
+		}
+		isReplaced = true
+		c.check(os.Rename(writeSecret(t, c.path("new"), server.run("token", "add", "1")), client.TokenFile))
+		server.run("token", "revoke", strings.Split(old, "_")[1])
+		eventually(t, "the connection ends", func() bool { return strings.Contains(server.log(), "error: auth_ended") })
+	}
+	client.Observer.Retrying = func(error, time.Duration) { retries++ }
+	draw, err := client.NewestDraw(ctx)
+	c.check(err)
+	bets := someBets(5000)
+	if _, err := draw.Upload(ctx, bets); err != nil || retries != 1 {
+		t.Fatal(retries, "retries,", err)
+	}
+	c.check(draw.Done(ctx, int64(len(bets))))
+}
+
 func TestUntrustedServers(t *testing.T) {
 	c := newCertificates(t)
 	for _, server := range []struct{ certificate, ca, host, text string }{

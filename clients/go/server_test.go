@@ -34,13 +34,14 @@ type realServer struct {
 	directory string
 	address   string // the same after a restart
 	agencies  string
+	flags     []string
 	process   *exec.Cmd
 	ended     chan struct{} // closed when the process has ended
 }
 
-func startServer(t *testing.T, agencies string) *realServer {
+func startServer(t *testing.T, agencies string, flags ...string) *realServer {
 	t.Helper()
-	s := &realServer{t: t, program: program(t), directory: t.TempDir(), address: "127.0.0.1:0", agencies: agencies}
+	s := &realServer{t: t, program: program(t), directory: t.TempDir(), address: "127.0.0.1:0", agencies: agencies, flags: flags}
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -58,7 +59,8 @@ func (s *realServer) start() {
 	s.t.Helper()
 	ready := filepath.Join(s.directory, "ready")
 	os.Remove(ready)
-	s.process = s.command("serve", "--listen", s.address, "--agencies", s.agencies, "--ready-file", ready)
+	flags := append([]string{"serve", "--listen", s.address, "--agencies", s.agencies, "--ready-file", ready}, s.flags...)
+	s.process = s.command(flags...)
 	log, err := os.OpenFile(filepath.Join(s.directory, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
 		s.t.Fatal(err)

@@ -56,7 +56,8 @@ def environment() -> Dict[str, str]:
 class Server:
     """The real server, on a database of its own. It can be killed and started again at the same address."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
         self._folder = tempfile.TemporaryDirectory()
         self.folder = pathlib.Path(self._folder.name)
         self.database = str(self.folder / "x.db")
@@ -71,7 +72,7 @@ class Server:
         host, port = self.address
         command = [str(binary()), "serve", "--listen", f"{host}:{port}", "--database", self.database]
         with open(self.folder / "log", "ab") as log:
-            command += ["--agencies", "1", "--ready-file", str(ready)]
+            command += ["--agencies", "1", "--ready-file", str(ready), *self._flags]
             self._process = subprocess.Popen(command, stderr=log, stdout=log, env=environment())
         wait_until(lambda: self._is_ready(ready), "the server being ready")
         self.address = (host, int(ready.read_text().strip().rpartition(":")[2]))

@@ -1,4 +1,4 @@
-"""Tokens and TLS, against a scripted server with certificates of its own."""
+"""Tokens and TLS, against a scripted server with certificates of its own, and the real one."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from typing import Any, List, Optional
 from unittest import mock
 
 from sorteo_client import (
-    BadIdentity, Client, Forbidden, IncompatibleServer, ProtocolError, Refused, Retrying, Settings, SorteoError, Tls,
-    Unauthorized, Unreachable, UntrustedServer, encode_request, read_token,
+    BadIdentity, Client, Event, Forbidden, IncompatibleServer, ProtocolError, Refused, Retrying, Settings, SorteoError,
+    Stored, Tls, Unauthorized, Unreachable, UntrustedServer, encode_request, read_token,
 )
-from tests.support import DEADLINE_S, Peer, Script, ScriptedServer, bets
+from tests.support import DEADLINE_S, Peer, Script, ScriptedServer, Server, bets, wait_until
 from tests.test_client import WithServer, answers
 
 EXAMPLE = pathlib.Path(__file__).resolve().parents[1] / "example.py"
@@ -263,6 +263,35 @@ class TlsConnections(WithFiles):
             self.assertEqual(client.upload(bets(100_000)), 100_000)
         self.assertEqual(self.reasons(), [])
         self.assertEqual(chosen, ["sorteo/1", "TLSv1.3", "(('URI', 'urn:sorteo:agency:1'),)"] * 2)
+
+    def test_a_token_of_the_real_server_that_is_replaced_and_revoked_while_an_upload_goes_on(self) -> None:
+        path = self.certificates.path
+        server = Server("--tls", "required", "--auth", "required", "--tls-cert", path("server.pem"),
+                        "--tls-key", path("server.key"))
+        self.addCleanup(server.close)
+        old = server.command("token", "add", "1")
+        self.token_file = self.write("agency.token", old)
+        failures: List[str] = []
+
+        def replace(event: Event) -> None:
+            if isinstance(event, Stored) and event.rows == 200:
+                self.write("new.token", server.command("token", "add", "1"))
+                os.replace(self.folder / "new.token", self.token_file)
+                server.command("token", "revoke", old.split("_")[1])
+                wait_until(lambda: "error: auth_ended" in (server.folder / "log").read_text(), "the connection's end")
+            if isinstance(event, Retrying):
+                failures.append(str(event.failure))
+
+        rows = bets(5000, number=7574)
+        settings = Settings(batch_rows=100, window_batches=4, give_up_after_s=60)
+        client = Client(*server.address, agency=1, token_file=self.token_file, tls=self.tls(), settings=settings,
+                        observer=replace)
+        self.addCleanup(client.close)
+        self.assertEqual(client.upload(rows), len(rows))
+        self.assertEqual(len(failures), 1, failures)
+        client.done(len(rows))
+        self.assertEqual(client.winners(), [bet.document for bet in rows])
+        self.assert_no_secret(client, *failures)
 
     def test_a_certificate_that_is_not_valid_is_final(self) -> None:
         for certificate, authority, problem in (
