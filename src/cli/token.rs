@@ -21,11 +21,13 @@ pub(super) enum Command {
     /// Add a token for an agency, or for an operator, and print it
     #[command(after_help = "\
 The token alone is printed, and can never be shown again: redirect it to the
-file that its owner gives to --token-file. The database holds only its digest.
+file that its owner gives to --token-file, which others must not be able to
+read (`umask 077`). The database holds only its digest.
 
 Examples:
+  umask 077
   sorteo token add 7 --label 'Rosario centro' > agency-7.token
-  sorteo token add 7 --expires 90d > agency-7.token
+  sorteo token add 8 --expires 90d > agency-8.token
   sorteo token add --role viewer --label 'the wall screen' > screen.token")]
     #[command(group(ArgGroup::new("holder").args(["agency", "role"]).required(true)))]
     Add {
@@ -61,9 +63,12 @@ Examples:
 Both count until the old one expires. `sorteo token list` shows whether the old
 one is still used; `sorteo token revoke` ends it before its time.
 
+Write the new token beside the old one and rename the file: a shell empties the
+file that it redirects to before the new token is there.
+
 Examples:
-  sorteo token rotate 0123456789abcdef > agency-7.token
-  sorteo token rotate 0123456789abcdef --overlap 1h > agency-7.token")]
+  sorteo token rotate 0123456789abcdef > new.token && mv new.token agency-7.token
+  sorteo token rotate 0123456789abcdef --overlap 1h > new.token")]
     Rotate {
         /// The old token's id
         #[arg(value_name = "ID")]
