@@ -47,6 +47,9 @@ const UNPAGED_LOGGED_MAX: usize = 1_000;
 /// Winning bets in one piece of a long reply: 32 KiB or so at most.
 const WINNERS_PIECE: usize = 128;
 
+/// How long the end of a server waits for the last uses of tokens to be written.
+const USES_WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
 /// The lottery's rules on top of a store.
 #[derive(Debug)]
 pub struct Service<S> {
@@ -274,19 +277,25 @@ impl<S: Store> Service<S> {
     ///
     /// # Errors
     ///
-    /// Where the store cannot be read or written.
+    /// Where the store cannot be read.
     pub fn refresh_tokens(&self) -> Result<bool, StoreError> {
-        self.access.write_uses(&self.store, false)?;
+        // Not waited for: what holds the writer up must not keep an ended token alive. What is
+        // lost if it fails is when a token was last used.
+        let _ = self.access.submit_uses(&self.store, false);
         self.access.refresh(&self.store)
     }
 
-    /// Has the last uses of tokens written that are not yet.
+    /// Has the last uses of tokens written that are not yet, and waits for it some seconds at
+    /// most.
     ///
     /// # Errors
     ///
     /// Where the store cannot be written.
     pub fn write_token_uses(&self) -> Result<(), StoreError> {
-        self.access.write_uses(&self.store, true)
+        match self.access.submit_uses(&self.store, true)? {
+            Some(ticket) => ticket.wait_at_most(USES_WRITTEN_WITHIN).unwrap_or(Err(StoreError::Busy)),
+            None => Ok(()),
+        }
     }
 
     /// Begins a request of a connection. Writes are only submitted: see [`Service::finish`].

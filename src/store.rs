@@ -120,7 +120,8 @@ pub trait Tokens {
     /// Returns a number that is another whenever a token was added or revoked since.
     fn version(&self) -> Result<u64, StoreError>;
 
-    /// Returns when each token ends that does: when it expires, or was revoked.
+    /// Returns when each token ends that does: when it expires or, if it was revoked, the Unix
+    /// epoch, so that no change of the system's clock brings it back.
     fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError>;
 
     /// Submits when tokens were last used, for those who look whether one is still needed.

@@ -74,7 +74,7 @@ Examples:
         #[arg(value_name = "ID")]
         id: TokenId,
         /// For how long the old one still counts
-        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = end)]
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = overlap)]
         overlap: SystemTime,
         #[command(flatten)]
         database: DatabaseArg,
@@ -138,6 +138,17 @@ fn end(text: &str) -> Result<SystemTime, String> {
     end.map(SystemTime::from).ok_or_else(|| "write 90d, 12h, 2027-06-30 or 2027-06-30T18:00:00Z".to_owned())
 }
 
+/// Reads until when an old token still counts: not a time that is over, which nobody means.
+fn overlap(text: &str) -> Result<SystemTime, String> {
+    let now = SystemTime::now();
+    let end = end(text)?;
+    if end < now {
+        Err("it is over already: write 0s to end the old token at once".to_owned())
+    } else {
+        Ok(end)
+    }
+}
+
 fn list(tokens: &[TokenRecord], json: bool) -> Result<(), Failure> {
     if json {
         return say_json(&tokens);
@@ -185,6 +196,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_overlap_may_be_nothing_but_not_over() {
+        assert!(["0s", "1h", "2999-01-01"].iter().all(|text| overlap(text).is_ok()));
+        assert!(["-1s", "2020-01-01", "soon"].iter().all(|text| overlap(text).is_err()));
+    }
 
     #[test]
     fn an_end_is_a_time_a_date_or_a_duration_from_now() {

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 use super::quotas::AgencyPlace;
 use crate::logging::limits::Peer;
 use crate::rate_limit::{Network, RateLimit};
-use crate::store::{Role, Store, StoreError, StoredToken, TokenHolder, TokenUse};
+use crate::store::{Role, Store, StoreError, StoredToken, Ticket, TokenHolder, TokenUse};
 use sorteo_protocol::wire::{Claim, Reason, Request};
 use sorteo_protocol::{AgencyId, Batch, Token, TokenId};
 
@@ -209,16 +209,21 @@ impl Access {
         Ok(has_changed || ends.values().any(|end| since < *end && *end <= now))
     }
 
-    /// Has the last uses of tokens written, those of some seconds together.
-    pub(super) fn write_uses<S: Store>(&self, store: &S, at_once: bool) -> Result<(), StoreError> {
+    /// Submits the last uses of tokens to be written, those of some seconds together; `None`
+    /// where there is nothing to write yet.
+    pub(super) fn submit_uses<S: Store>(
+        &self,
+        store: &S,
+        at_once: bool,
+    ) -> Result<Option<Ticket<()>>, StoreError> {
         let mut watch = self.lock_watch();
         if watch.uses.is_empty() || (!at_once && watch.written_at.elapsed() < USES_WRITTEN_EVERY) {
-            return Ok(());
+            return Ok(None);
         }
         watch.written_at = Instant::now();
         let uses = mem::take(&mut watch.uses).into_iter();
         drop(watch);
-        store.tokens().record_uses(uses.map(|(token, at)| TokenUse { token, at }).collect())?.wait()
+        store.tokens().record_uses(uses.map(|(token, at)| TokenUse { token, at }).collect()).map(Some)
     }
 
     fn lock_watch(&self) -> MutexGuard<'_, Watch> {

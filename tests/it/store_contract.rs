@@ -6,17 +6,21 @@
 use std::any::Any;
 use std::collections::HashSet;
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use sorteo::store::sqlite::AGENCIES_MAX;
+use sorteo::store::sqlite::operator::{NewToken, Operator};
 use sorteo::store::{
-    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Store,
-    StoreError, Submitter, Ticket, WinnersSize, WinningBet,
+    AppendRefusal, Appended, CloseRefusal, Closed, Closing, DrawStatus, ExpectedAgencies, NotAdmitted, Role,
+    Store, StoreError, StoredToken, Submitter, Ticket, TokenHolder, TokenUse, Tokens, WinnersSize,
+    WinningBet,
 };
 use sorteo_protocol::{
-    AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, UploadId, UploadPosition,
+    AgencyId, Batch, Bets, DEFAULT_WINNING_NUMBER as WINS, DrawId, Token, TokenId, UploadId, UploadPosition,
 };
 
 /// How the operator set up the first draw of a fresh database.
@@ -32,6 +36,8 @@ struct Opened<S> {
     store: S,
     /// How many draws the engine said that it made.
     draws_made: Arc<AtomicUsize>,
+    /// The database that other processes open beside it; nothing for a store in memory.
+    database: PathBuf,
     /// What must outlive the store.
     _keep: Box<dyn Any>,
 }
@@ -872,6 +878,123 @@ fn many_agencies_at_once_lose_and_double_nothing<S: Store>(open: impl Fn(Setup) 
     assert_eq!(ids.len(), 200, "a bet is one agency's");
 }
 
+// ---- Tokens -----------------------------------------------------------------
+
+/// An engine to whose tokens a test can do what an operator does, beside the server.
+trait WithTokens: Store {
+    /// Adds a token.
+    fn add(&self, database: &Path, holder: TokenHolder, expires_at: Option<SystemTime>) -> Token;
+
+    fn revoke(&self, database: &Path, token: &Token);
+
+    /// Lets it expire at another time, as a rotation does.
+    fn expire(&self, database: &Path, token: &Token, at: SystemTime);
+}
+
+impl<S: WithTokens> Opened<S> {
+    fn add(&self, holder: TokenHolder, expires_at: Option<SystemTime>) -> Token {
+        self.store.add(&self.database, holder, expires_at)
+    }
+
+    fn revoke(&self, token: &Token) {
+        self.store.revoke(&self.database, token);
+    }
+
+    fn expire(&self, token: &Token, at: SystemTime) {
+        self.store.expire(&self.database, token, at);
+    }
+}
+
+/// A time that a store keeps to the last digit.
+fn in_so_many(seconds: u64) -> SystemTime {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now + seconds)
+}
+
+fn a_token_is_found_by_its_id_with_all_that_decides_whether_it_counts<S: WithTokens>(
+    open: impl Fn(Setup) -> Opened<S>,
+) {
+    let store = open(INFERRED);
+    let unknown: TokenId = "0123456789abcdef".parse().unwrap();
+    assert_eq!(store.tokens().find(&unknown), Ok(None));
+    let end = in_so_many(60);
+    for (holder, expires_at) in [
+        (TokenHolder::Agency(AgencyId(0)), None),
+        (TokenHolder::Agency(AgencyId(u32::MAX)), Some(end)),
+        (TokenHolder::Operator(Role::Viewer), None),
+        (TokenHolder::Operator(Role::Auditor), Some(end)),
+        (TokenHolder::Operator(Role::Operator), None),
+    ] {
+        let token = store.add(holder, expires_at);
+        let expected = StoredToken { holder, digest: token.digest(), expires_at, is_revoked: false };
+        assert_eq!(store.tokens().find(&token.id()), Ok(Some(expected.clone())));
+        assert!(expected.is_valid(SystemTime::now()));
+        store.revoke(&token);
+        let revoked = store.tokens().find(&token.id()).unwrap().unwrap();
+        assert_eq!(revoked, StoredToken { is_revoked: true, ..expected });
+        assert!(!revoked.is_valid(SystemTime::UNIX_EPOCH), "nor at a time before it was revoked");
+    }
+    assert_eq!(store.tokens().find(&unknown), Ok(None));
+    let holder = TokenHolder::Operator(Role::Viewer);
+    let expiring = StoredToken { holder, digest: [0; 32], expires_at: Some(end), is_revoked: false };
+    assert!(expiring.is_valid(end - Duration::from_millis(1)) && !expiring.is_valid(end));
+}
+
+fn the_version_of_the_tokens_is_another_after_each_change<S: WithTokens>(open: impl Fn(Setup) -> Opened<S>) {
+    let store = open(INFERRED);
+    let mut versions = vec![store.tokens().version().unwrap()];
+    let mut assert_another = |what: &str| {
+        let version = store.tokens().version().unwrap();
+        assert!(!versions.contains(&version), "{what} changes the version");
+        assert_eq!(store.tokens().version(), Ok(version), "looking changes nothing");
+        versions.push(version);
+    };
+    let [first, second] = [1, 2].map(|agency| {
+        let token = store.add(TokenHolder::Agency(AgencyId(agency)), None);
+        assert_another("adding a token");
+        token
+    });
+    store.expire(&first, in_so_many(60));
+    assert_another("another end");
+    store.revoke(&first);
+    assert_another("revoking a token");
+    store.revoke(&second);
+    assert_another("revoking another");
+}
+
+fn a_token_ends_when_it_expires_and_for_good_when_it_is_revoked<S: WithTokens>(
+    open: impl Fn(Setup) -> Opened<S>,
+) {
+    let store = open(INFERRED);
+    let [end, sooner] = [120, 60].map(in_so_many);
+    let [_endless, kept, cut, revoked, both] = [None, Some(end), Some(end), None, Some(end)]
+        .map(|expires_at| store.add(TokenHolder::Agency(AgencyId(1)), expires_at));
+    let assert_ends = |ends: &[(&Token, SystemTime)]| {
+        let ends = ends.iter().map(|(token, end)| (token.id(), *end)).collect();
+        assert_eq!(store.tokens().ends(), Ok(ends));
+    };
+    assert_ends(&[(&kept, end), (&cut, end), (&both, end)]);
+    store.expire(&cut, sooner);
+    store.revoke(&revoked);
+    store.revoke(&both);
+    let epoch = SystemTime::UNIX_EPOCH;
+    assert_ends(&[(&kept, end), (&cut, sooner), (&revoked, epoch), (&both, epoch)]);
+}
+
+fn recording_uses_of_tokens_changes_nothing_that_counts<S: WithTokens>(open: impl Fn(Setup) -> Opened<S>) {
+    let store = open(INFERRED);
+    let token = store.add(TokenHolder::Agency(AgencyId(1)), None);
+    let all = || (store.tokens().find(&token.id()), store.tokens().version(), store.tokens().ends());
+    let before = all();
+    let of = |id: TokenId| TokenUse { token: id, at: SystemTime::now() };
+    let unknown: TokenId = "0123456789abcdef".parse().unwrap();
+    for uses in [vec![], vec![of(token.id())], vec![of(token.id()), of(unknown.clone())]] {
+        store.tokens().record_uses(uses).unwrap().wait().unwrap();
+    }
+    assert_eq!(all(), before);
+    assert_eq!(store.tokens().find(&unknown), Ok(None));
+}
+
 // ---- Tickets ----------------------------------------------------------------
 
 #[test]
@@ -929,6 +1052,10 @@ macro_rules! held_to_the_contract {
                 writes_of_one_submitter_are_carried_out_in_order
                 a_read_sees_every_write_that_has_resolved
                 many_agencies_at_once_lose_and_double_nothing
+                a_token_is_found_by_its_id_with_all_that_decides_whether_it_counts
+                the_version_of_the_tokens_is_another_after_each_change
+                a_token_ends_when_it_expires_and_for_good_when_it_is_revoked
+                recording_uses_of_tokens_changes_nothing_that_counts
             }
         }
     };
@@ -962,7 +1089,7 @@ fn open_sqlite(setup: Setup) -> Opened<sorteo::store::sqlite::SqliteStore> {
         Event::Failed(error) => panic!("the store failed: {error}"),
     });
     let (store, _) = SqliteStore::open(&options, observer).unwrap();
-    Opened { store, draws_made, _keep: Box::new(folder) }
+    Opened { store, draws_made, database: options.database, _keep: Box::new(folder) }
 }
 
 /// The store that tests of other things stand on.
@@ -977,5 +1104,40 @@ fn open_memory(setup: Setup) -> Opened<sorteo_test_support::memory_store::Memory
         winning_number,
         on_draw,
     );
-    Opened { store, draws_made, _keep: Box::new(()) }
+    Opened { store, draws_made, database: PathBuf::new(), _keep: Box::new(()) }
+}
+
+impl WithTokens for sorteo::store::sqlite::SqliteStore {
+    fn add(&self, database: &Path, holder: TokenHolder, expires_at: Option<SystemTime>) -> Token {
+        let new = NewToken { holder, label: String::new(), expires_at };
+        Operator::open(database).unwrap().add_token(&new).unwrap()
+    }
+
+    fn revoke(&self, database: &Path, token: &Token) {
+        Operator::open(database).unwrap().revoke_token(&token.id()).unwrap();
+    }
+
+    fn expire(&self, database: &Path, token: &Token, at: SystemTime) {
+        Operator::open(database).unwrap().rotate_token(&token.id(), at).unwrap();
+    }
+}
+
+impl WithTokens for sorteo_test_support::memory_store::MemoryStore {
+    fn add(&self, _: &Path, holder: TokenHolder, expires_at: Option<SystemTime>) -> Token {
+        let number = self.version().unwrap() as u8;
+        let token = Token::from_random([number; 8], [number; 32]);
+        let stored = StoredToken { holder, digest: token.digest(), expires_at, is_revoked: false };
+        self.set_token(token.id(), stored);
+        token
+    }
+
+    fn revoke(&self, _: &Path, token: &Token) {
+        let stored = self.find(&token.id()).unwrap().unwrap();
+        self.set_token(token.id(), StoredToken { is_revoked: true, ..stored });
+    }
+
+    fn expire(&self, _: &Path, token: &Token, at: SystemTime) {
+        let stored = self.find(&token.id()).unwrap().unwrap();
+        self.set_token(token.id(), StoredToken { expires_at: Some(at), ..stored });
+    }
 }

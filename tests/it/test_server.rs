@@ -14,10 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sorteo::metrics::{HandshakeLabel, HandshakeResult, Metrics};
+use sorteo::metrics::{ConnectionState, HandshakeLabel, HandshakeResult, Metrics};
 use sorteo::server::tls::Tls;
 use sorteo::server::{Limits, ServeError, Server, ServerHandle};
-use sorteo::service::Service;
+use sorteo::service::{Auth, Service};
 use sorteo::store::sqlite::{Event, Options, SqliteStore, WRITE_QUEUE_MAX};
 use sorteo::store::{ExpectedAgencies, Store};
 
@@ -42,6 +42,7 @@ pub struct Setup {
     pub queue_max: usize,
     pub limits: Limits,
     pub tls: Option<Arc<Tls>>,
+    pub auth: Auth,
 }
 
 impl Default for Setup {
@@ -51,6 +52,7 @@ impl Default for Setup {
             queue_max: WRITE_QUEUE_MAX,
             limits: Limits { workers: 4, ..Limits::default() },
             tls: None,
+            auth: Auth::Off,
         }
     }
 }
@@ -58,6 +60,10 @@ impl Default for Setup {
 impl Setup {
     pub fn agencies(agencies: u32) -> Self {
         Self { agencies: Some(agencies), ..Self::default() }
+    }
+
+    pub fn auth(auth: Auth) -> Self {
+        Self { auth, ..Self::default() }
     }
 
     pub fn limits(mut self, set: impl FnOnce(&mut Limits)) -> Self {
@@ -75,9 +81,9 @@ pub struct TestServer {
     address: SocketAddr,
     handle: ServerHandle,
     draws_made: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
     ended: Option<Receiver<Result<(), ServeError>>>,
     folder: tempfile::TempDir,
-    metrics: Arc<Metrics>,
 }
 
 impl TestServer {
@@ -105,7 +111,7 @@ impl TestServer {
         };
         let (store, _) = SqliteStore::open(&options, observer).unwrap();
         let metrics = Arc::clone(&options.metrics);
-        let service = Arc::new(Service::new(wrap(store), options.metrics));
+        let service = Arc::new(Service::new(wrap(store), options.metrics).with_auth(setup.auth));
         let listening = server.listen(setup.limits).unwrap();
         let (end, ended) = mpsc::channel();
         thread::spawn(move || {
@@ -113,7 +119,7 @@ impl TestServer {
             // A test that has failed no longer listens.
             let _ = end.send(result);
         });
-        Self { address, handle, draws_made, ended: Some(ended), folder, metrics }
+        Self { address, handle, draws_made, metrics, ended: Some(ended), folder }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -127,6 +133,12 @@ impl TestServer {
 
     pub fn connect(&self) -> Client {
         Client::new(TcpStream::connect(self.address).unwrap())
+    }
+
+    /// Connections that the server has, as it last counted.
+    pub fn open_connections(&self) -> i64 {
+        let states = [ConnectionState::parked, ConnectionState::working, ConnectionState::waiting];
+        states.into_iter().map(|state| self.metrics.connections_in(state).get()).sum()
     }
 
     /// A client whose system takes few bytes that it has not read.
@@ -202,6 +214,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connects to any server.
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).unwrap())
+    }
+
     fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -313,6 +330,21 @@ impl Client {
                 false
             }
         }
+    }
+
+    /// Whether these bytes come, rather than others or the end.
+    pub fn answers_or_ends_in_any_way(&mut self, answer: &[u8]) -> bool {
+        let mut read = vec![0; answer.len()];
+        self.stream.read_exact(&mut read).is_ok() && read == answer
+    }
+
+    /// One framed answer's line; `None` if the connection ends first.
+    pub fn read_frame_or_end(&mut self) -> Option<String> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut line = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut line).ok()?;
+        Some(String::from_utf8(line).unwrap())
     }
 
     /// Whether something can be read now, be it the end.

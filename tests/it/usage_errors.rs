@@ -54,6 +54,15 @@ const CASES: &[Case] = &[
     (&[], &["bench", "--agency", "1", "--token-file", "missing.token"]),
     (&[], &["generate"]),
     (&[], &["completions", "bsh"]),
+    (&[], &["serve", "--auth", "on"]),
+    (&[], &["token", "add"]),
+    (&[], &["token", "add", "1", "--role", "viewer"]),
+    (&[], &["token", "add", "--role", "boss"]),
+    (&[], &["token", "add", "4294967296"]),
+    (&[], &["token", "add", "1", "--expires", "soon"]),
+    (&[], &["token", "rotate", "0123456789abcdef", "--overlap=-1h"]),
+    (&[], &["token", "revoke", "sorteo_0123456789abcdef"]),
+    (&[], &["token", "list", "--database", "missing.db"]),
 ];
 
 #[test]
@@ -324,6 +333,61 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
 
         For more information, try '--help'.
         [2]
+
+        $ sorteo serve --auth on
+        sorteo: --auth: `on` is not a valid value: use off, optional or required
+        [2]
+
+        $ sorteo token add
+        error: the following required arguments were not provided:
+          <AGENCY|--role <ROLE>>
+
+        Usage: sorteo token add <AGENCY|--role <ROLE>>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token add 1 --role viewer
+        error: the argument '[AGENCY]' cannot be used with '--role <ROLE>'
+
+        Usage: sorteo token add <AGENCY|--role <ROLE>>
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token add --role boss
+        error: invalid value 'boss' for '--role <ROLE>': not a role: viewer, auditor or operator
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token add 4294967296
+        error: invalid value '4294967296' for '[AGENCY]': not a whole number from 0 to 4294967295
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token add 1 --expires soon
+        error: invalid value 'soon' for '--expires <TIME>': write 90d, 12h, 2027-06-30 or 2027-06-30T18:00:00Z
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token rotate 0123456789abcdef --overlap=-1h
+        error: invalid value '-1h' for '--overlap <DURATION>': it is over already: write 0s to end the old token at once
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token revoke sorteo_0123456789abcdef
+        error: invalid value 'sorteo_0123456789abcdef' for '<ID>': not the id of a token, which is 16 hexadecimal digits
+
+        For more information, try '--help'.
+        [2]
+
+        $ sorteo token list --database missing.db
+        sorteo: there is no database missing.db: give an existing one with --database
+        [74]
 
     "#]]
     .assert_eq(&told);

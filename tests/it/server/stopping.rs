@@ -1,21 +1,28 @@
 //! A server that stops: what is in flight is finished, everything else is closed.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::SystemTime;
 
+use sorteo::service::Auth;
 use sorteo::store::sqlite::SqliteStore;
+use sorteo::store::sqlite::operator::{NewToken, Operator};
 use sorteo::store::{
-    Appended, Closed, DrawStatus, Store, StoreError, Submitter, Ticket, Tokens, WinnersSize, WinningBet,
+    Appended, Closed, DrawStatus, Resolver, Store, StoreError, StoredToken, Submitter, Ticket, TokenHolder,
+    TokenUse, Tokens, WinnersSize, WinningBet,
 };
-use sorteo_protocol::{AgencyId, Batch, DrawId, UploadId};
+use sorteo_protocol::{AgencyId, Batch, DrawId, TokenId, UploadId};
 
 use super::{ACK_BATCH_2, FRESH_STATUS, NOT_READY, SECOND_HALF, SHORT, half_batch, waiter, winning_batch};
 use crate::test_server::{Client, DEADLINE, Setup, TestServer, frame, until};
 
-/// A store whose appends wait at a gate, in front of a real one.
+/// A store whose appends wait at a gate, and whose uses of tokens are never written, in front
+/// of a real one.
 struct Gated {
     store: SqliteStore,
+    uses: Mutex<Vec<Resolver<()>>>,
     arrived: Mutex<Sender<()>>,
     gate: Arc<Mutex<Receiver<()>>>,
 }
@@ -73,8 +80,43 @@ impl Store for Gated {
     }
 
     fn tokens(&self) -> &dyn Tokens {
-        self.store.tokens()
+        self
     }
+}
+
+impl Tokens for Gated {
+    fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+        self.store.tokens().find(id)
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        self.store.tokens().version()
+    }
+
+    fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError> {
+        self.store.tokens().ends()
+    }
+
+    fn record_uses(&self, _: Vec<TokenUse>) -> Result<Ticket<()>, StoreError> {
+        let (resolver, ticket) = Ticket::new();
+        self.uses.lock().unwrap().push(resolver);
+        Ok(ticket)
+    }
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_writer_that_records_no_uses_of_tokens() {
+    let (arrived, gate) = (mpsc::channel().0, mpsc::channel().1);
+    let mut server = TestServer::start(Setup::auth(Auth::Required), |store| Gated {
+        store,
+        uses: Mutex::default(),
+        arrived: Mutex::new(arrived),
+        gate: Arc::new(Mutex::new(gate)),
+    });
+    let new = NewToken { holder: TokenHolder::Agency(AgencyId(1)), label: String::new(), expires_at: None };
+    let token = Operator::open(&server.database_path()).unwrap().add_token(&new).unwrap();
+    server.ask_once(&frame(&format!("AUTH|1|{}", token.reveal())), &frame("ACK|OK\n"));
+    server.stop().unwrap();
 }
 
 #[test]
@@ -83,6 +125,7 @@ fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
     let (open_gate, gate) = mpsc::channel();
     let mut server = TestServer::start(Setup::agencies(2), |store| Gated {
         store,
+        uses: Mutex::default(),
         arrived: Mutex::new(arrived),
         gate: Arc::new(Mutex::new(gate)),
     });

@@ -41,8 +41,13 @@ impl Peer {
     pub fn new(agencies: Option<u32>, limits: WireLimits) -> Self {
         let store =
             MemoryStore::new(agencies.map(ExpectedAgencies::from), AGENCIES_MAX, WINNING_NUMBER, || {});
+        Self::of(Service::new(store, Arc::default()), limits)
+    }
+
+    /// One connection to this service.
+    pub fn of(service: Service<MemoryStore>, limits: WireLimits) -> Self {
         Self {
-            service: Service::new(store, Arc::default()),
+            service,
             conversation: Conversation::new(
                 limits,
                 Submitter::default(),

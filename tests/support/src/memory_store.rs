@@ -36,6 +36,8 @@ struct State {
     done: BTreeSet<AgencyId>,
     drawn: bool,
     tokens: BTreeMap<TokenId, StoredToken>,
+    /// Changes of the tokens so far.
+    tokens_version: u64,
 }
 
 /// The batches of one upload by their first row.
@@ -58,9 +60,18 @@ impl MemoryStore {
         Self { terms, winning_number, on_draw: Box::new(on_draw), state: Mutex::default() }
     }
 
-    /// Adds a token.
-    pub fn add_token(&self, id: TokenId, token: StoredToken) {
-        self.state.lock().unwrap().tokens.insert(id, token);
+    /// Adds a token, or changes it.
+    pub fn set_token(&self, id: TokenId, token: StoredToken) {
+        let mut state = self.state.lock().unwrap();
+        state.tokens.insert(id, token);
+        state.tokens_version += 1;
+    }
+
+    /// Returns the bets of each agency that has any, and the agencies that are done.
+    pub fn stored(&self) -> (BTreeMap<u32, u64>, Vec<u32>) {
+        let state = self.state.lock().unwrap();
+        let bets = state.stored.iter().map(|(agency, bets)| (agency.0, *bets));
+        (bets.filter(|(_, bets)| *bets > 0).collect(), state.done.iter().map(|agency| agency.0).collect())
     }
 
     fn winners_of(&self, draw: DrawId, agency: AgencyId) -> Vec<WinningBet> {
@@ -278,12 +289,15 @@ impl Tokens for MemoryStore {
     }
 
     fn version(&self) -> Result<u64, StoreError> {
-        Ok(self.state.lock().unwrap().tokens.len() as u64)
+        Ok(self.state.lock().unwrap().tokens_version)
     }
 
     fn ends(&self) -> Result<BTreeMap<TokenId, SystemTime>, StoreError> {
         let state = self.state.lock().unwrap();
-        let end = |(id, token): (&TokenId, &StoredToken)| Some((id.clone(), token.expires_at?));
+        let end = |(id, token): (&TokenId, &StoredToken)| {
+            let end = if token.is_revoked { Some(SystemTime::UNIX_EPOCH) } else { token.expires_at };
+            Some((id.clone(), end?))
+        };
         Ok(state.tokens.iter().filter_map(end).collect())
     }
 

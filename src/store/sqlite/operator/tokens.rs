@@ -46,6 +46,7 @@ impl Operator {
             if !old.is_valid(SystemTime::now()) {
                 return Ok(Err(OperatorError::TokenEnded(id.clone())));
             }
+            let old_until = old.expires_at.map_or(old_until, |at| at.min(old_until));
             let label = tokens::label(transaction, id)?;
             tokens::insert(transaction, &token, &NewToken { holder: old.holder, label, expires_at: None })?;
             tokens::expire(transaction, id, old_until)?;
