@@ -11,6 +11,17 @@ use sorteo_test_support::process::{
 };
 use tempfile::TempDir;
 
+/// Adds a token to a database, and then does something else.
+macro_rules! with_token {
+    ($sql:literal) => {
+        concat!(
+            "INSERT INTO tokens VALUES ('0123456789abcdef', 1, NULL, '', zeroblob(32),
+             '2026-11-21T20:31:05.000Z', NULL, NULL, NULL);",
+            $sql
+        )
+    };
+}
+
 /// A check that must leave the database's folder as it found it. A connection
 /// that only reads makes SQLite's shared memory and an empty log, and may not
 /// remove them.
@@ -248,6 +259,44 @@ fn whatever_is_tampered_with_is_found_by_the_check_and_left_as_it_is() {
         ("UPDATE draws SET opened_at = CAST(x'41ff' AS TEXT)", "draws: draw 1 was opened at `A\u{fffd}`, which is not a time"),
         ("UPDATE audit SET action = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 has the action `A\u{fffd}`, which is not text"),
         ("UPDATE audit SET detail = CAST(x'41ff' AS TEXT) WHERE id = 2", "audit: row 2 has the detail `A\u{fffd}`, which is not text"),
+        // Tokens.
+        (with_token!("UPDATE tokens SET id = '0123'"), "tokens: token 0123 holds a value that its table forbids"),
+        (with_token!("UPDATE tokens SET agency = 4294967296"), "tokens: token 0123456789abcdef holds a value that"),
+        (with_token!("UPDATE tokens SET agency = NULL"), "tokens: token 0123456789abcdef holds a value that its"),
+        (with_token!("UPDATE tokens SET role = 'viewer'"), "tokens: token 0123456789abcdef holds a value that its"),
+        (
+            with_token!("UPDATE tokens SET agency = NULL, role = 'boss'"),
+            "tokens: token 0123456789abcdef holds a value that its table forbids",
+        ),
+        (with_token!("UPDATE tokens SET digest = x'00'"), "tokens: token 0123456789abcdef holds a value that its"),
+        (
+            with_token!("UPDATE tokens SET id = '0123456789ABCDEF'"),
+            "tokens: token 0123456789ABCDEF has the id `0123456789ABCDEF`, which is not the id of a token",
+        ),
+        (
+            with_token!("UPDATE tokens SET label = 'a' || char(10) || 'b'"),
+            "tokens: token 0123456789abcdef has the label `a\\u{a}b`, which is not one line of text",
+        ),
+        (
+            with_token!("UPDATE tokens SET created_at = ''"),
+            "tokens: token 0123456789abcdef was added at ``, which is not a time",
+        ),
+        (
+            with_token!("UPDATE tokens SET expires_at = '2999'"),
+            "tokens: token 0123456789abcdef expires at `2999`, which is not a time",
+        ),
+        (
+            with_token!("UPDATE tokens SET last_used_at = 'now'"),
+            "tokens: token 0123456789abcdef was last used at `now`, which is not a time",
+        ),
+        (
+            with_token!("UPDATE tokens SET revoked_at = 'now'"),
+            "tokens: token 0123456789abcdef was revoked at `now`, which is not a time",
+        ),
+        (
+            "UPDATE audit SET actor = CAST(x'41ff' AS TEXT) WHERE id = 2",
+            "audit: row 2 has the actor `A\u{fffd}`, which is not text",
+        ),
         // Numbers that no sum takes.
         (
             "UPDATE batches SET bet_count = 9223372036854775807 WHERE agency = 1",
@@ -544,6 +593,19 @@ fn a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is() {
         (
             |path| tamper(path, r#"UPDATE done_agencies SET "by" = 'agenby'"#),
             "(done_agencies: CHECK constraint failed in done_agencies",
+        ),
+        (
+            |path| tamper(path, with_token!("UPDATE tokens SET digest = x'00'")),
+            "(tokens: CHECK constraint failed in tokens",
+        ),
+        (
+            |path| tamper(path, with_token!("UPDATE tokens SET agency = NULL")),
+            "(tokens: CHECK constraint failed in tokens",
+        ),
+        (|path| overwrite_root(path, "tokens"), "(tokens: "),
+        (
+            |path| alter(path, "DROP TRIGGER tokens_stay_revoked"),
+            "the trigger tokens_stay_revoked is missing",
         ),
         (
             |path| alter(path, "DROP TRIGGER bets_are_not_deleted"),

@@ -9,6 +9,7 @@ mod data;
 mod dependency_rule;
 mod draws;
 mod help_and_man;
+mod identity;
 mod migration;
 mod operators;
 mod ops;

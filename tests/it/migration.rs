@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use sorteo_test_support::process::{Server, assert_names, folder, run, run_comparing, sorteo};
-use sorteo_test_support::version_one;
+use sorteo_test_support::{version_one, version_two};
 use tempfile::TempDir;
 
 use crate::data::ask;
@@ -52,14 +52,49 @@ fn a_server_brings_a_database_of_the_version_before_up_to_date_and_goes_on_with_
 }
 
 #[test]
+fn a_database_with_sets_of_agencies_and_without_tokens_is_brought_up_to_date() {
+    let folder = folder();
+    let path = folder.path();
+    version_two::create(&path.join("sorteo.db"));
+    assert_names(run(&mut sorteo(path, ["token", "list"])).failed(74), &["schema version 2"]);
+    let server = Server::start(path, &["--auth", "optional"]);
+    assert_eq!(server.process.count("action: migrate | result: success | from: 2 | to: 3"), 1);
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|open|1|2|6");
+    assert_eq!(ask(&server, "BET|3|Ana|Paz|D|1999-03-17|7574"), "ACK|ERR|unknown_agency");
+    assert_eq!(ask(&server, "GET_WINNERS|2|0|1"), "WINNERS|OK|A2|");
+    let token = run(&mut sorteo(path, ["token", "add", "7"]));
+    let auth = format!("AUTH|7|{}", token.succeeded().trim_end());
+    assert_eq!(ask(&server, &auth), "ACK|OK");
+    assert_eq!(ask(&server, "DONE|7|0"), "ACK_DONE|OK");
+    assert_eq!(ask(&server, "STATUS"), "STATUS|OK|2|drawn|2|2|6");
+    server.stop();
+    assert_eq!(checked(path), "sorteo.db: OK: 2 draws, 8 batches, 12 bets, 4 winners\n");
+    let database = Connection::open(path.join("sorteo.db")).unwrap();
+    let actors: Vec<Option<String>> = database
+        .prepare("SELECT actor FROM audit ORDER BY id")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let nobody = actors.iter().take_while(|actor| actor.is_none()).count();
+    assert!(nobody >= 5 && actors[nobody..].iter().all(Option::is_some), "{actors:?}");
+    assert_eq!(actors.len(), nobody + 1, "the token alone is new");
+}
+
+#[test]
 fn a_database_of_the_version_before_stays_as_it_is_until_a_server_starts_on_it() {
     let folder = old_database();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 9] = [
         &["check"],
         &["draw", "list"],
         &["draw", "open"],
         &["export", "results", "--draw", "1"],
         &["draw", "close-agency", "2", "--reason", "r"],
+        &["token", "add", "1"],
+        &["token", "list"],
+        &["token", "rotate", "0123456789abcdef"],
+        &["token", "revoke", "0123456789abcdef"],
     ];
     for args in commands {
         // Reading a database in WAL mode makes shared memory and an empty WAL.

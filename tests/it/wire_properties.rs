@@ -8,10 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sorteo_protocol::wire::{
-    Dialect, Incoming, Reason, Reply, Request, Status, Winners, WinningBet, WinningBets, WireLimits, counted,
-    framed,
+    Claim, Dialect, Incoming, Reason, Reply, Request, Status, Winners, WinningBet, WinningBets, WireLimits,
+    counted, framed,
 };
-use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, UploadPosition};
+use sorteo_protocol::{AgencyId, Batch, BetError, Bets, DrawId, Token, UploadPosition};
 use sorteo_test_support::cases::cases;
 use sorteo_test_support::conversation::answered_as_the_model_does;
 use sorteo_test_support::decoder::decoded_as_the_protocol_says;
@@ -143,7 +143,14 @@ fn framed_request() -> impl Strategy<Value = Request> {
         }),
         Just(Request::Hello),
         Just(Request::Status),
+        auth(),
     ]
+}
+
+fn auth() -> impl Strategy<Value = Request> {
+    (agency(), any::<[u8; 8]>(), any::<[u8; 32]>()).prop_map(|(agency, id, secret)| {
+        Request::Auth(Some(Claim { agency, token: Token::from_random(id, secret) }))
+    })
 }
 
 /// Bets of up to so many agencies, each with up to so many rows.
@@ -158,7 +165,7 @@ fn counted_bets(agencies: usize, rows: usize) -> impl Strategy<Value = Request> 
 
 fn counted_request() -> impl Strategy<Value = Request> {
     let winners = agency().prop_map(|agency| Request::DoneAndWinners { agency });
-    prop_oneof![counted_bets(3, 3), winners]
+    prop_oneof![counted_bets(3, 3), winners, auth()]
 }
 
 fn encoded(encode: fn(&Request, &mut Vec<u8>), request: Request) -> (Request, Vec<u8>) {
@@ -180,10 +187,13 @@ fn bytes_of(conversation: &[(Request, Vec<u8>)]) -> Vec<u8> {
 
 // ---- Any bytes -------------------------------------------------------------------
 
+const TOKEN: &str =
+    "sorteo_0123456789abcdef_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// Lines that are requests, rows, or nearly so.
 fn nearly_a_line() -> impl Strategy<Value = Vec<u8>> {
-    let verbs = ["BET", "BATCH", "DONE", "GET_WINNERS", "WAIT_WINNERS", "RESUME", "STATUS"];
-    let values = ["1", "2", "3", "up", "Ana", "2000-02-29", "60000", "\u{202e}", "\n", "\r"];
+    let verbs = ["BET", "BATCH", "DONE", "GET_WINNERS", "WAIT_WINNERS", "RESUME", "HELLO", "STATUS", "AUTH"];
+    let values = ["1", "2", "3", "up", "Ana", "2000-02-29", "60000", TOKEN, "\u{202e}", "\n", "\r"];
     let field = prop_oneof![select(verbs.to_vec()), select(values.to_vec()), select(&BAD_NUMBERS[..])];
     let fields = vec(field, 0..8).prop_map(|fields| fields.join("|").into_bytes());
     let row = select(vec![ROW.as_bytes().to_vec(), ROW_2.as_bytes().to_vec()]);

@@ -6,8 +6,8 @@
 //! them. [`delivery`] gives bytes to a decoder in pieces, as a network does.
 //!
 //! [`process`] runs the real program and [`log_line`] reads its log; [`memory_store`]
-//! is a store that costs nothing to open, [`version_one`] makes databases of the first
-//! schema version; [`cases`] configures property tests.
+//! is a store that costs nothing to open, [`version_one`] and [`version_two`] make databases
+//! of earlier schema versions; [`cases`] configures property tests.
 
 #[cfg(feature = "program")]
 pub mod cases;
@@ -24,3 +24,5 @@ pub mod process;
 pub mod reading;
 #[cfg(feature = "program")]
 pub mod version_one;
+#[cfg(feature = "program")]
+pub mod version_two;
