@@ -43,10 +43,11 @@ fn assert_reads(workplace: &Workplace, what: &str) {
     let elsewhere = tempfile::tempdir().unwrap();
     let saved = elsewhere.path().join("saved.db");
     let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let commands: [&[&str]; 4] = [
+    let commands: [&[&str]; 5] = [
         &["check", "--database", "sorteo.db"],
         &["export", "bets", "--database", "sorteo.db"],
         &["draw", "list", "--database", "sorteo.db"],
+        &["token", "list", "--database", "sorteo.db"],
         &["backup", &path(&saved), "--database", "sorteo.db"],
     ];
     for arguments in commands {
@@ -54,11 +55,15 @@ fn assert_reads(workplace: &Workplace, what: &str) {
         assert_eq!(read.code, Some(0), "{what}, {arguments:?}: {read:#?}");
         let bets = (BATCHES * ROWS).to_string();
         let all = match arguments[0] {
+            "token" => read.stdout.contains("last used"),
             "export" => read.stdout.lines().count() as u64 == BATCHES * ROWS + 1,
             _ => read.stdout.contains(&bets),
         };
         assert!(all, "{what}, {arguments:?}: {read:#?}");
     }
+    let refused = command(workplace, &["token", "add", "1", "--database", "sorteo.db"]);
+    assert_names(refused.failed(EXIT_DATABASE_FAILED), &["sorteo.db"]);
+    assert_eq!(refused.stdout, "", "{what}: no token that is stored nowhere");
 }
 
 /// A command whose folder is read-only.
