@@ -10,7 +10,8 @@ miss. `breaks` names the invariant that it violates:
     I5  an agency reads only its own winners
     I6  memory, connections, queues and the WAL stay bounded under any peer
     I7  the server recovers by itself
-    I8  who may not is not served, and what must be encrypted is
+    I8  who may not is not served, and what must be encrypted is: nobody acts for an agency
+        without its proof, or once that has ended
 
 `old` occurs exactly once in its file. `tests` are arguments of `cargo test`, after
 environment variables where it needs any. It is enough that one of them catches the
@@ -68,6 +69,13 @@ TLS_FILES = "src/server/tls/files.rs"
 TLS_SESSION = "src/server/tls/session.rs"
 CONVERSATION = "src/server/conversation.rs"
 OPERATOR = "src/store/sqlite/operator.rs"
+ACCESS = "src/service/access.rs"
+REACTOR = "src/server/reactor.rs"
+TOKENS = "src/store/sqlite/tokens.rs"
+
+# What each peer may ask for.
+TABLE = it("identity::table::every_message_from_everybody_under_every_rule_gets_what_the_table_says")
+WRONG_PROOFS = it("identity::auth::whatever_is_wrong_with_it_gets_the_same_reply_and_the_end")
 
 BUGS = [
     # ---- The writer: one transaction for a group, answers after its commit ------
@@ -305,8 +313,8 @@ BUGS = [
         "    fn drop(&mut self) {\n        self.bytes = 0;",
         it("server::limits::what_a_cut_off_peer_had_sent_is_no_longer_counted")),
     Bug("one connection more than allowed", "I6", "src/server/reactor.rs",
-        "if self.peers.len() >= self.context.limits.connections_max {",
-        "if self.peers.len() > self.context.limits.connections_max {",
+        "if self.peers.len() >= self.context.limits.connections_max && ",
+        "if self.peers.len() > self.context.limits.connections_max && ",
         it("server::limits::one_connection_too_many_is_closed_without_a_byte_until_another_leaves")),
     Bug("a server whose database failed lives on", "I7", "src/cli/observer.rs",
         "                handle.store_failed(error);\n",
@@ -608,4 +616,168 @@ BUGS = [
         "            refuse_own_files(&database, path)?;\n",
         "",
         it("data::nothing_is_written_over_the_database_itself")),
+
+    # ---- Identity: who may do what -----------------------------------------------
+    Bug("one request is for any agency", "I8", ACCESS,
+        """\
+        | Request::DoneAndWinners { agency: named }
+        | Request::Resume { agency: named, .. } => *named == agency,
+        Request::Hello""",
+        """\
+        | Request::DoneAndWinners { agency: named } => *named == agency,
+        Request::Resume { .. } | Request::Hello""",
+        TABLE),
+    Bug("one agency's rows in a payload speak for all", "I8", ACCESS,
+        "batches.iter().all(is_of)",
+        "batches.iter().any(is_of)",
+        TABLE, few=True),
+    Bug("only a payload's first agency is looked at", "I8", ACCESS,
+        "batches.iter().all(is_of)",
+        "batches.first().is_some_and(is_of)",
+        TABLE),
+    Bug("a stranger may ask how the draw stands", "I8", ACCESS,
+        "None if self.auth == Auth::Required => ",
+        "None if self.auth == Auth::Required && !matches!(request, Request::Hello | Request::Status) => ",
+        TABLE),
+    Bug("a stranger's malformed requests are answered", "I8", CONVERSATION,
+        "Incoming::Refused(reply) | Incoming::RefusedForGood(reply) if self.awaits_auth(turn.service) => {",
+        "Incoming::Refused(reply) | Incoming::RefusedForGood(reply) if false => {",
+        TABLE),
+    Bug("a stranger's batch is read to its end", "I6", CONVERSATION,
+        "                self.refuse_unproved_batch(input, output, turn);\n",
+        "",
+        TABLE),
+    Bug("a stranger's payload is kept", "I6", CONVERSATION,
+        "input.len() > UNPROVED_BYTES_MAX",
+        "input.len() > 1_000 * UNPROVED_BYTES_MAX",
+        it("identity::strangers::a_stranger_gets_no_memory_for_what_it_announces")),
+    Bug("the beginning of a digest is enough", "I8", ACCESS,
+        "token.digest().ct_eq(&digest)",
+        "token.digest()[..2].ct_eq(&digest[..2])",
+        it("identity::auth::a_token_that_is_like_another_is_not_that_one")),
+    Bug("the id of a token is enough", "I8", ACCESS,
+        "            Some(_) if !is_right => Err(AuthFailure::WrongSecret),\n",
+        "",
+        WRONG_PROOFS),
+    Bug("an expired token counts", "I8", ACCESS,
+        "            Some(found) if !found.is_valid(SystemTime::now()) => Err(AuthFailure::Expired),\n",
+        "",
+        WRONG_PROOFS),
+    Bug("a revoked token counts", "I8", TOKENS,
+        "expires_at, revoked_at IS NOT NULL FROM tokens WHERE id = $1",
+        "expires_at, FALSE FROM tokens WHERE id = $1",
+        WRONG_PROOFS),
+    Bug("an operator's token is any agency's", "I8", ACCESS,
+        "if found.holder != TokenHolder::Agency(*agency) {",
+        "if matches!(found.holder, TokenHolder::Agency(other) if other != *agency) {",
+        WRONG_PROOFS),
+    Bug("an agency's token is any agency's", "I8", ACCESS,
+        "if found.holder != TokenHolder::Agency(*agency) {",
+        "if !matches!(found.holder, TokenHolder::Agency(_)) {",
+        WRONG_PROOFS),
+    Bug("the agency is the one that was claimed first", "I8", CONVERSATION,
+        "                self.identity = Some(identity);\n",
+        "                self.identity.get_or_insert(identity);\n",
+        it("identity::auth::a_second_auth_makes_the_connection_the_other_agencys_or_ends_it")),
+    Bug("after a wrong AUTH the old identity stays", "I8", CONVERSATION,
+        """\
+                self.phase = Phase::Closing;
+                Err(reason.ok_or""",
+        """\
+                Err(reason.ok_or""",
+        it("identity::auth::a_second_auth_makes_the_connection_the_other_agencys_or_ends_it")),
+    Bug("a connection's place says who its peer is", "I8", CONVERSATION,
+        """\
+            identity: None,
+            certified: None,
+""",
+        """\
+            identity: (submitter.0 == 0)
+                .then(|| sorteo_protocol::AgencyId(1))
+                .map(Identity::by_certificate),
+            certified: None,
+""",
+        it("identity::auth::who_comes_next_into_a_connections_place_is_a_stranger_again")),
+    Bug("failures are answered without a limit", "I6", ACCESS,
+        "self.failures.allows(&peer.ip.into())",
+        "self.failures.allows(&peer.ip.into()) || true",
+        it("identity::strangers::failures_beyond_the_limit_get_no_reply_and_the_right_token_still_does")),
+    Bug("an agency gives up its place", "I6", REACTOR,
+        """\
+        if connection.is_proved() {
+            self.strangers.remove(key);
+        }
+""",
+        "",
+        it("identity::strangers::strangers_give_up_their_places_to_others_and_an_agency_never_does")),
+    Bug("a stranger that has gone gives up a place", "I6", REACTOR,
+        """\
+        self.strangers.remove(key);
+        self.peers.remove(key);
+""",
+        """\
+        self.peers.remove(key);
+""",
+        it("identity::strangers::strangers_give_up_their_places_to_others_and_an_agency_never_does")),
+    Bug("a stranger may stay as long as others", "I6", PEER,
+        "self.auth_deadline().map_or(until, |auth_until| auth_until.min(until))",
+        "until",
+        it("identity::strangers::a_peer_that_is_silent_or_drips")),
+    Bug("a parked connection outlives its token", "I8", REACTOR,
+        """\
+            if self.context.handle.take_ended_tokens() {
+                self.close_ended();
+            }
+""",
+        """\
+            self.context.handle.take_ended_tokens();
+""",
+        it("identity::ended::revoking_a_token_closes_all_its_connections_and_no_other")),
+    Bug("a connection outlives its token's end", "I8", ACCESS,
+        "Ok(has_changed || ends.values().any(|end| since < *end && *end <= now))",
+        "Ok(has_changed || ends.values().any(|end| since < *end && *end < since))",
+        it("identity::ended::a_token_that_expires_closes_all_its_connections")),
+    Bug("only what expires ends", "I8", TOKENS,
+        """\
+              WHERE revoked_at IS NOT NULL OR expires_at IS NOT NULL",
+""",
+        """\
+              WHERE expires_at IS NOT NULL",
+""",
+        it("store_contract::sqlite::a_token_ends_when_it_expires_and_for_good_when_it_is_revoked")),
+    Bug("one end that cannot be read keeps all alive", "I8", TOKENS,
+        "Ok(id.parse().ok().map(|id| (id, end.unwrap_or(SystemTime::UNIX_EPOCH))))",
+        "Ok(id.parse().ok().map(|id| (id, end.expect(\"a time\"))))",
+        it("identity::ended::a_token_whose_end_cannot_be_read_keeps_no_other_alive")),
+    Bug("a secret is logged", "I8", "src/service/lines.rs",
+        "let token = claim.map(|claim| claim.token.id());",
+        "let token = claim.map(|claim| claim.token.reveal().to_owned());",
+        it("identity::token_command::the_secret_is_nowhere_but_on_standard_output")),
+    Bug("the audit does not say who did it", "I8", "src/store/sqlite/audit.rs",
+        "detail, actor()]",
+        "detail, None::<String>]",
+        it("identity::token_command::a_token_is_added_listed_rotated_and_revoked")),
+    Bug("stopping waits for the uses of tokens", "I7", SERVICE,
+        "ticket.wait_at_most(USES_WRITTEN_WITHIN).unwrap_or(Err(StoreError::Busy))",
+        "ticket.wait()",
+        it("server::stopping::stopping_does_not_wait_for_a_writer_that_records_no_uses_of_tokens")),
+    Bug("a revocation is not recorded", "I8", "src/store/sqlite/operator/tokens.rs",
+        """\
+                record(transaction, "token-revoke", id, token.holder, "")?;
+""",
+        "",
+        it("store_contract::sqlite::the_version_of_the_tokens_is_another_after_each_change",
+           "identity::ended::revoking_a_token_closes_all_its_connections_and_no_other")),
+    Bug("a rotated token does not end", "I8", "src/store/sqlite/operator/tokens.rs",
+        "            tokens::expire(transaction, id, old_until)?;\n",
+        "",
+        it("identity::token_command::a_token_is_added_listed_rotated_and_revoked")),
+    Bug("broken tokens are served", "I8", "src/store/sqlite/verify.rs",
+        "vec![small_tables, tokens, ends_of_large_tables,",
+        "vec![small_tables, ends_of_large_tables,",
+        it("check::a_damaged_or_altered_database_is_refused_with_74_and_left_as_it_is")),
+    Bug("sets of agencies are unknown before tokens", "I7", "src/store/sqlite/schema.rs",
+        "Ok(version(connection)? >= 2)",
+        "Ok(version(connection)? >= 3)",
+        it("migration::a_database_with_sets_of_agencies_and_without_tokens_is_brought_up_to_date")),
 ]

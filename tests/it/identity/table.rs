@@ -197,6 +197,7 @@ fn counted_rows(own: &Token) -> Vec<Row> {
         payload(&format!("AUTH|1|{}|", own.reveal()), INVALID),
         // Half a payload: a stranger may send an AUTH, and no more.
         row(b"4000\nAna|".to_vec(), "").for_strangers_too(),
+        row([b"4000\n".to_vec(), vec![b'a'; 1_019]].concat(), "").for_strangers_too(),
         row([b"4000\n".to_vec(), vec![b'a'; 1_020]].concat(), "").unproved("ERROR_UNAUTHORIZED"),
         row(b"5001\n".to_vec(), INVALID).closing(),
         row(b"1x".to_vec(), INVALID).closing(),
