@@ -20,7 +20,7 @@ use self::lines::{log_authenticated, log_closed, log_done_refused, log_not_authe
 pub use self::lines::{log_batch_cut_short, log_drawn, log_refusal};
 use self::lines::{log_batch_refused, log_batch_stored, log_bet_refused, log_bet_stored};
 pub use self::quotas::QuotaLimits;
-use self::quotas::Quotas;
+use self::quotas::{Quotas, ReservedBets};
 use crate::logging::limits::Peer;
 use crate::metrics::{BatchResult, Metrics, seconds_since};
 use crate::store::{
@@ -105,6 +105,7 @@ pub enum Outcome {
 pub struct Commit {
     write: Write,
     begun_at: Instant,
+    reserved: Option<ReservedBets>,
 }
 
 #[derive(Debug)]
@@ -204,8 +205,9 @@ impl<S: Store> Service<S> {
     ) -> Result<Identity, Option<Reason>> {
         match self.access.authenticate(&self.store, claim, certified) {
             Ok(Ok((agency, token))) => {
-                log_authenticated(agency, &token, peer);
-                self.identify(agency, Some(token)).ok_or(Some(Reason::Busy))
+                let identity = self.identify(agency, Some(token)).ok_or(Some(Reason::Busy))?;
+                log_authenticated(&identity, peer);
+                Ok(identity)
             }
             Ok(Err(failure)) => {
                 log_not_authenticated(claim, failure, peer);
@@ -231,25 +233,32 @@ impl<S: Store> Service<S> {
         if let Some(reason) = self.access.refusal(identity, request) {
             return Some(reason);
         }
-        if !self.quotas.allows_request(identity.map(|identity| identity.agency), peer) {
-            return Some(Reason::Busy);
-        }
-        match self.quotas.counts_bets() {
-            true => self.too_many_bets(request, peer),
-            false => None,
-        }
+        (!self.allows_request(identity.map(|identity| identity.agency), peer)).then_some(Reason::Busy)
     }
 
-    /// Returns a reason where an address would have more bets in the newest draw than it may.
-    fn too_many_bets(&self, request: &Request, peer: &Peer) -> Option<Reason> {
+    /// Returns whether a peer may ask once more now, and counts that it does.
+    pub fn allows_request(&self, agency: Option<AgencyId>, peer: &Peer) -> bool {
+        self.quotas.allows_request(agency, peer)
+    }
+
+    /// Counts the bets of a request towards those of its address, before they are stored, and
+    /// returns what to give back if they are not. A batch that is stored already counts once.
+    fn reserve_bets(&self, request: &Request, peer: &Peer) -> Result<Option<ReservedBets>, Reason> {
         let bets = request.bets();
-        if bets == 0 {
-            return None;
+        if bets == 0 || !self.quotas.counts_bets() || self.is_stored(request)? {
+            return Ok(None);
         }
-        match self.store.newest_draw() {
-            Ok(newest) => (!self.quotas.allows_bets(bets, newest.draw, peer)).then_some(Reason::TooManyBets),
-            Err(error) => Some(reason(error)),
-        }
+        let newest = self.store.newest_draw().map_err(reason)?.draw;
+        self.quotas.reserve_bets(bets, newest, peer).map(Some).ok_or(Reason::TooManyBets)
+    }
+
+    /// Returns whether a request is a batch whose place in its upload is taken, as one that is
+    /// repeated.
+    fn is_stored(&self, request: &Request) -> Result<bool, Reason> {
+        let Request::Batch(Batch { agency, position: Some(position), .. }) = request else {
+            return Ok(false);
+        };
+        Ok(position.first_row < self.next_row(*agency, &position.upload, position.draw)?)
     }
 
     /// Returns whether an identity still counts.
@@ -301,6 +310,14 @@ impl<S: Store> Service<S> {
     /// Begins a request of a connection. Writes are only submitted: see [`Service::finish`].
     pub fn begin(&self, request: Request, submitter: Submitter, peer: &mut Peer) -> Begun {
         let begun_at = Instant::now();
+        let reserved = match self.reserve_bets(&request, peer) {
+            Ok(reserved) => reserved,
+            Err(reason) => {
+                let (reply, sender) = (request.refused(reason), request.sender());
+                log_refusal(&reply, &sender, peer);
+                return Begun::Done(Outcome::Reply(reply));
+            }
+        };
         let submitted = match request {
             Request::Bet(batch) => self.begin_bet(batch, submitter, peer),
             Request::Batch(batch) => self.append_batches(vec![batch], None, submitter, peer),
@@ -326,7 +343,7 @@ impl<S: Store> Service<S> {
             }
         };
         match submitted {
-            Submitted::Write(write) => Begun::Committing(Commit { write, begun_at }),
+            Submitted::Write(write) => Begun::Committing(Commit { write, begun_at, reserved }),
             Submitted::Done(outcome) => {
                 self.observe_reply(&outcome, begun_at);
                 Begun::Done(outcome)
@@ -335,7 +352,7 @@ impl<S: Store> Service<S> {
     }
 
     /// Waits for the commit, logs the request's outcome, and returns it.
-    pub fn finish(&self, Commit { write, begun_at }: Commit, peer: &mut Peer) -> Outcome {
+    pub fn finish(&self, Commit { write, begun_at, reserved }: Commit, peer: &mut Peer) -> Outcome {
         let outcome = match write {
             Write::Bet { agency, document, number, ticket } => {
                 self.count_unknown(bet_outcome(agency, &document, number, ticket.wait(), peer))
@@ -348,8 +365,10 @@ impl<S: Store> Service<S> {
                 self.finish_done_and_winners(agency, ticket.wait(), peer)
             }
         };
-        if let Outcome::Reply(reply) = &outcome {
-            self.quotas.count_bets(reply.stored_bets(), peer);
+        if let (Outcome::Reply(reply), Some(reserved)) = (&outcome, reserved)
+            && reply.refusal().is_none()
+        {
+            reserved.keep();
         }
         self.observe_reply(&outcome, begun_at);
         outcome

@@ -230,7 +230,8 @@ impl Reload {
     fn run(&self) {
         let layers = self.sources.layers(&self.environment).and_then(|layers| {
             // Checks all settings, so that a mistake is noticed before the next start.
-            layers.problems().into_iter().next().map_or(Ok(layers), Err)
+            ServeConfig::lower(&layers)?;
+            Ok(layers)
         });
         let reloaded = layers.and_then(|layers| {
             self.reload_tls(&layers)?;
@@ -293,6 +294,7 @@ fn log_config(config: &ServeConfig, addresses: &[SocketAddr], files: u64) {
         Success,
         listen = listed(addresses),
         listen_backlog = BACKLOG,
+        auth = config.auth,
         tls = TlsConfig::mode(config.tls.as_ref()),
         database = config.store.database.display(),
         agencies = agencies,

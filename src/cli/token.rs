@@ -1,7 +1,9 @@
 //! `sorteo token`: who may do what. A change takes effect in a running server at once.
 
+use std::convert::Infallible;
 use std::time::SystemTime;
 
+use anyhow::anyhow;
 use clap::{ArgGroup, Subcommand};
 use comfy_table::{Table, presets};
 use jiff::civil::Date;
@@ -14,7 +16,7 @@ use super::output::{say, say_json};
 use crate::store::sqlite::operator::{NewToken, Operator};
 use crate::store::sqlite::overview::{Overview, TokenRecord};
 use crate::store::{Role, TokenHolder};
-use sorteo_protocol::{AgencyId, TokenId};
+use sorteo_protocol::{AgencyId, NotATokenId, TokenId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -71,11 +73,14 @@ Examples:
   sorteo token rotate 0123456789abcdef --overlap 1h > new.token")]
     Rotate {
         /// The old token's id
-        #[arg(value_name = "ID")]
-        id: TokenId,
+        #[arg(value_name = "ID", value_parser = token_id)]
+        id: Result<TokenId, NotATokenId>,
         /// For how long the old one still counts
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = overlap)]
         overlap: SystemTime,
+        /// When the new one expires; needed if the old one does [default: never]
+        #[arg(long, value_name = "TIME", value_parser = end)]
+        expires: Option<SystemTime>,
         #[command(flatten)]
         database: DatabaseArg,
     },
@@ -88,8 +93,8 @@ Examples:
   sorteo token revoke 0123456789abcdef")]
     Revoke {
         /// The token's id
-        #[arg(value_name = "ID")]
-        id: TokenId,
+        #[arg(value_name = "ID", value_parser = token_id)]
+        id: Result<TokenId, NotATokenId>,
         #[command(flatten)]
         database: DatabaseArg,
     },
@@ -110,11 +115,13 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::List { database, json } => {
             list(&Overview::open(&database.path_to_read()?)?.tokens()?, *json)
         }
-        Command::Rotate { id, overlap, database } => {
-            let token = Operator::open(&database.path()?)?.rotate_token(id, *overlap)?;
+        Command::Rotate { id, overlap, expires, database } => {
+            let id = require_id(id)?;
+            let token = Operator::open(&database.path()?)?.rotate_token(id, *overlap, *expires)?;
             Ok(say!("{}", token.reveal())?)
         }
         Command::Revoke { id, database } => {
+            let id = require_id(id)?;
             let token = Operator::open(&database.path()?)?.revoke_token(id)?;
             Ok(say!("token {id} of {} is revoked", token.holder)?)
         }
@@ -123,6 +130,15 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 
 fn agency(text: &str) -> Result<AgencyId, String> {
     text.parse().map_err(|_| format!("not a whole number from 0 to {}", u32::MAX))
+}
+
+/// Reads the id of a token. clap would show what is wrong, which may be a whole token.
+fn token_id(text: &str) -> Result<Result<TokenId, NotATokenId>, Infallible> {
+    Ok(text.parse())
+}
+
+fn require_id(id: &Result<TokenId, NotATokenId>) -> Result<&TokenId, Failure> {
+    Ok(id.as_ref().map_err(|error| anyhow!("{error}: see `sorteo token list`"))?)
 }
 
 /// Reads when something ends: a time, a date, or how long from now.

@@ -214,7 +214,8 @@ impl Connection {
     ///
     /// Where the system watches no more sockets.
     pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = match self.is_all_sent() {
+        // A socket whose sending side is closed would be writable for ever.
+        let interest = match self.is_all_sent() || matches!(self.ending, Ending::Lingering { .. }) {
             true => Interest::READABLE,
             false => Interest::READABLE | Interest::WRITABLE,
         };
@@ -612,7 +613,7 @@ impl Connection {
 
     fn begin_to_linger(&mut self) {
         self.transport.shut_down();
-        self.input = Vec::new();
+        (self.input, self.output) = (Vec::new(), Vec::new());
         self.ending = Ending::Lingering { until: Instant::now() + LINGER_TIMEOUT };
     }
 

@@ -268,11 +268,15 @@ impl Conversation {
 
     /// Refuses what is half received with `busy`, and ends the conversation.
     pub fn refuse_as_busy<S: Store>(&mut self, output: &mut Vec<u8>, service: &Service<S>) {
+        self.phase = Phase::Closing;
+        // Without a byte of a dialect there is none to reply in, and no batch.
+        if self.decoder.dialect().is_none() {
+            return;
+        }
         let count = self.batch_in_progress().unwrap_or(0);
         let sender = self.decoder.batch_sender();
         self.refuse(&Reply::Batch { count, result: Err(Reason::Busy) }, &sender, output, service);
         self.decoder.abandon_batch();
-        self.phase = Phase::Closing;
     }
 
     /// Returns whether input is read. What arrives behind a wait or a long reply is left
@@ -409,6 +413,11 @@ impl Conversation {
         output: &mut Vec<u8>,
         turn: &mut Turn<'_, S>,
     ) -> Result<(), Unanswerable> {
+        let agency = self.identity.as_ref().map(|identity| identity.agency);
+        if !turn.service.allows_request(agency, &self.peer) {
+            self.reply(&Reply::Auth(Err(Reason::Busy)), output, turn.service);
+            return Ok(());
+        }
         // Its place among the connections of its agency is free again.
         self.identity = None;
         let result = match turn.service.authenticate(claim, self.certified, &mut self.peer) {

@@ -299,7 +299,7 @@ impl<S: Store> Reactor<S> {
     /// Parks a new connection, or refuses it if there are too many.
     fn add_peer(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
         if self.has_its_share(address.ip())
-            || self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger()
+            || self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger(now)
         {
             self.refuse(now);
             return;
@@ -319,7 +319,7 @@ impl<S: Store> Reactor<S> {
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
         *self.networks.entry(address.ip().into()).or_default() += 1;
         if self.context.service.auth() == Auth::Required {
-            self.strangers.add(entry.key(), address.ip());
+            self.strangers.add(entry.key(), address.ip(), now);
         }
         entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });
         self.context.service.metrics().connections_accepted.inc();
@@ -336,9 +336,9 @@ impl<S: Store> Reactor<S> {
 
     /// Closes a connection whose peer has not proved who it is, to make room for another.
     /// Returns whether there was one.
-    fn close_a_stranger(&mut self) -> bool {
+    fn close_a_stranger(&mut self, now: Instant) -> bool {
         let is_parked = |key: usize| matches!(self.peers[key].state, PeerState::Parked(_));
-        let stranger = self.strangers.next_to_go(is_parked);
+        let stranger = self.strangers.next_to_go(now, is_parked);
         if let Some(key) = stranger {
             self.close(key, &CloseReason::PlaceNeeded);
         }

@@ -1,11 +1,14 @@
 //! The connections whose peers must prove who they are and have not yet: the ones that give up
 //! their places where all are taken.
 //!
-//! The place is taken from the address that has most of them, and there from the oldest. So
-//! whoever floods the server from one address only takes places from itself.
+//! The place is taken from the address that has most of them, and there from the oldest: whoever
+//! floods the server from one address takes places from itself. One that was accepted a moment
+//! ago keeps its place, so that a flood from many addresses does not take it from an agency in the
+//! middle of its proof; where all were, the new connection is refused.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::rate_limit::Network;
 
@@ -14,17 +17,19 @@ use crate::rate_limit::Network;
 pub(super) struct Strangers {
     by_network: HashMap<Network, BTreeSet<Stranger>>,
     known: HashMap<usize, (Network, Stranger)>,
-    accepted: u64,
 }
 
-/// When it was accepted, in the order of all, and its connection's key.
-type Stranger = (u64, usize);
+/// When it was accepted, and its connection's key.
+type Stranger = (Instant, usize);
+
+/// How long a stranger keeps its place whatever happens: a handshake of TLS and an `AUTH` over a
+/// line of 200 ms, with room to spare.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Strangers {
     /// Adds a connection that was accepted now.
-    pub(super) fn add(&mut self, key: usize, ip: IpAddr) {
-        let (network, stranger) = (Network::from(ip), (self.accepted, key));
-        self.accepted += 1;
+    pub(super) fn add(&mut self, key: usize, ip: IpAddr, now: Instant) {
+        let (network, stranger) = (Network::from(ip), (now, key));
         self.by_network.entry(network).or_default().insert(stranger);
         self.known.insert(key, (network, stranger));
     }
@@ -40,11 +45,14 @@ impl Strangers {
         }
     }
 
-    /// Returns the connection that gives up its place: the oldest that may be closed, of the
-    /// address that has most.
-    pub(super) fn next_to_go(&self, may_be_closed: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Returns the connection that gives up its place, if one may be closed: the oldest of the
+    /// address that has most or, where that was accepted a moment ago, the oldest of all.
+    pub(super) fn next_to_go(&self, now: Instant, may_be_closed: impl Fn(usize) -> bool) -> Option<usize> {
+        let may_go = |(accepted_at, key): &Stranger| now >= *accepted_at + GRACE && may_be_closed(*key);
+        let oldest = |of_network: &BTreeSet<Stranger>| of_network.iter().copied().find(may_go);
         let most = self.by_network.values().max_by_key(|of_network| of_network.len())?;
-        most.iter().map(|(_, key)| *key).find(|key| may_be_closed(*key))
+        let stranger = oldest(most).or_else(|| self.by_network.values().filter_map(oldest).min())?;
+        Some(stranger.1)
     }
 }
 
@@ -55,15 +63,29 @@ mod tests {
     #[test]
     fn the_oldest_of_the_address_with_most_goes_first() {
         let [flood, good] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let start = Instant::now();
+        let later = start + GRACE;
         let mut strangers = Strangers::default();
-        strangers.add(7, good);
-        (10..13).for_each(|key| strangers.add(key, flood));
-        assert_eq!(strangers.next_to_go(|_| true), Some(10));
-        assert_eq!(strangers.next_to_go(|key| key > 10), Some(11), "one with a worker stays");
+        strangers.add(7, good, start);
+        (10..13).for_each(|key| strangers.add(key, flood, start));
+        assert_eq!(strangers.next_to_go(later, |_| true), Some(10));
+        assert_eq!(strangers.next_to_go(later, |key| key > 10), Some(11), "one with a worker stays");
         [10, 11, 99].into_iter().for_each(|key| strangers.remove(key));
         strangers.remove(12);
-        assert_eq!(strangers.next_to_go(|_| true), Some(7));
+        assert_eq!(strangers.next_to_go(later, |_| true), Some(7));
         strangers.remove(7);
-        assert_eq!((strangers.next_to_go(|_| true), strangers.by_network.len()), (None, 0));
+        assert_eq!((strangers.next_to_go(later, |_| true), strangers.by_network.len()), (None, 0));
+    }
+
+    #[test]
+    fn one_that_was_accepted_a_moment_ago_keeps_its_place() {
+        let ip = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let start = Instant::now();
+        let now = start + GRACE;
+        let mut strangers = Strangers::default();
+        (0..3).for_each(|key| strangers.add(key, ip(1), now));
+        assert_eq!(strangers.next_to_go(now, |_| true), None, "the new one is refused");
+        strangers.add(9, ip(2), start);
+        assert_eq!(strangers.next_to_go(now, |_| true), Some(9), "an older one of another address goes");
     }
 }

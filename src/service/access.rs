@@ -5,6 +5,7 @@
 //! whatever its cause, and takes the same time; the log names the cause.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::mem;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -39,6 +40,16 @@ pub enum Auth {
     Optional,
     /// They must, before anything else.
     Required,
+}
+
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        })
+    }
 }
 
 /// Who a peer has proved to be.

@@ -4,14 +4,14 @@
 
 use log::kv::Value;
 
-use super::access::AuthFailure;
+use super::access::{AuthFailure, Identity};
 use crate::event;
 use crate::logging::Number;
 use crate::logging::limits::{Kind, Peer};
 use crate::store::{Closing, DrawStatus};
 use sorteo_protocol::wire::counted::PAYLOAD_AGENCIES_MAX;
 use sorteo_protocol::wire::{Claim, Reason, Reply, Sender, SenderAgency};
-use sorteo_protocol::{AgencyId, DrawId, TokenId};
+use sorteo_protocol::{AgencyId, DrawId};
 
 /// A number in JSON, if there is just one.
 impl Number for SenderAgency {
@@ -30,8 +30,9 @@ fn upload(sender: &Sender) -> &str {
 }
 
 /// Logs who a peer has proved to be. Clients that connect for each message prove it each time.
-pub(super) fn log_authenticated(agency: AgencyId, token: &TokenId, peer: &Peer) {
-    event!(Debug, "authenticate", Success, agency = agency, ip = peer.ip, token = token);
+pub(super) fn log_authenticated(identity: &Identity, peer: &Peer) {
+    let token = identity.token().map_or("", |token| token.as_str());
+    event!(Debug, "authenticate", Success, agency = identity.agency, ip = peer.ip, token = token);
 }
 
 /// Logs that a peer is not who it says it is, and why: the peer learns only that.

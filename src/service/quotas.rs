@@ -33,13 +33,12 @@ pub(super) struct Quotas {
     agency_requests: Option<RateLimit<AgencyId>>,
     address_requests: Option<RateLimit<Network>>,
     address_bets_max: Option<u64>,
-    address_bets: Mutex<AddressBets>,
+    address_bets: Arc<Mutex<AddressBets>>,
 }
 
 type Connections = Arc<Mutex<HashMap<AgencyId, u32>>>;
 
-/// Bets that this process stored in the newest draw, by address. Those that were stored
-/// before, and are repeated, count again.
+/// Bets that this process stored, or is about to, in the newest draw, by address.
 #[derive(Debug, Default)]
 struct AddressBets {
     draw: Option<DrawId>,
@@ -73,7 +72,7 @@ impl Quotas {
             agency_requests: limits.agency_requests_max.map(RateLimit::per_second),
             address_requests: limits.address_requests_max.map(RateLimit::per_second),
             address_bets_max: limits.address_bets_max,
-            address_bets: Mutex::default(),
+            address_bets: Arc::default(),
         }
     }
 
@@ -100,21 +99,45 @@ impl Quotas {
         self.address_bets_max.is_some()
     }
 
-    /// Returns whether so many bets more of an address may be stored in the newest draw.
-    pub(super) fn allows_bets(&self, bets: u64, newest: DrawId, peer: &Peer) -> bool {
-        let Some(bets_max) = self.address_bets_max else { return true };
+    /// Counts so many bets more of an address in the newest draw; `None` if it may not have
+    /// them.
+    pub(super) fn reserve_bets(&self, bets: u64, newest: DrawId, peer: &Peer) -> Option<ReservedBets> {
         let mut counted = lock(&self.address_bets);
         if counted.draw != Some(newest) {
             *counted = AddressBets { draw: Some(newest), stored: HashMap::new() };
         }
-        let stored = counted.stored.get(&peer.ip.into()).copied().unwrap_or_default();
-        stored.saturating_add(bets) <= bets_max
+        let network = Network::from(peer.ip);
+        let stored = counted.stored.entry(network).or_default();
+        let bets_max = self.address_bets_max.unwrap_or(u64::MAX);
+        *stored = stored.checked_add(bets).filter(|stored| *stored <= bets_max)?;
+        let all = Arc::clone(&self.address_bets);
+        Some(ReservedBets { bets, draw: newest, network, all })
     }
+}
 
-    /// Counts bets of an address that were stored.
-    pub(super) fn count_bets(&self, bets: u64, peer: &Peer) {
-        if self.counts_bets() {
-            *lock(&self.address_bets).stored.entry(peer.ip.into()).or_default() += bets;
+/// Bets that count towards those of an address. Dropped, they count no more.
+#[derive(Debug)]
+pub(super) struct ReservedBets {
+    bets: u64,
+    draw: DrawId,
+    network: Network,
+    all: Arc<Mutex<AddressBets>>,
+}
+
+impl ReservedBets {
+    /// Lets them count for good, since they are stored.
+    pub(super) fn keep(mut self) {
+        self.bets = 0;
+    }
+}
+
+impl Drop for ReservedBets {
+    fn drop(&mut self) {
+        let mut counted = lock(&self.all);
+        if counted.draw == Some(self.draw)
+            && let Some(stored) = counted.stored.get_mut(&self.network)
+        {
+            *stored -= self.bets;
         }
     }
 }

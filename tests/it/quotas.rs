@@ -7,7 +7,7 @@ use sorteo_test_support::process::{Server, folder, run, sorteo};
 use tempfile::TempDir;
 
 use crate::data::{ask, ask_frames};
-use crate::test_server::{DEADLINE, frame, until};
+use crate::test_server::{DEADLINE, frame, frames, until};
 
 const BET: &str = "BET|1|Ana|Paz|1|1999-03-17|7574";
 
@@ -34,6 +34,10 @@ impl Talk {
     /// Returns the reply, or `None` if the connection is closed.
     fn ask(&mut self, line: &str) -> Option<String> {
         self.0.write_all(&frame(line)).ok()?;
+        self.read()
+    }
+
+    fn read(&mut self) -> Option<String> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).ok()?;
         let mut reply = vec![0; u32::from_be_bytes(length) as usize];
@@ -115,6 +119,45 @@ fn an_agency_has_so_many_bets_in_a_draw_also_in_one_batch_and_after_a_restart() 
     run(&mut sorteo(folder.path(), ["draw", "open"])).succeeded();
     let server = Server::start(folder.path(), &flags);
     assert_eq!(send(&server, 3), "ACK_BATCH|OK|3", "the next draw has its own");
+}
+
+#[test]
+fn an_agency_that_proves_who_it_is_over_and_over_is_busy_too() {
+    let (folder, server) = start(&["--auth", "required", "--agency-requests-max", "5"]);
+    let auth = format!("AUTH|1|{}", token(&folder, "1"));
+    let mut talk = Talk::to(&server);
+    assert_eq!(talk.ask(&auth).as_deref(), Some("ACK|OK"));
+    let replies: Vec<String> = (0..100).map(|_| talk.ask(&auth).unwrap()).collect();
+    let busy = replies.iter().filter(|reply| *reply == "ACK|ERR|busy").count();
+    assert!((1..100).contains(&busy), "{busy}");
+    until("it is still who it was", || talk.ask("DONE|2").as_deref() == Some("ACK_DONE|ERR|forbidden"));
+}
+
+#[test]
+fn bets_of_an_address_that_are_sent_together_are_not_more_than_it_may_have() {
+    let (_folder, server) = start(&["--address-bets-max", "100"]);
+    let batch = {
+        let mut lines = vec!["BATCH|1|10".to_owned()];
+        lines.extend((0..10).map(|row| format!("Ana|Paz|{row}|1999-03-17|7574")));
+        frames(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut talks: Vec<Talk> = (0..10).map(|_| Talk::to(&server)).collect();
+    talks.iter_mut().for_each(|talk| talk.0.write_all(&batch.repeat(10)).unwrap());
+    let replies: Vec<String> =
+        talks.iter_mut().flat_map(|talk| (0..10).map(|_| talk.read().unwrap()).collect::<Vec<_>>()).collect();
+    let stored = replies.iter().filter(|reply| *reply == "ACK_BATCH|OK|10").count();
+    assert_eq!(stored, 10, "{replies:?}");
+}
+
+#[test]
+fn a_batch_that_is_repeated_counts_once_and_is_acknowledged_at_the_limit() {
+    let (_folder, server) = start(&["--address-bets-max", "2"]);
+    let two = ["BATCH|1|2|u|0", "Ana|Paz|1|1999-03-17|7574", "Ana|Paz|2|1999-03-17|7574"];
+    for _ in 0..3 {
+        assert_eq!(ask_frames(&server, &two), "ACK_BATCH|OK|2");
+    }
+    let next = ["BATCH|1|1|u|2", "Ana|Paz|3|1999-03-17|7574"];
+    assert_eq!(ask_frames(&server, &next), "ACK_BATCH|ERR|1|too_many_bets");
 }
 
 #[test]

@@ -380,10 +380,8 @@ fn every_wrong_usage_is_told_what_is_wrong_and_what_would_be_right() {
         [2]
 
         $ sorteo token revoke sorteo_0123456789abcdef
-        error: invalid value 'sorteo_0123456789abcdef' for '<ID>': not the id of a token, which is 16 hexadecimal digits
-
-        For more information, try '--help'.
-        [2]
+        sorteo: not the id of a token, which is 16 hexadecimal digits: see `sorteo token list`
+        [1]
 
         $ sorteo token list --database missing.db
         sorteo: there is no database missing.db: give an existing one with --database

@@ -130,6 +130,8 @@ impl TlsSession {
         }
         if !self.is_established && !self.connection.is_handshaking() {
             self.is_established = true;
+            // What its messages held is gone with them.
+            self.held_bytes = self.record.seen;
             self.agency = self.connection.peer_certificates().and_then(|chain| agency_of(chain.first()?));
         }
         Ok(())

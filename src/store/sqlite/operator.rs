@@ -123,6 +123,9 @@ pub enum OperatorError {
     /// The token has expired or was revoked, so that there is nothing to rotate.
     #[error("token {0} has expired or was revoked: add another with `sorteo token add`")]
     TokenEnded(TokenId),
+    /// The token expires, and the one in its place would not.
+    #[error("token {0} expires, so say when the one in its place does: give --expires")]
+    NoEnd(TokenId),
     /// The token was revoked already.
     #[error("token {0} is revoked already")]
     TokenRevoked(TokenId),

@@ -43,25 +43,24 @@ fn strangers_give_up_their_places_to_others_and_an_agency_never_does() {
     let server = Setup::auth(Auth::Required).limits(|limits| limits.connections_max = PLACES).start();
     let token = agency_token(&server.database_path(), 1);
     let mut first = authenticated(&server, &FRAMED, &token);
-    let mut strangers: Vec<Client> = Vec::new();
-    for _ in 0..5 * PLACES {
-        strangers.push(server.connect());
-        first.ask(&frame("STATUS"), &frame(STATUS));
-    }
-    // Where strangers have all other places, an agency still gets one.
-    let mut second = authenticated(&server, &COUNTED, &token);
-    let mut third = authenticated(&server, &FRAMED, &token);
-    let newest = strangers.len() - 1;
-    for stranger in &mut strangers[..newest] {
-        stranger.expect_end();
-    }
-    assert!(!strangers[newest].has_answer(), "the oldest go first");
-    let mut fourth = authenticated(&server, &FRAMED, &token);
-    strangers[newest].expect_end();
+    let mut strangers: Vec<Client> = (1..PLACES).map(|_| server.connect()).collect();
+    // They keep their places for a moment; then each agency that comes takes one.
+    let mut agencies: Vec<Client> = (1..PLACES)
+        .map(|_| {
+            let mut agency = None;
+            until("a stranger gives up its place", || {
+                let mut client = server.connect();
+                client.send(&FRAMED.auth(1, token.reveal()));
+                agency = client.answers_or_ends(&FRAMED.ok()).then_some(client);
+                agency.is_some()
+            });
+            agency.expect("it is there")
+        })
+        .collect();
+    strangers.iter_mut().for_each(Client::expect_gone);
     // Where agencies have all places, whoever comes is closed at once.
     server.connect().expect_gone();
-    second.ask(&COUNTED.auth(1, token.reveal()), &COUNTED.ok());
-    for client in [&mut first, &mut third, &mut fourth] {
+    for client in agencies.iter_mut().chain([&mut first]) {
         client.ask(&frame("STATUS"), &frame(STATUS));
     }
 }

@@ -58,9 +58,15 @@ fn a_token_is_added_listed_rotated_and_revoked_and_the_audit_says_by_whom() {
     let first = printed(&token(path, &["add", "7", "--label", "Rosario centro", "--expires", "2999-06-30"]));
     let screen = printed(&token(path, &["add", "--role", "viewer", "--label", &label]));
     let highest = printed(&token(path, &["add", "4294967295"]));
-    let second = printed(&token(path, &["rotate", first.id().as_str(), "--overlap", "2998-01-01"]));
+    let second = printed(&token(
+        path,
+        &["rotate", first.id().as_str(), "--overlap", "2998-01-01", "--expires", "3000-01-01"],
+    ));
     // It does not prolong a token.
-    let third = printed(&token(path, &["rotate", first.id().as_str(), "--overlap", "2999-01-01"]));
+    let third = printed(&token(
+        path,
+        &["rotate", first.id().as_str(), "--overlap", "2999-01-01", "--expires", "3000-01-01"],
+    ));
     let revoked = token(path, &["revoke", second.id().as_str()]);
     assert_eq!(revoked.succeeded(), format!("token {} of agency 7 is revoked\n", second.id()));
     let list = listed(path);
@@ -71,8 +77,8 @@ fn a_token_is_added_listed_rotated_and_revoked_and_the_audit_says_by_whom() {
     let until = "2998-01-01T00:00:00.000Z";
     let expected = [
         json!([first.id().as_str(), 7, null, "Rosario centro", until]),
-        json!([second.id().as_str(), 7, null, "Rosario centro", null]),
-        json!([third.id().as_str(), 7, null, "Rosario centro", null]),
+        json!([second.id().as_str(), 7, null, "Rosario centro", "3000-01-01T00:00:00.000Z"]),
+        json!([third.id().as_str(), 7, null, "Rosario centro", "3000-01-01T00:00:00.000Z"]),
         json!([highest.id().as_str(), 4_294_967_295_u32, null, "", null]),
         json!([screen.id().as_str(), null, "viewer", label, null]),
     ];
@@ -127,17 +133,19 @@ fn what_is_wrong_is_told_and_changes_nothing() {
     let expired = printed(&token(path, &["add", "1"]));
     let sql = "UPDATE tokens SET expires_at = '2026-01-01T00:00:00.000Z' WHERE revoked_at IS NULL";
     Connection::open(path.join("sorteo.db")).unwrap().execute(sql, []).unwrap();
+    let ending = printed(&token(path, &["add", "1", "--expires", "2999-06-30"]));
     let before = (listed(path), audited(path));
-    let (revoked, expired) = (revoked.id().to_string(), expired.id().to_string());
+    let [revoked, expired, ending] = [revoked, expired, ending].map(|token| token.id().to_string());
     let unknown = "0123456789abcdef";
     let long = "x".repeat(101);
     let bad_label = "the label must be one line of at most 100 bytes";
-    let cases: [(&[&str], i32, &[&str]); 13] = [
+    let cases: [(&[&str], i32, &[&str]); 14] = [
         (&["add", "1", "--label", "a\nb"], 1, &[bad_label]),
         (&["add", "1", "--label", "a\u{2028}b"], 1, &[bad_label]),
         (&["add", "1", "--label", &long], 1, &[bad_label]),
         (&["add", "1", "--expires", "2020-01-01"], 1, &["2020-01-01T00:00:00.000Z", "is over"]),
         (&["add", "1", "--expires=-1h"], 1, &["is over"]),
+        (&["rotate", &ending], 1, &[&ending, "expires", "give --expires"]),
         (&["rotate", unknown], 1, &["there is no token 0123456789abcdef", "sorteo token list"]),
         (&["rotate", &revoked], 1, &[&revoked, "has expired or was revoked", "sorteo token add"]),
         (&["rotate", &expired], 1, &[&expired, "has expired or was revoked", "sorteo token add"]),

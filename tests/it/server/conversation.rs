@@ -140,3 +140,13 @@ fn draw_on(peer: &Peer) {
     let ticket = peer.service.store().close_agency(sorteo_protocol::AgencyId(1), None).unwrap();
     ticket.wait().unwrap().unwrap();
 }
+
+#[test]
+fn a_peer_that_holds_too_much_before_it_has_said_anything_is_closed_without_a_reply() {
+    let mut peer = peer();
+    let mut output = Vec::new();
+    peer.conversation.refuse_as_busy(&mut output, &peer.service);
+    assert_eq!(output, b"");
+    assert!(!peer.conversation.takes_requests());
+    assert_eq!(refused(peer.service.metrics()), []);
+}

@@ -48,15 +48,6 @@ impl Reply {
         }
     }
 
-    /// Returns how many bets it acknowledges.
-    pub fn stored_bets(&self) -> u64 {
-        match self {
-            Self::Bet(Ok(())) => 1,
-            Self::Batch { count, result: Ok(()) } => *count,
-            _ => 0,
-        }
-    }
-
     /// Returns the reply to the same message that refuses it for this reason.
     pub fn with_refusal(self, reason: Reason) -> Self {
         match self {

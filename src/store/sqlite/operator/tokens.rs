@@ -32,12 +32,20 @@ impl Operator {
     }
 
     /// Adds a token for the holder of another, with its label, and lets that one expire at
-    /// `old_until` if it does not expire before. Returns the new one, which does not expire.
+    /// `old_until` if it does not expire before. Returns the new one, which expires at
+    /// `expires_at`.
     ///
     /// # Errors
     ///
-    /// As [`Operator::add_token`]; and if there is no such token, or it counts no more.
-    pub fn rotate_token(&mut self, id: &TokenId, old_until: SystemTime) -> Result<Token, OperatorError> {
+    /// As [`Operator::add_token`]; if there is no such token, or it counts no more; and if only
+    /// the old one would expire.
+    pub fn rotate_token(
+        &mut self,
+        id: &TokenId,
+        old_until: SystemTime,
+        expires_at: Option<SystemTime>,
+    ) -> Result<Token, OperatorError> {
+        require_future(expires_at)?;
         let token = random_token()?;
         self.change(|transaction, _| {
             let Some(old) = tokens::find(transaction, id)? else {
@@ -46,9 +54,12 @@ impl Operator {
             if !old.is_valid(SystemTime::now()) {
                 return Ok(Err(OperatorError::TokenEnded(id.clone())));
             }
+            if old.expires_at.is_some() && expires_at.is_none() {
+                return Ok(Err(OperatorError::NoEnd(id.clone())));
+            }
             let old_until = old.expires_at.map_or(old_until, |at| at.min(old_until));
             let label = tokens::label(transaction, id)?;
-            tokens::insert(transaction, &token, &NewToken { holder: old.holder, label, expires_at: None })?;
+            tokens::insert(transaction, &token, &NewToken { holder: old.holder, label, expires_at })?;
             tokens::expire(transaction, id, old_until)?;
             let detail = format!("in place of {id}, which expires {}", time::stored_time(old_until));
             record(transaction, "token-rotate", &token.id(), old.holder, &detail)?;
@@ -80,7 +91,11 @@ fn require_valid(new: &NewToken) -> Result<(), OperatorError> {
     if new.label.len() > LABEL_BYTES_MAX || !is_one_line(&new.label) {
         return Err(OperatorError::BadLabel);
     }
-    match new.expires_at {
+    require_future(new.expires_at)
+}
+
+fn require_future(expires_at: Option<SystemTime>) -> Result<(), OperatorError> {
+    match expires_at {
         Some(at) if at <= SystemTime::now() => Err(OperatorError::ExpiresInThePast(time::stored_time(at))),
         _ => Ok(()),
     }
