@@ -109,46 +109,40 @@ impl ServeConfig {
     /// Returns what is open to everybody on a network, a line for each: the setting and its
     /// value, then what follows from it. None is a mistake, and each is worth a warning.
     pub fn open_doors(&self) -> Vec<String> {
-        let mut open = self.ops.open_doors();
         let agencies = beyond_loopback(&self.listen);
-        if !agencies.is_empty() {
-            open.extend(open_to_agencies(self.auth, &agencies));
-        }
-        let all = [agencies, beyond_loopback(self.ops.listen.as_deref().unwrap_or_default())].concat();
-        if !all.is_empty() {
-            open.extend(not_encrypted(TlsConfig::mode(self.tls.as_ref()), &all));
-        }
-        open
+        let operators = beyond_loopback(self.ops.listen.as_deref().unwrap_or_default());
+        let of_auth = self.open_by_auth(&agencies);
+        let of_tls = self.open_by_tls(&[agencies, operators].concat());
+        of_auth.into_iter().chain(self.ops.open_doors()).chain(of_tls).collect()
+    }
+
+    fn open_by_auth(&self, reachable: &[String]) -> Option<String> {
+        let addresses = reachable.join(", ");
+        let open = match self.auth {
+            Auth::Off => format!(
+                "auth=off: whoever reaches {addresses} can bet for any agency, end its betting and read its winners"
+            ),
+            Auth::Optional => format!(
+                "auth=optional: whoever reaches {addresses} and proves nothing can still act for any agency"
+            ),
+            Auth::Required => return None,
+        };
+        (!reachable.is_empty()).then_some(open)
+    }
+
+    /// The same setting is that of the agencies' port and of the operators' HTTP.
+    fn open_by_tls(&self, reachable: &[String]) -> Option<String> {
+        let (mode, addresses) = (TlsConfig::mode(self.tls.as_ref()), reachable.join(", "));
+        let open = format!(
+            "tls={mode}: bets, winners and tokens may cross the network to {addresses} in plain text"
+        );
+        (mode != TlsMode::Required && !reachable.is_empty()).then_some(open)
     }
 }
 
+/// Returns the addresses that other machines reach.
 fn beyond_loopback(endpoints: &[Endpoint]) -> Vec<String> {
     endpoints.iter().flat_map(Endpoint::beyond_loopback).map(|address| address.to_string()).collect()
-}
-
-fn open_to_agencies(auth: Auth, addresses: &[String]) -> Option<String> {
-    let addresses = addresses.join(", ");
-    match auth {
-        Auth::Off => {
-            Some(format!("auth=off: whoever reaches {addresses} can bet for any agency and read its winners"))
-        }
-        Auth::Optional => Some(format!(
-            "auth=optional: whoever reaches {addresses} and proves nothing can bet for any agency and read its \
-             winners"
-        )),
-        Auth::Required => None,
-    }
-}
-
-fn not_encrypted(tls: TlsMode, addresses: &[String]) -> Option<String> {
-    let addresses = addresses.join(", ");
-    match tls {
-        TlsMode::Off => Some(format!("tls=off: what {addresses} sends and receives is not encrypted")),
-        TlsMode::Optional => Some(format!(
-            "tls=optional: what {addresses} sends and receives is encrypted only where the peer starts TLS"
-        )),
-        TlsMode::Required => None,
-    }
 }
 
 fn operators(layers: &Layers) -> Result<OpsConfig, ConfigError> {

@@ -11,6 +11,7 @@ mod draws;
 mod help_and_man;
 mod identity;
 mod migration;
+mod open_doors;
 mod operators;
 mod ops;
 mod quotas;
