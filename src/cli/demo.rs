@@ -1,6 +1,8 @@
 //! `sorteo demo`: a complete draw in one process, on a database of its own. A server and
 //! five agencies, two of which speak the counted dialect; then the winners are compared
-//! with the bets that were sent.
+//! with the bets that were sent. With `--secure`, all of it over TLS and with tokens.
+
+mod secure;
 
 use std::fs;
 use std::io::IsTerminal as _;
@@ -17,6 +19,7 @@ use indicatif::{MultiProgress, ProgressBar};
 use log::LevelFilter;
 use serde::Serialize;
 
+use self::secure::Credentials;
 use super::arguments::DialectName;
 use super::failure::Failure;
 use super::findings::{check_with_progress, require_none};
@@ -24,7 +27,7 @@ use super::observer;
 use super::output::{json_path, quantity, say, say_json};
 use super::progress::{bar, write_bets_files};
 use crate::server::{Limits, ServeError, Server, ServerHandle};
-use crate::service::Service;
+use crate::service::{Auth, Service};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::{generate, logging};
 use sorteo_agency::{ClientOptions, Event, Observer, Upload, counted};
@@ -44,8 +47,12 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 Two of the agencies speak the counted dialect. The winners are compared with
 the bets that were sent, and the database is checked and kept.
 
+With --secure, the server requires TLS, and a token of each agency. Certificates
+and tokens are new and only for this demo; they are kept beside the database.
+
 Examples:
   sorteo demo
+  sorteo demo --secure
   sorteo demo --dir demo --bets 1000000 --seed 7")]
 pub(super) struct Args {
     /// Folder for the database and the agencies' files [default: a new temporary folder]
@@ -57,6 +64,9 @@ pub(super) struct Args {
     /// The same seed gives the same bets
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Require TLS and tokens, and show that no agency reads another's winners
+    #[arg(long)]
+    secure: bool,
     /// Print only the result, as one line of JSON
     #[arg(long)]
     json: bool,
@@ -90,15 +100,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let say_unless_json = |line: String| if args.json { Ok(()) } else { say!("{line}") };
     say_unless_json(format!("Made-up bets of {AGENCIES} agencies: {}", folder.display()))?;
     let files = write_bets_files(&folder, AGENCIES, args.bets, args.seed)?;
-    let (address, handle, server) = start_server(&database)?;
+    let credentials = args.secure.then(|| Credentials::write(&folder)).transpose()?;
+    let (address, handle, server) = start_server(&database, credentials.as_ref())?;
+    if let Some(credentials) = &credentials {
+        credentials.add_tokens(&database, AGENCIES)?;
+        say_unless_json("TLS is required, and so is a token of each agency.".to_owned())?;
+    }
     say_unless_json(format!("A server on {address}, and {AGENCIES} agencies sending at the same time:"))?;
+    let site = Site { address, credentials };
     let started = Instant::now();
-    let agencies = run_agencies(address, &files);
+    let agencies = run_agencies(&site, &files);
     let took = started.elapsed();
+    let refused = agencies.as_ref().map_or(Ok(()), |_| require_refusals(&site));
     handle.stop();
     let stopped = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
     let agencies = agencies?;
     stopped.context("the server failed")?;
+    refused?;
     if !args.json {
         say_agencies(&agencies, took)?;
     }
@@ -112,7 +130,40 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             agencies: &agencies,
         });
     }
+    if args.secure {
+        say!("With its token, each agency was refused the winners of another: forbidden.")?;
+    }
     Ok(say_verdict(&database)?)
+}
+
+/// Where the server of the demo is, and how an agency connects to it.
+#[derive(Debug)]
+struct Site {
+    address: SocketAddr,
+    credentials: Option<Credentials>,
+}
+
+impl Site {
+    fn client_options(&self, agency: u32) -> ClientOptions {
+        let mut options = ClientOptions::new(self.address.to_string(), GIVE_UP_AFTER);
+        if let Some(credentials) = &self.credentials {
+            options.security = credentials.security(agency);
+        }
+        options
+    }
+}
+
+/// Requires that no agency of a secured demo gets the winners of the next one.
+fn require_refusals(site: &Site) -> Result<(), Failure> {
+    if site.credentials.is_none() {
+        return Ok(());
+    }
+    for agency in 1..=AGENCIES {
+        let next = AgencyId(agency % AGENCIES + 1);
+        secure::require_forbidden(site.client_options(agency), next)
+            .with_context(|| format!("agency {agency} and the winners of agency {next}"))?;
+    }
+    Ok(())
 }
 
 fn say_verdict(database: &Path) -> anyhow::Result<()> {
@@ -141,20 +192,25 @@ fn fresh_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 type Serving = thread::JoinHandle<Result<(), ServeError>>;
 
-fn start_server(database: &Path) -> Result<(SocketAddr, ServerHandle, Serving), Failure> {
+fn start_server(
+    database: &Path,
+    credentials: Option<&Credentials>,
+) -> Result<(SocketAddr, ServerHandle, Serving), Failure> {
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no port can be listened on")?;
+    let server = server.with_tls(credentials.map(Credentials::tls).transpose()?);
     let address = server.local_addresses().context("the socket has no address")?[0];
     let handle = server.handle();
     let options = Options { agencies: Some(AGENCIES.into()), ..Options::new(database) };
     let (store, _) = SqliteStore::open(&options, observer::log_and_notify(&handle))?;
-    let service = Arc::new(Service::new(store, options.metrics));
+    let auth = if credentials.is_some() { Auth::Required } else { Auth::Off };
+    let service = Arc::new(Service::new(store, options.metrics).with_auth(auth));
     let listening = server.listen(Limits::default()).context("the port cannot be listened on")?;
     // The service goes with the thread: when it ends, the database is closed.
     let serving = thread::spawn(move || listening.run(service));
     Ok((address, handle, serving))
 }
 
-fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Failure> {
+fn run_agencies(site: &Site, files: &[PathBuf]) -> Result<Vec<Done>, Failure> {
     let bars = MultiProgress::new();
     if !std::io::stderr().is_terminal() {
         bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
@@ -164,7 +220,7 @@ fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Fai
             .zip(files)
             .map(|(agency, file)| {
                 let bar = bars.add(bar("").with_prefix(format!("agency {agency} ")));
-                scope.spawn(move || run_agency(address, agency, file, &bar))
+                scope.spawn(move || run_agency(site, agency, file, &bar))
             })
             .collect();
         running.into_iter().map(thread::ScopedJoinHandle::join).collect()
@@ -173,8 +229,8 @@ fn run_agencies(address: SocketAddr, files: &[PathBuf]) -> Result<Vec<Done>, Fai
     results.into_iter().map(|joined| joined.map_err(panicked)?).collect()
 }
 
-fn run_agency(address: SocketAddr, agency: u32, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
-    let mut options = ClientOptions::new(address.to_string(), GIVE_UP_AFTER);
+fn run_agency(site: &Site, agency: u32, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
+    let mut options = site.client_options(agency);
     let dialect = if agency < FIRST_COUNTED { DialectName::Framed } else { DialectName::Counted };
     let shown = bar.clone();
     options.observer = Observer::new(move |event| {

@@ -3,6 +3,7 @@
 
 mod blocked_log;
 mod closed_output;
+mod demo;
 mod listening;
 mod log_lines;
 mod server_ends;
