@@ -15,6 +15,7 @@ mod open_doors;
 mod operators;
 mod ops;
 mod quotas;
+mod security_page;
 mod server;
 mod settings;
 mod sqlite_store;

@@ -104,6 +104,13 @@ class Tls:
         self.socket.sendall(b"".join(frame(line.encode()) for line in lines))
         return [self.answer() for _ in lines]
 
+    def ask_counted(self, payload):
+        self.socket.sendall(f"{len(payload.encode())}\n{payload}".encode())
+        digits = b""
+        while not digits.endswith(b"\n"):
+            digits += self.read(1) or b"\n"
+        return self.read(int(digits)).decode()
+
     def answer(self):
         length = int.from_bytes(self.read(4), "big")
         return self.read(length).decode().strip()
@@ -200,6 +207,12 @@ def after_agencies(check, folder, _):
     of_two = Tls(folder, AGENCIES_PORT).ask(auth(folder, 1), "GET_WINNERS|2", "GET_WINNERS|1")
     check("agency 1 is refused agency 2's winners, and gets its own",
           of_two == ["ACK|OK", "WINNERS|ERR|forbidden", "WINNERS|OK|" + ",".join(expected["1"])], of_two)
+    counted = Tls(folder, AGENCIES_PORT)
+    row = "Ana|Paz|30904465|1999-03-17|7574"
+    replies = [counted.ask_counted(payload) for payload in
+               (auth(folder, 1), "GET_WINNERS|2", f"{row}|2", f"{row}|1\n{row}|2")]
+    check("in the other dialect too, and within a payload of both",
+          replies == ["ACK", *["ERROR_INVALID_AGENCY"] * 3], replies)
     for role, code in (("prometheus", "403"), ("ana", "200")):
         bearer = f"Authorization: Bearer {token(folder, role)}\r\n"
         response = Tls(folder, OPERATORS_PORT).http("GET", "/api/draws/1/results", bearer)
