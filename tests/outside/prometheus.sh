@@ -5,8 +5,8 @@
 #     tests/outside/prometheus.sh [--scrape FILE]
 #
 # What it shows:
-#   1. promtool accepts the alerts and the sample configuration, and each alert fires
-#      when it must and only then (alerts_test.yml).
+#   1. promtool accepts the alerts and the sample configuration, also with the lines for
+#      TLS and a token, and each alert fires when it must and only then (alerts_test.yml).
 #   2. Each alert has its test, a summary, a description, and a section in
 #      docs/operating.md.
 #   3. Every expression of the dashboard parses, and alerts and dashboard use only
@@ -56,6 +56,12 @@ find_promtool() {
     promtool=$work/package/usr/bin/promtool
 }
 
+# All of the six keys that the sample has in comments are used.
+secured_is_a_configuration() {
+    [ "$(grep -cE '^ *(authorization|credentials_file|scheme|tls_config|ca_file|min_version):' "$work/secured.yml")" -eq 6 ] &&
+        "$promtool" check config --syntax-only "$work/secured.yml"
+}
+
 lists() { python3 "$root/tests/outside/prometheus/names.py" "$root" "$@"; }
 
 work=$(mktemp -d)
@@ -64,6 +70,10 @@ find_promtool
 cd "$root/contrib/prometheus"
 check "the alerts are rules" "$promtool" check rules alerts.yml
 check "the sample is a configuration" "$promtool" check config prometheus.yml
+# The files that it names are not here.
+sed -E 's/^( *)#( *(authorization|credentials_file|scheme|tls_config|ca_file|min_version):)/\1\2/' prometheus.yml >"$work/secured.yml"
+cp alerts.yml "$work/"
+check "it is one with TLS and a token too" secured_is_a_configuration
 check "each alert fires when it must" "$promtool" test rules alerts_test.yml
 check "each alert has its test, its texts and its section" lists alerts
 lists expressions >"$work/dashboard.yml"

@@ -11,7 +11,7 @@
 #      runs the server in that sandbox. What is checked there is listed at the head of
 #      systemd/inside.sh.
 #
-# It needs systemd and, for the second part, root, systemd-nspawn, overlayfs and
+# It needs systemd, openssl and, for the second part, root, systemd-nspawn, overlayfs and
 # writable control groups. It installs missing packages with apt; where the second
 # part cannot run it prints `skipped` with the reason.
 #
@@ -61,6 +61,7 @@ need_tools() {
     local missing=()
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
+    command -v openssl >/dev/null || missing+=(openssl)
     [ "${#missing[@]}" -gt 0 ] || return 0
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo)

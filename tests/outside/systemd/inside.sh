@@ -7,7 +7,9 @@
 #   3. A server that is killed is started again, and has every bet.
 #   4. A reload changes the log level of the running server.
 #   5. A stop is clean, and leaves no WAL behind.
-#   6. With a wrong configuration the server is not started again; with a database that
+#   6. With the settings of TLS and tokens that the sample has in comments, it serves whom
+#      it should, and a reload takes a new certificate.
+#   7. With a wrong configuration the server is not started again; with a database that
 #      it refuses, only a few times.
 
 set -uo pipefail
@@ -135,6 +137,37 @@ test_stop() {
     check "the WAL is copied into the database and removed" test ! -e "$database-wal"
 }
 
+# make_certificate NAME: makes a certificate that is its own authority, and installs it.
+make_certificate() {
+    quiet openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$1" \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+        -keyout /test/server.key -out /test/server.pem &&
+        install -m 644 /test/server.pem "${config%/*}/server.pem" &&
+        install -m 640 -o root -g sorteo /test/server.key "${config%/*}/server.key"
+}
+
+secured() {
+    sorteo "$1" --server localhost:12345 --agency 1 --tls --tls-ca /test/server.pem --token-file /test/token "${@:2}"
+}
+secured_answers() { secured status >/test/status 2>&1; }
+
+test_secured() {
+    check "a certificate is made" make_certificate first
+    sed --in-place --regexp-extended 's/^#((auth|tls|tls_cert|tls_key) = )/\1/' "$config"
+    check "all four settings are in the sample" equal 4 "$(grep --count --extended-regexp '^(auth|tls|tls_cert|tls_key) = ' "$config")"
+    check "config check has nothing to say" equal OK "$(sorteo config check --config "$config" 2>&1)"
+    check "a secured server starts" quiet systemctl start sorteo
+    (umask 077 && runuser -u sorteo -- sorteo token add 1 --database "$database" >/test/token)
+    check "with TLS and its token, an agency is served" within secured_answers
+    check "it has its winners" quiet secured winners
+    check "without both, nobody is" not answers
+    check "a renewed certificate is made" make_certificate second
+    check "a reload succeeds" quiet systemctl reload sorteo
+    check "the renewed certificate is used" within secured_answers
+    check "a stop of the secured server succeeds" quiet systemctl stop sorteo
+}
+not() { ! "$@"; }
+
 # fails_for_good STATUS RESTARTS: starts the server, and waits until systemd gives up.
 fails_for_good() {
     # Fails where the unit has not failed yet: there is nothing to reset then.
@@ -163,5 +196,6 @@ test_draw
 test_kill
 test_reload
 test_stop
+test_secured
 test_refusals
 say "the end"
