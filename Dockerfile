@@ -41,11 +41,11 @@ FROM ${DEBIAN_IMAGE}
 
 # A fixed uid, so that the owner of a volume's files is known in advance and stays
 # the same in every image. /data is created here, because a new named volume takes
-# its owner from the directory that it is mounted on.
+# its owner from the directory that it is mounted on; /tokens is for one with tokens.
 RUN groupadd --gid 10001 sorteo \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data \
         --shell /usr/sbin/nologin sorteo \
-    && install --directory --owner=sorteo --group=sorteo --mode=0750 /data
+    && install --directory --owner=sorteo --group=sorteo --mode=0750 /data /tokens
 
 COPY --from=build /build/target/release/sorteo /usr/local/bin/sorteo
 
@@ -73,7 +73,8 @@ STOPSIGNAL SIGTERM
 
 # The health check uses the program's own client, so it tests the protocol that
 # agencies use, and the image needs neither curl nor a shell. The client finds the
-# server by the server's variables.
+# server by the server's variables. Where it requires TLS or tokens, the check needs them
+# too: docker-compose.secured.yaml has one.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["/usr/local/bin/sorteo", "status"]
 

@@ -3,6 +3,7 @@
 
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const COMPOSE: &str = include_str!("../../docker-compose.yaml");
+const SECURED: &str = include_str!("../../docker-compose.secured.yaml");
 
 #[test]
 fn every_base_image_is_pinned_by_its_digest() {
@@ -35,4 +36,47 @@ fn no_container_leaves_a_core_dump() {
         let block = block.split("\n\n").next().unwrap();
         assert!(block.contains("core: 0"), "{block}");
     }
+}
+
+/// The services of a compose file, each with its lines.
+fn services(compose: &str) -> Vec<(&str, &str)> {
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, _) = services.split_once("\nvolumes:\n").unwrap();
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    let starts: Vec<usize> = services
+        .match_indices("  ")
+        .map(|(at, _)| at)
+        .filter(|at| {
+            (*at == 0 || services.as_bytes()[at - 1] == b'\n')
+                && services.as_bytes()[at + 2].is_ascii_lowercase()
+        })
+        .collect();
+    for (index, start) in starts.iter().enumerate() {
+        let service = &services[*start..starts.get(index + 1).copied().unwrap_or(services.len())];
+        let (name, lines) = service.split_once(":\n").unwrap();
+        found.push((name.trim(), lines));
+    }
+    found
+}
+
+#[test]
+fn the_secured_file_secures_every_service_that_connects() {
+    let secured = services(SECURED);
+    let lines = |name: &str| secured.iter().find(|(service, _)| *service == name).expect(name).1;
+    for (agency, _) in services(COMPOSE).iter().filter(|(name, _)| name.starts_with("agency-")) {
+        let token = format!("\"--tls\", \"--tls-ca=/ca.pem\", \"--token-file=/tokens/{agency}.token\"");
+        assert!(lines(agency).contains(&token), "{agency}: {}", lines(agency));
+        assert!(lines(agency).contains("<<: *agency\n"), "{agency} waits for its token");
+    }
+    let server = lines("server");
+    for set in ["SORTEO_AUTH: required", "SORTEO_TLS: required", "SORTEO_OPS_AUTH: token"] {
+        assert!(server.contains(set), "{set}");
+    }
+    // The health check's agency takes no part in the draw, whoever gets its token.
+    assert!(server.contains("- --agency=0\n") && server.contains("agency-0.token"));
+    assert!(server.contains("SORTEO_AGENCIES: 1-5\n"));
+    for hardened in ["read_only: true", "cap_drop:", "no-new-privileges:true"] {
+        assert!(SECURED.contains(hardened), "{hardened}");
+    }
+    assert!(lines("tokens").contains("<<: *hardening") && lines("tokens").contains("core: 0"));
 }

@@ -12,11 +12,14 @@
 #      again on its volume, it has every bet that it had acknowledged, the
 #      agencies go on by themselves, and there is one draw, with all bets and the
 #      right winners. After a clean stop and another start the answers are the same.
+#   4. With docker-compose.secured.yaml, the server requires TLS and tokens, its health
+#      check has a token of its own, and the draw is the same; whoever has no TLS, no
+#      token or another agency's gets nothing.
 # The expected bets and winners are computed from the generated files with awk, and
 # compared with the database; the program's own reports prove nothing here.
 #
 # What it needs: a Docker engine, docker-compose 1.29 or the compose plugin, the
-# sqlite3 program, and the base images of the Dockerfile, which
+# programs sqlite3 and openssl, and the base images of the Dockerfile, which
 # container/base-images.sh pulls or, where no registry answers, makes (its first
 # lines say what that needs). Without Docker, compose or sqlite3 it prints
 # `skipped` with the reason and exits with 77.
@@ -114,7 +117,8 @@ within() {
     done
 }
 
-compose() { "${compose_program[@]}" --project-name "$project" --file "$root/docker-compose.yaml" "$@"; }
+compose_files=(--file "$root/docker-compose.yaml")
+compose() { "${compose_program[@]}" --project-name "$project" "${compose_files[@]}" "$@"; }
 
 # container SERVICE: prints its container. Found by labels, because the two compose
 # programs name containers differently.
@@ -472,6 +476,61 @@ test_crash() {
     check_stop "$server" 2
 }
 
+# make_secrets: makes the certificate as docs/operating.md has it, and lets the user of the
+# containers read it, as the compose file has it. As root in a container, so that this test
+# need not be root.
+make_secrets() {
+    local page=$root/docs/operating.md
+    (
+        umask 022
+        cd "$work"
+        sed -n '/^### A certificate/,/^### /p' "$page" | sed -n '/^```sh/,/^```/{/^```/!p}' >certificate.sh
+        quiet bash -e certificate.sh
+        install -d -m 755 secrets
+        install -m 644 lottery/ca.pem lottery/server.pem secrets
+        install -m 600 lottery/server.key secrets
+    ) || return 1
+    quiet docker container run --rm --user 0 --entrypoint /bin/sh --network none --volume "$work/secrets:/secrets" \
+        "$IMAGE" -c 'chown 0:10001 /secrets/server.key && chmod 640 /secrets/server.key'
+}
+
+# ask_as AGENCY COMMAND TOKEN-OF: an agency's command in the server's container, with TLS.
+ask_as() {
+    docker container exec "$server" /usr/local/bin/sorteo "$2" --server localhost:12345 --agency "$1" \
+        --tls --tls-ca /secrets/ca.pem --token-file "/tokens/agency-$3.token"
+}
+fails() { ! quiet "$@" >/dev/null; }
+
+test_secured() {
+    local agency
+    say "-- a whole draw with TLS and tokens"
+    need "a certificate is made" make_secrets
+    export SECRETS=$work/secrets
+    compose_files=(--file "$root/docker-compose.yaml" --file "$root/docker-compose.secured.yaml")
+    need "compose up starts everything in the right order" quiet compose up --detach
+    server=$(container server)
+    need "all agencies end" within "$draw_max" all_agencies_exited
+    expect_from_files
+    check_agencies 1
+    check_one_draw
+    check "the health check gets an answer" within "$healthy_max" is_healthy "$server"
+    for agency in "${agencies[@]}"; do
+        ask_as "$agency" winners "$agency" 2>/dev/null | sort >"$work/answer" || true
+        check "agency $agency gets its winners with its token" same "$work/winners.$agency" "$work/answer"
+    done
+    check "another agency's token gets nothing" fails ask_as 2 winners 1
+    check "without TLS and a token, nobody gets a status" fails docker container exec "$server" /usr/local/bin/sorteo status
+    check "the tokens are for their owner alone" equal 600 \
+        "$(docker container exec "$server" /bin/sh -c 'stat --format %a /tokens/*' | sort --unique)"
+    check "nothing is open" equal 0 "$(log_count "$server" 'WARNING  action: config ')"
+    check_stop "$server" 1
+    copy_database "$server" "$work/db"
+    check_database "$work/db"
+    compose down --volumes --timeout "$stop_grace" >/dev/null 2>&1
+    compose_files=(--file "$root/docker-compose.yaml")
+    server=
+}
+
 need_tools
 export LC_ALL=C
 work=$(mktemp -d)
@@ -481,4 +540,5 @@ need "the base images are there" "$root/tests/outside/container/base-images.sh"
 need "the image builds" build_image
 test_image
 test_whole_draw
+test_secured
 test_crash
