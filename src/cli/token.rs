@@ -69,7 +69,8 @@ Write the new token beside the old one and rename the file: a shell empties the
 file that it redirects to before the new token is there.
 
 Examples:
-  sorteo token rotate 0123456789abcdef > new.token && mv new.token agency-7.token
+  sorteo token rotate 0123456789abcdef > new.token
+  mv new.token agency-7.token
   sorteo token rotate 0123456789abcdef --overlap 1h > new.token")]
     Rotate {
         /// The old token's id
