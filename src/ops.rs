@@ -19,6 +19,7 @@
 //! | `identity` | roles, and what the gate asks about a token |
 //! | `sessions` | who is signed in with a browser |
 //! | `sign_in` | the form for a token, and what is done with it |
+//! | `forms` | which forms are taken where there are too many |
 //! | `places` | which connections are served, and which make room |
 //! | `monitor` | looks up what is asked for, some of it at most every two seconds |
 //! | `readiness` | whether the server can do its work, and if not, which part cannot |
@@ -27,6 +28,7 @@
 mod admit;
 mod context;
 mod exposition;
+mod forms;
 mod gate;
 mod hosts;
 mod http;

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::forms::SIGN_INS_MAX;
 use super::places::{Place, Places};
 use super::tls::{self, Opened, OpsTls};
 use crate::event;
@@ -30,9 +31,11 @@ use crate::server::listen::canonical;
 
 /// Most connections at once. Each open page has one.
 pub(super) const CONNECTIONS_MAX: usize = 256;
-/// Most requests in progress at once, apart from probes, which find at least 64 places.
+/// Most requests in progress at once, apart from sign-ins, probes and scrapes.
 pub(super) const REQUESTS_MAX: usize = 192;
-const _: () = assert!(REQUESTS_MAX < CONNECTIONS_MAX, "probes need places");
+/// Places that all those requests and sign-ins leave to probes and scrapes.
+const PROBES_MIN: usize = 48;
+const _: () = assert!(REQUESTS_MAX + SIGN_INS_MAX + PROBES_MIN <= CONNECTIONS_MAX, "probes need places");
 /// How long the head of a request may take to arrive whole, and how long a connection may
 /// be kept without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::admit::{Access, admit, refuse};
+use super::forms::Forms;
 use super::gate::{Caller, Gate, Proof};
 use super::http::REQUESTS_MAX;
 use super::identity::Role;
@@ -109,11 +110,11 @@ fn counted<S: Store>() -> Vec<Route<S>> {
 }
 
 /// Paths that find a place however many others are in progress. Signing in has a limit of
-/// its own, since the body of its request may come slowly.
+/// its own, since its form may come slowly.
 fn uncounted<S: Store>() -> Vec<Route<S>> {
-    let sign_ins = Arc::new(Semaphore::new(sign_in::SIGN_INS_MAX));
+    let forms = Arc::new(Forms::default());
     vec![
-        ("/sign-in", Access::Open, get(sign_in::show).post(sign_in::sign_in).layer(Extension(sign_ins))),
+        ("/sign-in", Access::Open, get(sign_in::show).post(sign_in::sign_in).layer(Extension(forms))),
         ("/healthz", Access::Probe, get(|| async { "ok\n" })),
         ("/readyz", Access::Probe, get(readiness::<S>)),
         ("/metrics", VIEWER, get(metrics::<S>)),

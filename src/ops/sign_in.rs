@@ -1,6 +1,7 @@
 //! Signing in and out with a browser: a form for the token, and a cookie for the session
 //! that it begins. No script is needed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,13 @@ use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE,
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::admit::{refuse, see_other};
+use super::forms::{Form, Forms};
 use super::gate::{COOKIE_NAME, Denied, Gate, seconds};
 use super::http::Peer;
 
-/// Sign-ins in progress at once: their bodies may come slowly.
-pub(super) const SIGN_INS_MAX: usize = 16;
 /// How long the body of a sign-in may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of it: a token has 88.
@@ -62,8 +61,9 @@ const SPANISH: Texts = Texts {
     unavailable: "El servidor no pudo verificar el token. Reintente.",
 };
 
+/// What the form has.
 #[derive(Deserialize)]
-struct Form {
+struct Fields {
     token: String,
 }
 
@@ -83,22 +83,32 @@ pub(super) async fn show(
 pub(super) async fn sign_in(
     State(gate): State<Arc<Gate>>,
     Extension(peer): Extension<Peer>,
-    Extension(sign_ins): Extension<Arc<Semaphore>>,
+    Extension(forms): Extension<Arc<Forms>>,
     request: Request,
 ) -> Response {
     let Peer::Address { ip, is_encrypted } = peer else { return see_other("./") };
     if !gate.is_closed_to(peer) {
         return see_other("./");
     }
-    let Ok(_turn) = sign_ins.try_acquire() else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many sign-ins at once: try again later");
-    };
+    let form = forms.begin(ip.into());
+    tokio::select! {
+        biased;
+        response = take(&form, &gate, ip, is_encrypted, request) => response,
+        () = form.is_displaced() => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "too many sign-ins at once: try again later")
+        }
+    }
+}
+
+/// Reads the token of a form, and begins a session if it is valid.
+async fn take(form: &Form, gate: &Gate, ip: IpAddr, is_encrypted: bool, request: Request) -> Response {
     let texts = Texts::of(request.headers());
     let token = match timeout(BODY_TIMEOUT, read_token(request.into_body())).await {
         Ok(Some(token)) => token,
         Ok(None) => return refuse(StatusCode::BAD_REQUEST, "the form has no token, or is too long"),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the form took too long"),
     };
+    form.set_whole();
     match gate.sign_in(ip, token.trim()).await {
         Ok(id) => ([(SET_COOKIE, cookie(&id, is_encrypted))], see_other("./")).into_response(),
         Err(denied) => again(denied, texts),
@@ -116,7 +126,7 @@ async fn read_token(body: Body) -> Option<String> {
     let bytes = to_bytes(body, BODY_BYTES_MAX).await.ok()?;
     // A form is encoded as the query of an address is.
     let query = format!("/?{}", std::str::from_utf8(&bytes).ok()?).parse::<Uri>().ok()?;
-    Query::<Form>::try_from_uri(&query).ok().map(|Query(form)| form.token)
+    Query::<Fields>::try_from_uri(&query).ok().map(|Query(form)| form.token)
 }
 
 /// Returns the cookie of a session, which ends at the latest with the browser.

@@ -4,6 +4,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sorteo::ops::Role;
@@ -16,6 +18,8 @@ use crate::test_server::DEADLINE;
 const STREAM_END: Duration = Duration::from_secs(3);
 /// Sign-ins in progress at once.
 const FORMS_MAX: usize = 16;
+/// How long a form may take.
+const FORM_TIME: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_browser_signs_in_with_a_token_and_out_again() {
@@ -154,33 +158,78 @@ fn operators_peer(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 9, last)
 }
 
+/// A form of which only the first bytes have come.
+fn slow_form(operators: &Operators, from: Ipv4Addr) -> TcpStream {
+    let mut stream = operators.connect_from(from);
+    let head = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntok";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// The beginning of the response.
+fn code_of(mut stream: &TcpStream) -> String {
+    let mut code = [0; 12];
+    stream.read_exact(&mut code).unwrap();
+    String::from_utf8(code.to_vec()).unwrap()
+}
+
 #[test]
 fn forms_that_come_slowly_leave_places_for_other_requests() {
     let operators = Operators::start();
     let token = operators.tokens.add(Some(Role::Viewer));
-    let head = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntok";
-    let slow = || {
-        let mut stream = operators.connect_from(operators_peer(3));
-        stream.write_all(head.as_bytes()).unwrap();
-        stream
-    };
-    let waiting: Vec<TcpStream> = (0..FORMS_MAX).map(|_| slow()).collect();
-    for _ in 0..30 {
-        // At once, and not 408 after the time that a form may take.
-        let mut code = [0; 12];
-        slow().read_exact(&mut code).unwrap();
-        assert_eq!(&code, b"HTTP/1.1 503");
-    }
+    let slow: Vec<TcpStream> =
+        (0..FORMS_MAX + 30).map(|_| slow_form(&operators, operators_peer(3))).collect();
+    // At once, and not 408 after the time that a form may take.
+    let since = Instant::now();
+    assert_eq!(code_of(&slow[0]), "HTTP/1.1 503");
+    assert!(since.elapsed() < FORM_TIME, "{:?}", since.elapsed());
     assert_eq!(operators.get("/healthz", "").code, 200);
     assert_eq!(operators.get("/api/status", &bearer(token.reveal())).code, 200);
-    for mut stream in waiting {
-        let mut code = [0; 12];
-        stream.read_exact(&mut code).unwrap();
-        assert_eq!(&code, b"HTTP/1.1 408");
-    }
-    operators.sign_in(token.reveal());
+    let codes: Vec<String> = slow[1..].iter().map(code_of).collect();
+    let count = |wanted| codes.iter().filter(|code| *code == wanted).count();
+    assert_eq!((count("HTTP/1.1 503"), count("HTTP/1.1 408")), (29, FORMS_MAX));
     let long = operators.post("/sign-in", "", &format!("token={}", "a".repeat(2_000)));
     assert_eq!(long.code, 400);
+}
+
+#[test]
+fn a_form_that_comes_whole_is_taken_however_many_slow_ones_of_its_address_wait() {
+    let operators = Operators::start();
+    let form = format!("token={}", operators.tokens.add(Some(Role::Viewer)).reveal());
+    // As behind a proxy, from whose address all come.
+    let proxy = operators_peer(4);
+    let is_over = AtomicBool::new(false);
+    let codes: Vec<u16> = thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    code_of(&slow_form(&operators, proxy));
+                }
+            });
+        }
+        let sign_in = |_| ask(operators.connect_from(proxy), "POST", "/sign-in", "", &form).code;
+        let codes = (0..40).map(sign_in).collect();
+        is_over.store(true, Ordering::Relaxed);
+        codes
+    });
+    assert_eq!(codes, [303; 40]);
+}
+
+#[test]
+fn slow_forms_of_one_address_displace_none_of_another() {
+    let operators = Operators::start();
+    let form = format!("token={}", operators.tokens.add(Some(Role::Viewer)).reveal());
+    let mut own = operators.connect_from(operators_peer(6));
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        form.len()
+    );
+    own.write_all(head.as_bytes()).unwrap();
+    let slow: Vec<TcpStream> =
+        (0..FORMS_MAX + 30).map(|_| slow_form(&operators, operators_peer(5))).collect();
+    assert!(slow[..20].iter().all(|stream| code_of(stream) == "HTTP/1.1 503"));
+    own.write_all(form.as_bytes()).unwrap();
+    assert_eq!(code_of(&own), "HTTP/1.1 303");
 }
 
 #[test]
