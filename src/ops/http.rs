@@ -25,12 +25,13 @@ use tokio::time::sleep;
 
 use super::forms::SIGN_INS_MAX;
 use super::places::{Place, Places};
-use super::tls::{self, Opened, OpsTls};
+use super::tls::{HANDSHAKES_AT_ONCE, Opened, Opener, OpsTls};
 use crate::event;
 use crate::server::listen::canonical;
 
 /// Most connections at once. Each open page has one.
 pub(super) const CONNECTIONS_MAX: usize = 256;
+const _: () = assert!(HANDSHAKES_AT_ONCE.get() as usize >= CONNECTIONS_MAX, "all may connect again at once");
 /// Most requests in progress at once, apart from sign-ins, probes and scrapes.
 pub(super) const REQUESTS_MAX: usize = 192;
 /// Places that all those requests and sign-ins leave to probes and scrapes.
@@ -78,15 +79,15 @@ pub(super) enum Peer {
 /// Accepts connections and responds to them, for ever.
 pub(super) async fn serve(listeners: Vec<Listener>, router: Router, tls: Option<OpsTls>) {
     let router = router.layer(from_fn(add_headers));
-    let places = Places::new(CONNECTIONS_MAX);
+    let (places, opener) = (Places::new(CONNECTIONS_MAX), Arc::new(Opener::new(tls)));
     let mut all = JoinSet::new();
     for listener in listeners {
-        all.spawn(accept(listener, router.clone(), tls.clone(), Arc::clone(&places)));
+        all.spawn(accept(listener, router.clone(), Arc::clone(&opener), Arc::clone(&places)));
     }
     while all.join_next().await.is_some() {}
 }
 
-async fn accept(listener: Listener, router: Router, tls: Option<OpsTls>, places: Arc<Places>) {
+async fn accept(listener: Listener, router: Router, opener: Arc<Opener>, places: Arc<Places>) {
     loop {
         let accepted = match &listener {
             Listener::Tcp(listener) => listener
@@ -98,7 +99,7 @@ async fn accept(listener: Listener, router: Router, tls: Option<OpsTls>, places:
         match accepted {
             Ok(accepted) => {
                 let place = places.take().await;
-                tokio::spawn(keep(accepted, router.clone(), tls.clone(), place));
+                tokio::spawn(keep(accepted, router.clone(), Arc::clone(&opener), place));
             }
             Err(error) => {
                 event!(Error, "accept_operators", Fail, error = error);
@@ -115,10 +116,10 @@ enum Accepted {
 }
 
 /// Serves a connection until it ends, or another one needs its place.
-async fn keep(accepted: Accepted, router: Router, tls: Option<OpsTls>, place: Arc<Place>) {
+async fn keep(accepted: Accepted, router: Router, opener: Arc<Opener>, place: Arc<Place>) {
     let served = async {
         match accepted {
-            Accepted::Tcp(stream, ip) => serve_tcp(stream, ip, router, tls, &place).await,
+            Accepted::Tcp(stream, ip) => serve_tcp(stream, ip, router, &opener, &place).await,
             Accepted::Unix(stream) => respond(stream, Peer::Socket, router, &place).await,
         }
     };
@@ -128,11 +129,11 @@ async fn keep(accepted: Accepted, router: Router, tls: Option<OpsTls>, place: Ar
     }
 }
 
-async fn serve_tcp(stream: TcpStream, ip: IpAddr, router: Router, tls: Option<OpsTls>, place: &Arc<Place>) {
+async fn serve_tcp(stream: TcpStream, ip: IpAddr, router: Router, opener: &Opener, place: &Arc<Place>) {
     // A system without this option has a longer timeout of its own.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let _ = stream.set_nodelay(true);
-    match tls::open(stream, tls.as_ref()).await {
+    match opener.open(stream, ip).await {
         Ok(Opened::Plain(stream)) => {
             respond(stream, Peer::Address { ip, is_encrypted: false }, router, place).await;
         }

@@ -1,7 +1,7 @@
 //! The operators' HTTP with TLS.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,8 +13,11 @@ use sorteo::ops::{OpsTls, Role};
 use sorteo_test_support::process::assert_names;
 
 use super::http::{Operators, Response, Setup, ask, bearer, cookie};
+use crate::test_server::DEADLINE;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Handshakes that one address may begin at once.
+const HANDSHAKES_AT_ONCE: usize = 256;
 
 /// A server's certificate, and a client that trusts only it.
 fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -113,5 +116,37 @@ fn another_protocol_is_refused_and_a_handshake_that_does_not_end_is_closed() {
         half.write_all(sent).unwrap();
         let _ = half.read_to_end(&mut Vec::new());
         assert!(since.elapsed() < 3 * HANDSHAKE_TIMEOUT, "{sent:?}");
+    }
+}
+
+#[test]
+fn an_address_that_begins_too_many_handshakes_is_closed_and_no_other_is() {
+    let (server, client) = certificate();
+    let operators = start(false, Arc::new(Mutex::new(server)));
+    let (flood, other) = (Ipv4Addr::new(127, 0, 9, 1), Ipv4Addr::new(127, 0, 9, 2));
+    let session = || {
+        let name = ServerName::try_from("localhost").unwrap();
+        ClientConnection::new(Arc::clone(&client), name).unwrap()
+    };
+    let mut hello = Vec::new();
+    session().write_tls(&mut hello).unwrap();
+    // Sent again and again, it costs the peer nothing.
+    let is_begun = || {
+        let mut stream = operators.connect_from(flood);
+        stream.write_all(&hello).unwrap();
+        stream.read(&mut [0]).is_ok_and(|length| length > 0)
+    };
+    let begun = (0..HANDSHAKES_AT_ONCE + 400).filter(|_| is_begun()).count();
+    assert!((HANDSHAKES_AT_ONCE..HANDSHAKES_AT_ONCE + 300).contains(&begun), "{begun}");
+    assert_eq!(ask(operators.connect_from(flood), "GET", "/healthz", "", "").code, 200, "without TLS");
+    let healthy = |from| {
+        let mut stream = StreamOwned::new(session(), operators.connect_from(from));
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
+            && stream.read_exact(&mut [0; 12]).is_ok()
+    };
+    assert!(healthy(other));
+    let since = Instant::now();
+    while !healthy(flood) {
+        assert!(since.elapsed() < DEADLINE, "the address may never again");
     }
 }
