@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -67,9 +67,9 @@ async fn let_in(
     match gate.identify(peer, &headers).await {
         Ok(caller) if caller.role >= needed => Ok(caller),
         Ok(Caller { role, .. }) => Err(refuse(StatusCode::FORBIDDEN, &forbidden(role, needed))),
-        Err(Denied::NotSignedIn) if is_page && !headers.contains_key(AUTHORIZATION) => {
-            Err(see_other("sign-in"))
-        }
+        // Whoever presents a token, and be it a bad one, is not sent to the form. Another scheme
+        // is none: a proxy may pass its own on.
+        Err(Denied::NotSignedIn) if is_page => Err(see_other("sign-in")),
         Err(denied) => Err(denied.into_response()),
     }
 }

@@ -27,6 +27,9 @@ fn a_browser_signs_in_with_a_token_and_out_again() {
     let token = operators.tokens.add(Some(Role::Auditor));
     let page = operators.get("/", "Accept: text/html\r\n");
     assert_eq!((page.code, &*page.headers["location"]), (303, "sign-in"));
+    // A proxy that asks for a password of its own may pass it on.
+    let proxied = operators.get("/", "Authorization: Basic b3A6cHc=\r\n");
+    assert_eq!((proxied.code, proxied.headers.get("location").map(|path| &**path)), (303, Some("sign-in")));
     let form = operators.get("/sign-in", "");
     assert_names(
         &form.body,
