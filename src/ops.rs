@@ -59,7 +59,7 @@ pub use self::admit::Access;
 pub use self::context::OpsContext;
 use self::gate::Gate;
 use self::http::Listener;
-pub use self::identity::{Gatekeeper, OperatorIdentity, Role};
+pub use self::identity::{Gatekeeper, Role};
 use self::monitor::Monitor;
 use self::routes::Serving;
 pub use self::routes::paths;

@@ -43,7 +43,7 @@ pub(super) struct Gate {
     gatekeeper: Option<Arc<dyn Gatekeeper>>,
     pub(super) hosts: Hosts,
     sessions: Sessions,
-    /// Held while the gatekeeper is asked, so that it is asked by one thread at a time.
+    /// Held while a token is looked up, so that one thread at a time waits for the disk.
     turn: Arc<AsyncMutex<()>>,
     failures: RateLimit<Network>,
     lines: LineLimits,
@@ -118,7 +118,7 @@ impl Gate {
         }
         let key = session_of(headers).ok_or(Denied::NotSignedIn)?;
         let session = self.sessions.find(key, Instant::now()).ok_or(Denied::NotSignedIn)?;
-        if !self.is_live(gatekeeper, session.token.clone()).await? {
+        if !gatekeeper.is_live(&session.token) {
             self.sessions.end(key);
             return Err(Denied::NotSignedIn);
         }
@@ -140,8 +140,8 @@ impl Gate {
         }
     }
 
-    /// Waits until the token that showed who is asking is revoked or expires, or the
-    /// session ends, or neither can be found out.
+    /// Waits until the token that showed who is asking is revoked or expires, or the session
+    /// ends.
     pub(super) async fn ended(&self, proof: &Proof) {
         loop {
             sleep(CHECK_INTERVAL).await;
@@ -151,7 +151,7 @@ impl Gate {
                     _ => return,
                 }
             };
-            if self.is_live(gatekeeper, token).await != Ok(true) {
+            if !gatekeeper.is_live(&token) {
                 return;
             }
         }
@@ -182,9 +182,11 @@ impl Gate {
         ip: IpAddr,
         token: &str,
     ) -> Result<OperatorIdentity, Denied> {
-        let (gatekeeper, token) = (Arc::clone(gatekeeper), token.parse::<Token>());
-        let found = self.take_turn(move || token.map_or(Ok(None), |token| gatekeeper.operator(&token)));
-        let checked = found.await?.ok_or_else(|| match self.failures.check(&ip.into()) {
+        let found = match token.parse() {
+            Ok(token) => self.look_up(gatekeeper, token).await?,
+            Err(_) => None,
+        };
+        let checked = found.ok_or_else(|| match self.failures.check(&ip.into()) {
             Ok(()) => Denied::BadToken,
             Err(wait) => Denied::TooManyFailures(wait),
         });
@@ -202,27 +204,25 @@ impl Gate {
         }
     }
 
-    async fn is_live(&self, gatekeeper: &Arc<dyn Gatekeeper>, token: TokenId) -> Result<bool, Denied> {
-        let gatekeeper = Arc::clone(gatekeeper);
-        self.take_turn(move || gatekeeper.is_live(&token)).await
-    }
-
-    /// Asks something of the gatekeeper, on a thread that may wait for the disk.
-    async fn take_turn<T: Send + 'static>(
+    /// Asks the gatekeeper whose token it is, on a thread that may wait for the disk.
+    async fn look_up(
         &self,
-        question: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Denied> {
-        let answer = async {
+        gatekeeper: &Arc<dyn Gatekeeper>,
+        token: Token,
+    ) -> Result<Option<OperatorIdentity>, Denied> {
+        let found = async {
             // The thread owns the lock, even if the peer that asked has gone.
             let turn = Arc::clone(&self.turn).lock_owned().await;
+            let gatekeeper = Arc::clone(gatekeeper);
             let asked = move || {
                 let _turn = turn;
-                question()
+                let role = gatekeeper.operator(&token)?;
+                Ok::<_, StoreError>(role.map(|role| OperatorIdentity { token: token.id(), role }))
             };
             spawn_blocking(asked).await
         };
-        let why = match timeout(LOOK_TIMEOUT, answer).await {
-            Ok(Ok(Ok(answer))) => return Ok(answer),
+        let why = match timeout(LOOK_TIMEOUT, found).await {
+            Ok(Ok(Ok(found))) => return Ok(found),
             Ok(Ok(Err(error))) => error.to_string(),
             // The panic was logged.
             Ok(Err(_)) => return Err(Denied::Unavailable),

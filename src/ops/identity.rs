@@ -9,38 +9,35 @@ use sorteo_protocol::{Token, TokenId};
 
 /// An operator, as a valid token names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorIdentity {
+pub(super) struct OperatorIdentity {
     /// The token's id.
-    pub token: TokenId,
+    pub(super) token: TokenId,
     /// What its holder may see.
-    pub role: Role,
+    pub(super) role: Role,
 }
 
-/// Knows the tokens. It may wait for the disk: it is asked on a thread that may.
+/// Knows the tokens.
 pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
-    /// Returns who holds the token: `None` if its id is unknown, its secret is wrong, it was
-    /// revoked or has expired, or it is an agency's. Takes the same time for each of these.
+    /// Returns the role of the operator whose token this is: `None` if its id is unknown, its
+    /// secret is wrong, it was revoked or has expired, or it is an agency's. Takes the same time
+    /// for each of these. It may wait for the disk: it is asked on a thread that may.
     ///
     /// # Errors
     ///
     /// The database cannot be read.
-    fn operator(&self, token: &Token) -> Result<Option<OperatorIdentity>, StoreError>;
+    fn operator(&self, token: &Token) -> Result<Option<Role>, StoreError>;
 
-    /// Returns whether an operator's token is neither revoked nor expired.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be read.
-    fn is_live(&self, token: &TokenId) -> Result<bool, StoreError>;
+    /// Returns whether a token that was valid once is neither revoked nor expired. It never
+    /// waits: it is asked with each request of a session, on the thread of all connections.
+    fn is_live(&self, token: &TokenId) -> bool;
 }
 
 impl<S: Store + fmt::Debug> Gatekeeper for Service<S> {
-    fn operator(&self, token: &Token) -> Result<Option<OperatorIdentity>, StoreError> {
-        let role = Service::operator(self, token)?;
-        Ok(role.map(|role| OperatorIdentity { token: token.id(), role }))
+    fn operator(&self, token: &Token) -> Result<Option<Role>, StoreError> {
+        Service::operator(self, token)
     }
 
-    fn is_live(&self, token: &TokenId) -> Result<bool, StoreError> {
-        Ok(self.is_token_live(token))
+    fn is_live(&self, token: &TokenId) -> bool {
+        self.is_token_live(token)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use sorteo::ops::{Gatekeeper, OperatorIdentity, Role};
+use sorteo::ops::{Gatekeeper, Role};
 use sorteo::store::StoreError;
 use sorteo_protocol::{Token, TokenId};
 
@@ -13,6 +13,8 @@ pub struct Tokens {
     all: Mutex<HashMap<TokenId, Kept>>,
     next: AtomicUsize,
     is_broken: AtomicBool,
+    reading: Mutex<()>,
+    lookups: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -46,22 +48,30 @@ impl Tokens {
         self.is_broken.store(is_broken, Ordering::SeqCst);
     }
 
-    fn look(&self) -> Result<(), StoreError> {
-        if self.is_broken.load(Ordering::SeqCst) { Err(StoreError::Unavailable) } else { Ok(()) }
+    /// Keeps every lookup of a token waiting, until what is returned is dropped.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().unwrap()
+    }
+
+    /// Returns how many lookups have begun.
+    pub fn lookups(&self) -> usize {
+        self.lookups.load(Ordering::SeqCst)
     }
 }
 
 impl Gatekeeper for Tokens {
-    fn operator(&self, token: &Token) -> Result<Option<OperatorIdentity>, StoreError> {
-        self.look()?;
+    fn operator(&self, token: &Token) -> Result<Option<Role>, StoreError> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        drop(self.hold());
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable);
+        }
         let all = self.all.lock().unwrap();
         let kept = all.get(&token.id()).filter(|kept| kept.token == *token && kept.is_live);
-        let identity = |role| OperatorIdentity { token: token.id(), role };
-        Ok(kept.and_then(|kept| kept.role).map(identity))
+        Ok(kept.and_then(|kept| kept.role))
     }
 
-    fn is_live(&self, token: &TokenId) -> Result<bool, StoreError> {
-        self.look()?;
-        Ok(self.all.lock().unwrap().get(token).is_some_and(|kept| kept.is_live))
+    fn is_live(&self, token: &TokenId) -> bool {
+        self.all.lock().unwrap().get(token).is_some_and(|kept| kept.is_live)
     }
 }
