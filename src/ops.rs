@@ -2,8 +2,8 @@
 //! live. It is off the path of the bets: a thread with a runtime of its own, and its own
 //! connections to the database.
 //!
-//! It only reads: the one thing that a request changes is who is signed in, in memory. Who
-//! may read what is decided by a token and its role, unless its caller lets in whoever
+//! It only reads: all that a request changes is when its token was last used, which the server
+//! writes to the database later, and who is signed in, in memory. Who may read what is decided by a token and its role, unless its caller lets in whoever
 //! reaches it (see [`OpsContext::gatekeeper`]). It knows no store of tokens, only a
 //! [`Gatekeeper`].
 //!

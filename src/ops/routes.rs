@@ -1,5 +1,5 @@
-//! The paths of the operators' HTTP. None changes any data: all are `GET`, but for signing in
-//! and out. Each says who may ask for it, and there is no other way to add one.
+//! The paths of the operators' HTTP. None changes any data but when a token was last used: all
+//! are `GET`, but for signing in and out, which change who is signed in, in memory. Each says who may ask for it, and there is no other way to add one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
