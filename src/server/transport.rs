@@ -1,7 +1,7 @@
 //! How a connection's bytes get to its socket and from it: as they are, or within TLS.
 //!
 //! The first byte decides, where TLS is on at all: a TLS client's is 0x16, which begins neither
-//! dialect. What TLS means is [`tls::session`](super::tls::session)'s job; the deadlines and
+//! dialect. What TLS means is [`tls::session`]'s job; the deadlines and
 //! the requests are [`connection`](super::connection)'s.
 
 use std::cell::RefCell;

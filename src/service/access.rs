@@ -97,7 +97,7 @@ pub(super) enum AuthFailure {
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) auth: Auth,
-    /// When each token ends that does, as of [`Access::version`].
+    /// When each token ends that does, as of [`Watch::version`].
     ends: RwLock<BTreeMap<TokenId, SystemTime>>,
     watch: Mutex<Watch>,
     failures: RateLimit<Network>,
