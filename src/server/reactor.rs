@@ -23,7 +23,7 @@ use super::context::{Context, ServeError};
 use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
 use super::listen::canonical;
-use super::ready::{Ready, Weight};
+use super::ready::{Ready, Weight, handshake_workers};
 use super::strangers::Strangers;
 use crate::event;
 use crate::fair_queue::FlowId;
@@ -34,7 +34,7 @@ use crate::service::Auth;
 use crate::store::{Store, Submitter};
 
 /// Connections accepted before others get their turn.
-const ACCEPTS_PER_TURN: usize = 256;
+const ACCEPTS_PER_TURN: usize = 32;
 /// Pause after the system refused to accept (no file descriptor, no memory): to try
 /// again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,6 +52,11 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// whose program has gone, and these would leave no place for others. With one more, the
 /// oldest is closed.
 const HALF_CLOSED_WAITERS_SHARE: usize = 2;
+/// What a turn costs at least of a peer that must prove who it is and has not, in microseconds:
+/// nothing is known of it, and those that are known must not wait behind thousands of it.
+const STRANGER_MICROSECONDS: u64 = 50;
+/// Tells the flow of an address from those of connections.
+const ADDRESS_FLOWS: FlowId = 1 << 63;
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -176,6 +181,8 @@ impl Drop for Lease {
 impl<S: Store> Reactor<S> {
     pub(super) fn new(poll: Poll, listeners: Vec<TcpListener>, context: Arc<Context<S>>) -> Self {
         let (returns, returned) = mpsc::channel();
+        let handshakes_at_once =
+            context.tls.as_ref().map_or(0, |_| handshake_workers(context.limits.workers));
         Self {
             poll,
             listeners,
@@ -186,7 +193,7 @@ impl<S: Store> Reactor<S> {
             strangers: Strangers::default(),
             networks: HashMap::new(),
             refusals: Refusals::default(),
-            ready: Ready::new(context.limits.workers, context.tls.is_some()),
+            ready: Ready::new(context.limits.workers, handshakes_at_once),
             gauges: Gauges::of(context.service.metrics()),
             drain_until: None,
             returns,
@@ -404,13 +411,17 @@ impl<S: Store> Reactor<S> {
         if connection.is_waiting() {
             self.waiting.remove(key);
         }
-        let weight = connection.weight();
-        // A flood of handshakes delays its own address alone; requests, their own connection.
+        let (weight, is_stranger) = (connection.weight(), self.strangers.contains(key));
+        let address = Network::from(self.peers[key].address.ip());
+        // A flood of handshakes or of strangers delays its own address alone; requests, their own
+        // connection.
         let flow = match weight {
-            Weight::Handshake => Network::from(self.peers[key].address.ip()).number(),
+            Weight::Handshake => address.number(),
+            Weight::Light | Weight::Heavy if is_stranger => ADDRESS_FLOWS | address.number(),
             Weight::Light | Weight::Heavy => key as FlowId,
         };
-        self.ready.push(key, flow, weight, connection.turn_cost(), connection);
+        let cost = connection.turn_cost().max(if is_stranger { STRANGER_MICROSECONDS } else { 0 });
+        self.ready.push(key, flow, weight, cost, connection);
     }
 
     /// Hands the connections that wait to the workers that are free.

@@ -5,6 +5,9 @@
 //! which leaves workers, and reading connections to the database, for the others. Handshakes are
 //! taken from each address in turn: whoever begins many delays its own.
 
+use std::num::NonZeroUsize;
+use std::thread;
+
 use crate::fair_queue::{FairQueue, FlowId};
 
 /// What waits for a worker, each a connection with its key. See the module.
@@ -32,12 +35,18 @@ pub(super) enum Weight {
     Handshake,
 }
 
+/// Returns how many of the workers are for handshakes of TLS, at least one: few, and not more than
+/// half of the processors, since a flood of handshakes keeps each of these workers busy.
+pub(super) fn handshake_workers(workers: usize) -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (workers / 32).min(processors / 2).max(1)
+}
+
 impl<T> Ready<T> {
-    /// Creates empty lanes to so many workers, a sixteenth of which are for the heavy and, where
-    /// there are handshakes, half as many for these.
-    pub(super) fn new(workers: usize, has_handshakes: bool) -> Self {
+    /// Creates empty lanes to so many workers, a sixteenth of which are for the heavy, and so
+    /// many for handshakes.
+    pub(super) fn new(workers: usize, handshakes: usize) -> Self {
         let heavy = (workers / 16).max(1);
-        let handshakes = if has_handshakes { (workers / 32).max(1) } else { 0 };
         Self {
             light: Lane::new(workers.saturating_sub(heavy + handshakes).max(1)),
             heavy: Lane::new(heavy),
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn however_many_are_heavy_a_light_one_finds_a_worker() {
-        let mut ready = Ready::new(32, false);
+        let mut ready = Ready::new(32, 0);
         (0..100).for_each(|key| ready.push(key, key as u64, Weight::Heavy, 1_000, ()));
         let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
         assert_eq!(taken, [0, 1], "a sixteenth of the workers");
@@ -121,7 +130,7 @@ mod tests {
     #[test]
     fn however_many_are_light_a_heavy_one_finds_a_worker() {
         for workers in [1, 2, 64] {
-            let mut ready = Ready::new(workers, true);
+            let mut ready = Ready::new(workers, 1);
             (0..100).for_each(|key| ready.push(key, key as u64, Weight::Light, 1, ()));
             ready.push(100, 100, Weight::Heavy, 1_000, ());
             let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
@@ -131,12 +140,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_handshakes_from_one_address_delays_no_other_and_takes_few_workers() {
-        let mut ready = Ready::new(64, true);
+        let mut ready = Ready::new(64, 2);
         (0..500).for_each(|key| ready.push(key, 1, Weight::Handshake, 200, ()));
         ready.push(500, 2, Weight::Handshake, 200, ());
         ready.push(501, 501, Weight::Light, 10, ());
         let taken: Vec<usize> = std::iter::from_fn(|| ready.pop()).map(|(key, ..)| key).collect();
-        assert_eq!(taken, [501, 0, 500], "a thirty-second of the workers, and each address in turn");
+        assert_eq!(taken, [501, 0, 500], "so many workers, and each address in turn");
         ready.give_back(Weight::Handshake);
         assert_eq!(ready.pop(), Some((1, Weight::Handshake, ())));
     }

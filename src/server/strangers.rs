@@ -45,6 +45,11 @@ impl Strangers {
         }
     }
 
+    /// Returns whether it is of a peer that must prove who it is, and has not.
+    pub(super) fn contains(&self, key: usize) -> bool {
+        self.known.contains_key(&key)
+    }
+
     /// Returns the connection that gives up its place, if one may be closed: the oldest of the
     /// address that has most or, where that was accepted a moment ago, the oldest of all.
     pub(super) fn next_to_go(&self, now: Instant, may_be_closed: impl Fn(usize) -> bool) -> Option<usize> {
