@@ -61,6 +61,7 @@ pub use self::handle::ServerHandle;
 pub use self::limits::{BUFFER_BYTES_FREE, HANDSHAKES_AT_ONCE, HANDSHAKES_PER_SECOND, Limits};
 use self::listen::{Endpoint, ListenError, local_address};
 use self::reactor::{Reactor, WAKER};
+use self::ready::handshake_workers;
 use self::tls::Tls;
 use self::token_watch::TokenWatch;
 use crate::event;
@@ -153,13 +154,14 @@ impl Server {
     ///
     /// Where the system has not enough threads for the workers: the pool cannot report it.
     pub fn listen(self, limits: Limits) -> Result<Listening, ListenError> {
-        let workers = threadpool::Builder::new()
-            .num_threads(limits.workers)
-            .thread_name("sorteo-worker".into())
-            .build();
+        let handshakers = self.tls.as_ref().map(|_| handshake_workers(limits.workers));
+        // One at least for what is quickly done, and one for what is not.
+        let workers = (limits.workers - handshakers.unwrap_or(0)).max(limits.workers.min(2));
+        let handshakers = handshakers.map(|threads| start_pool("sorteo-tls", threads));
+        let workers = start_pool("sorteo-worker", workers);
         listen::listen(&self.sockets, BACKLOG as i32)?;
         self.handle.beat(Instant::now());
-        Ok(Listening { server: self, limits, workers })
+        Ok(Listening { server: self, limits, workers, handshakers })
     }
 }
 
@@ -169,6 +171,7 @@ pub struct Listening {
     server: Server,
     limits: Limits,
     workers: ThreadPool,
+    handshakers: Option<ThreadPool>,
 }
 
 impl Listening {
@@ -178,7 +181,7 @@ impl Listening {
     ///
     /// Where the store or the listening socket fails: see [`ServeError`].
     pub fn run<S: Store>(self, service: Arc<Service<S>>) -> Result<(), ServeError> {
-        let Self { server: Server { poll, sockets, handle, tls }, limits, workers } = self;
+        let Self { server: Server { poll, sockets, handle, tls }, limits, workers, handshakers } = self;
         let listeners = sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
         let lines = Arc::<LineLimits>::default();
         let context = Arc::new(Context {
@@ -189,6 +192,7 @@ impl Listening {
             handle,
             buffered_bytes: Arc::default(),
             workers: workers.clone(),
+            handshakers: handshakers.clone(),
             connections_ready: AtomicUsize::new(0),
             lines: Arc::clone(&lines),
         });
@@ -199,16 +203,21 @@ impl Listening {
         lines.report();
         drop(watch);
         served?;
-        wait_for_workers(&workers);
+        wait_for_workers(&workers, handshakers.as_ref());
         Ok(())
     }
 }
 
+fn start_pool(name: &str, threads: usize) -> ThreadPool {
+    threadpool::Builder::new().num_threads(threads).thread_name(name.into()).build()
+}
+
 /// Waits until no worker has anything to do. The pool's own `join` has no deadline, and
 /// there may be no thread left to call it on.
-fn wait_for_workers(workers: &ThreadPool) {
+fn wait_for_workers(workers: &ThreadPool, handshakers: Option<&ThreadPool>) {
     let until = Instant::now() + JOIN_TIMEOUT;
-    let is_busy = || workers.active_count() + workers.queued_count() > 0;
+    let is_busy =
+        || [workers].into_iter().chain(handshakers).any(|pool| pool.active_count() + pool.queued_count() > 0);
     while is_busy() && Instant::now() < until {
         thread::sleep(JOIN_POLL);
     }

@@ -25,6 +25,8 @@ pub(super) struct Context<S> {
     /// Bytes that count towards [`Limits::buffer_bytes_max`].
     pub(super) buffered_bytes: Arc<AtomicUsize>,
     pub(super) workers: ThreadPool,
+    /// Those that do handshakes of TLS, if it is on, at a lower priority.
+    pub(super) handshakers: Option<ThreadPool>,
     /// Connections that wait for a worker.
     pub(super) connections_ready: AtomicUsize,
     /// How many lines peers may cause.

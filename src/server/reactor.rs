@@ -16,6 +16,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use prometheus_client::metrics::gauge::Gauge;
 use slab::Slab;
+use threadpool::ThreadPool;
 
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Next};
@@ -23,10 +24,9 @@ use super::context::{Context, ServeError};
 use super::deadlines::Deadlines;
 use super::handle::ServerHandle;
 use super::listen::canonical;
-use super::ready::{Ready, Weight, handshake_workers};
+use super::ready::{Ready, Turn, Weight};
 use super::strangers::Strangers;
 use crate::event;
-use crate::fair_queue::FlowId;
 use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
 use crate::rate_limit::Network;
@@ -52,11 +52,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// whose program has gone, and these would leave no place for others. With one more, the
 /// oldest is closed.
 const HALF_CLOSED_WAITERS_SHARE: usize = 2;
-/// What a turn costs at least of a peer that must prove who it is and has not, in microseconds:
-/// nothing is known of it, and those that are known must not wait behind thousands of it.
-const STRANGER_MICROSECONDS: u64 = 50;
-/// Tells the flow of an address from those of connections.
-const ADDRESS_FLOWS: FlowId = 1 << 63;
+/// The priority of the threads that do handshakes, as of `nice`: under a flood of them, a request
+/// would wait for a processor until theirs is used up.
+const HANDSHAKE_NICE: i32 = 10;
 /// Events taken from the system at once.
 const EVENTS_PER_POLL: usize = 1024;
 
@@ -181,8 +179,7 @@ impl Drop for Lease {
 impl<S: Store> Reactor<S> {
     pub(super) fn new(poll: Poll, listeners: Vec<TcpListener>, context: Arc<Context<S>>) -> Self {
         let (returns, returned) = mpsc::channel();
-        let handshakes_at_once =
-            context.tls.as_ref().map_or(0, |_| handshake_workers(context.limits.workers));
+        let handshakes_at_once = context.handshakers.as_ref().map_or(0, ThreadPool::max_count);
         Self {
             poll,
             listeners,
@@ -411,17 +408,13 @@ impl<S: Store> Reactor<S> {
         if connection.is_waiting() {
             self.waiting.remove(key);
         }
-        let (weight, is_stranger) = (connection.weight(), self.strangers.contains(key));
-        let address = Network::from(self.peers[key].address.ip());
-        // A flood of handshakes or of strangers delays its own address alone; requests, their own
-        // connection.
-        let flow = match weight {
-            Weight::Handshake => address.number(),
-            Weight::Light | Weight::Heavy if is_stranger => ADDRESS_FLOWS | address.number(),
-            Weight::Light | Weight::Heavy => key as FlowId,
+        let turn = Turn {
+            network: self.peers[key].address.ip().into(),
+            is_strangers: self.strangers.contains(key),
+            weight: connection.weight(),
+            cost: connection.turn_cost(),
         };
-        let cost = connection.turn_cost().max(if is_stranger { STRANGER_MICROSECONDS } else { 0 });
-        self.ready.push(key, flow, weight, cost, connection);
+        self.ready.push(key, &turn, connection);
     }
 
     /// Hands the connections that wait to the workers that are free.
@@ -441,7 +434,12 @@ impl<S: Store> Reactor<S> {
             handle: self.context.handle.clone(),
         };
         let context = Arc::clone(&self.context);
-        self.context.workers.execute(move || {
+        let handshakers = self.context.handshakers.as_ref().filter(|_| weight == Weight::Handshake);
+        handshakers.unwrap_or(&self.context.workers).execute(move || {
+            if weight == Weight::Handshake {
+                // It is the thread's own, on Linux. Where the system refuses, they compete.
+                let _ = rustix::process::setpriority_process(None, HANDSHAKE_NICE);
+            }
             // After a panic, which is logged, the lease reports to the reactor. The pool would
             // replace the thread, and abort the process if the system has none left.
             let _ = catch_unwind(AssertUnwindSafe(move || {
