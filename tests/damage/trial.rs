@@ -14,7 +14,7 @@ use crate::{Damaged, Fault};
 
 /// Content that is in the database only once, so that `check` can only verify its form. It does
 /// not change who wins.
-const TOLD_ONCE: [&str; 8] = [
+const TOLD_ONCE: [&str; 9] = [
     "draws.opened_at",
     "draws.drawn_at",
     "batches.stored_at",
@@ -24,6 +24,7 @@ const TOLD_ONCE: [&str; 8] = [
     "audit.at",
     "audit.action",
     "audit.detail",
+    "audit.actor",
 ];
 
 /// What `check` says.
