@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::identity::{OperatorIdentity, Role};
 use sorteo_protocol::TokenId;
+use sorteo_protocol::text::hexadecimal;
 
 /// How long a session lasts at most.
 const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
@@ -47,7 +48,7 @@ impl Sessions {
     /// Begins a session, and returns its secret id: 256 random bits in hexadecimal.
     pub(super) fn begin(&self, identity: &OperatorIdentity, now: Instant) -> String {
         let random: [u8; 32] = rand::rng().random();
-        let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hexadecimal(&random);
         let mut all = self.lock();
         all.retain(|_, session| !session.is_over(now));
         let of_token = |session: &Session| session.token == identity.token;

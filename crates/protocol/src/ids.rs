@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::bets::BetError;
-use crate::text::decimal;
+use crate::text::{decimal, hexadecimal};
 
 /// Longest name of an upload, in characters (docs/protocol.md, "Exactly-once uploads").
 pub const UPLOAD_ID_CHARS_MAX: usize = 64;
@@ -52,13 +52,7 @@ impl UploadId {
     /// Returns the id of an upload that is named after the SHA-256 of its content, in
     /// hexadecimal: the same content is the same upload.
     pub fn of_digest(digest: &[u8; 32]) -> Self {
-        use std::fmt::Write as _;
-        let mut name = String::with_capacity(UPLOAD_ID_CHARS_MAX);
-        for byte in digest {
-            // Writing to a string cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        Self(name.into())
+        Self(hexadecimal(digest).into())
     }
 
     /// Returns the name, as it is sent and stored.

@@ -12,6 +12,17 @@ pub fn decimal<N: FromStr>(text: &str) -> Option<N> {
     digits_only.then(|| text.parse().ok()).flatten()
 }
 
+/// Returns bytes in hexadecimal: two lower-case digits for each.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
 /// Splits at every `|` into exactly `N` fields; `None` where there are more or fewer.
 pub fn split_exactly<const N: usize>(line: &str) -> Option<[&str; N]> {
     let mut split = [""; N];

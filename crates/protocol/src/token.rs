@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::text::hexadecimal;
+
 /// What every token begins with: by it people, and scanners for leaked secrets, recognise one.
 const PREFIX: &str = "sorteo_";
 const ID_DIGITS: usize = 16;
@@ -95,10 +97,6 @@ impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_hexadecimal(text: &str, digits: usize) -> bool {

@@ -240,9 +240,8 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write as _;
-
     use sha2::{Digest as _, Sha256};
+    use sorteo_protocol::text::hexadecimal;
 
     use super::*;
 
@@ -262,11 +261,7 @@ mod tests {
                 let name = dir.path().display().to_string();
                 let sql =
                     MIGRATIONS_DIR.get_file(format!("{name}/up.sql")).expect("every migration has an up.sql");
-                let mut hash = String::new();
-                for byte in Sha256::digest(sql.contents()) {
-                    write!(hash, "{byte:02x}").unwrap();
-                }
-                (name, hash)
+                (name, hexadecimal(&Sha256::digest(sql.contents())))
             })
             .collect();
         found.sort();
