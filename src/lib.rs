@@ -21,7 +21,7 @@
 //! | [`atomic_file`] | files that appear complete or not at all |
 //! | [`secret_file`] | files that only their owner may read |
 //! | [`fair_queue`] | a queue in which what one connection costs does not hold up the others |
-//! | [`rate_limit`] | how often something may happen, for each address or agency |
+//! | [`rate_limit`] | how often something may happen, and how many at once, for each address or agency |
 //! | [`failpoint`] | points at which a debug build can be made to die, for the tests |
 //! | [`cli`] | the subcommands, thin |
 //!

@@ -1,9 +1,11 @@
-//! How often something may happen, for each key: an address, or an agency.
+//! How often something may happen, and how many there may be at once, for each key: an address,
+//! or an agency.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
@@ -77,6 +79,51 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
     }
 }
 
+/// A limit for each key of how many there may be at once. Without a limit, nothing is counted.
+#[derive(Debug)]
+pub struct ConcurrencyLimit<K> {
+    max: Option<u32>,
+    counts: Counts<K>,
+}
+
+type Counts<K> = Arc<Mutex<HashMap<K, u32>>>;
+
+/// One of those that there may be at once; dropped, another may take its place.
+#[derive(Debug)]
+pub struct Permit<K: Eq + Hash>(Option<(K, Counts<K>)>);
+
+impl<K: Copy + Eq + Hash> ConcurrencyLimit<K> {
+    /// Creates a limit of `max` at once; `None`: of any number.
+    pub fn new(max: Option<u32>) -> Self {
+        Self { max, counts: Counts::default() }
+    }
+
+    /// Takes a permit for one more; `None` if there are as many as there may be.
+    pub fn take(&self, key: K) -> Option<Permit<K>> {
+        let Some(max) = self.max else { return Some(Permit(None)) };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Permit(Some((key, Arc::clone(&self.counts)))))
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let Some((key, counts)) = &self.0 else { return };
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(key);
+            }
+        }
+    }
+}
+
 /// The address by which a peer is limited: of IPv6, the first 64 bits, since whoever has one
 /// such address has all of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +158,19 @@ mod tests {
         let once_a_second = RateLimit::new(NonZeroU32::MIN, NonZeroU32::new(3).unwrap());
         let allowed = |key| (0..10).filter(|_| once_a_second.allows(&key)).count();
         assert_eq!((allowed('a'), allowed('b')), (3, 3));
+    }
+
+    #[test]
+    fn each_key_has_its_own_permits_and_one_that_is_dropped_can_be_taken_again() {
+        let two = ConcurrencyLimit::new(Some(2));
+        let permits = [two.take('a'), two.take('a'), two.take('b')].map(Option::unwrap);
+        assert!(two.take('a').is_none() && two.take('b').is_some());
+        drop(permits);
+        assert!(two.take('a').is_some());
+        assert!(two.counts.lock().unwrap().is_empty(), "keys without a permit are forgotten");
+        let unlimited = ConcurrencyLimit::new(None);
+        let _permits: Vec<_> = (0..1_000).map(|_| unlimited.take('a').unwrap()).collect();
+        assert!(unlimited.counts.lock().unwrap().is_empty(), "nothing is counted in vain");
     }
 
     #[test]

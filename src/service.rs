@@ -224,7 +224,7 @@ impl<S: Store> Service<S> {
     }
 
     fn identify(&self, agency: AgencyId, token: Option<TokenId>) -> Option<Identity> {
-        Some(Identity::new(agency, token, self.quotas.take_place(agency)?))
+        Some(Identity::new(agency, token, self.quotas.take_connection(agency)?))
     }
 
     /// Returns why a peer may not send a request, if it may not: it has to prove who it is

@@ -29,7 +29,6 @@ use crate::logging::limits::Peer;
 use crate::metrics::HandshakeResult;
 use crate::service::{Auth, Service};
 use crate::store::{Store, Submitter};
-use sorteo_protocol::AgencyId;
 use sorteo_protocol::wire::Sender;
 
 /// Reads in one turn of a worker, before others get theirs.
@@ -192,12 +191,6 @@ impl Connection {
         self.is_between_requests()
             || self.transport.is_handshaking()
             || matches!(self.ending, Ending::Lingering { .. })
-    }
-
-    /// Returns the agency that the client's certificate is of. None without a certificate, and
-    /// before the handshake is over.
-    pub(super) fn client_agency(&self) -> Option<AgencyId> {
-        self.transport.client_agency()
     }
 
     /// Returns how many bets a half-received batch announced, if there is one, and its
@@ -533,7 +526,7 @@ impl Connection {
         if self.auth_until.is_some() {
             self.auth_until = Some(Instant::now() + context.limits.auth_timeout);
         }
-        match self.client_agency() {
+        match self.transport.client_agency() {
             Some(agency) => Ok(self.conversation.set_certified(agency, &context.service)?),
             None => Ok(()),
         }
@@ -542,7 +535,7 @@ impl Connection {
     /// Counts and logs a handshake that is over.
     fn log_handshake<S: Store>(&self, context: &Context<S>) {
         context.service.metrics().count_handshake(HandshakeResult::success);
-        let agency = self.client_agency().map_or("-".to_owned(), |agency| agency.to_string());
+        let agency = self.transport.client_agency().map_or("-".to_owned(), |agency| agency.to_string());
         event!(Debug, "tls_handshake", Success, ip = self.ip, agency = agency);
     }
 

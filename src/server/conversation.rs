@@ -418,7 +418,7 @@ impl Conversation {
             self.reply(&Reply::Auth(Err(Reason::Busy)), output, turn.service);
             return Ok(());
         }
-        // Its place among the connections of its agency is free again.
+        // It is none of its agency's connections any more.
         self.identity = None;
         let result = match turn.service.authenticate(claim, self.certified, &mut self.peer) {
             Ok(identity) => {

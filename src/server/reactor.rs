@@ -1,10 +1,9 @@
 //! The reactor: one thread that accepts connections, parks every one that has nothing
 //! to do, hands the others to the workers, and closes those whose deadline has passed.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +28,7 @@ use super::strangers::Strangers;
 use crate::event;
 use crate::logging::limits::{Kind, Peer as LogPeer};
 use crate::metrics::{ConnectionState, Metrics};
-use crate::rate_limit::Network;
+use crate::rate_limit::{ConcurrencyLimit, Network, Permit};
 use crate::service::Auth;
 use crate::store::{Store, Submitter};
 
@@ -76,8 +75,7 @@ pub(super) struct Reactor<S> {
     deadlines: Deadlines,
     waiting: Waiting,
     strangers: Strangers,
-    /// Connections of each address.
-    networks: HashMap<Network, u32>,
+    address_connections: ConcurrencyLimit<Network>,
     refusals: Refusals,
     /// Connections that wait for a worker, and how many are with one.
     ready: Ready<Box<Connection>>,
@@ -91,6 +89,8 @@ pub(super) struct Reactor<S> {
 /// One connection, wherever it is.
 struct Peer {
     address: SocketAddr,
+    /// That its address may have this connection.
+    _permit: Permit<Network>,
     state: PeerState,
 }
 
@@ -188,7 +188,7 @@ impl<S: Store> Reactor<S> {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             strangers: Strangers::default(),
-            networks: HashMap::new(),
+            address_connections: ConcurrencyLimit::new(context.limits.address_connections_max),
             refusals: Refusals::default(),
             ready: Ready::new(context.limits.workers, handshakes_at_once),
             gauges: Gauges::of(context.service.metrics()),
@@ -302,9 +302,11 @@ impl<S: Store> Reactor<S> {
 
     /// Parks a new connection, or refuses it if there are too many.
     fn add_peer(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
-        if self.has_its_share(address.ip())
-            || self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger(now)
-        {
+        let Some(permit) = self.address_connections.take(address.ip().into()) else {
+            self.refuse(now);
+            return;
+        };
+        if self.peers.len() >= self.context.limits.connections_max && !self.close_a_stranger(now) {
             self.refuse(now);
             return;
         }
@@ -321,21 +323,14 @@ impl<S: Store> Reactor<S> {
             return;
         }
         self.deadlines.set(entry.key(), connection.deadline(&self.context.limits));
-        *self.networks.entry(address.ip().into()).or_default() += 1;
         if self.context.service.auth() == Auth::Required {
             self.strangers.add(entry.key(), address.ip(), now);
         }
-        entry.insert(Peer { address, state: PeerState::Parked(Box::new(connection)) });
+        entry.insert(Peer { address, _permit: permit, state: PeerState::Parked(Box::new(connection)) });
         self.context.service.metrics().connections_accepted.inc();
         if self.context.lines.allow(address.ip(), Kind::Accepted) {
             event!(Info, "accept_connections", Success, ip = address.ip());
         }
-    }
-
-    /// Returns whether an address has as many connections as it may.
-    fn has_its_share(&self, ip: IpAddr) -> bool {
-        let count = self.networks.get(&ip.into()).copied().unwrap_or_default();
-        self.context.limits.address_connections_max.is_some_and(|count_max| count >= count_max)
     }
 
     /// Closes a connection whose peer has not proved who it is, to make room for another.
@@ -602,13 +597,7 @@ impl<S: Store> Reactor<S> {
         self.deadlines.clear(key);
         self.waiting.remove(key);
         self.strangers.remove(key);
-        let network = Network::from(self.peers.remove(key).address.ip());
-        if let Entry::Occupied(mut count) = self.networks.entry(network) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        self.peers.remove(key);
     }
 }
 

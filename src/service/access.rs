@@ -13,9 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use subtle::ConstantTimeEq as _;
 
-use super::quotas::AgencyPlace;
 use crate::logging::limits::Peer;
-use crate::rate_limit::{Network, RateLimit};
+use crate::rate_limit::{Network, Permit, RateLimit};
 use crate::store::{Role, Store, StoreError, StoredToken, Ticket, TokenHolder, TokenUse};
 use sorteo_protocol::wire::{Claim, Reason, Request};
 use sorteo_protocol::{AgencyId, Batch, Token, TokenId};
@@ -59,13 +58,13 @@ pub struct Identity {
     pub agency: AgencyId,
     /// By which token; `None`: by a certificate.
     token: Option<TokenId>,
-    _place: AgencyPlace,
+    _connection: Permit<AgencyId>,
 }
 
 impl Identity {
-    /// Creates the identity of an agency that has this place among its connections.
-    pub(super) fn new(agency: AgencyId, token: Option<TokenId>, place: AgencyPlace) -> Self {
-        Self { agency, token, _place: place }
+    /// Creates the identity of an agency, which may have this connection.
+    pub(super) fn new(agency: AgencyId, token: Option<TokenId>, connection: Permit<AgencyId>) -> Self {
+        Self { agency, token, _connection: connection }
     }
 
     /// Returns the token that it rests on; `None` for a certificate.

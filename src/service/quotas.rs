@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::logging::limits::Peer;
-use crate::rate_limit::{Network, RateLimit};
+use crate::rate_limit::{ConcurrencyLimit, Network, Permit, RateLimit};
 use sorteo_protocol::{AgencyId, DrawId};
 
 /// The limits of each agency and of each address; `None`: there is no such limit. The store
@@ -28,15 +28,12 @@ pub struct QuotaLimits {
 /// What counts towards the limits. See the module.
 #[derive(Debug)]
 pub(super) struct Quotas {
-    agency_connections_max: u32,
-    agency_connections: Connections,
+    agency_connections: ConcurrencyLimit<AgencyId>,
     agency_requests: Option<RateLimit<AgencyId>>,
     address_requests: Option<RateLimit<Network>>,
     address_bets_max: Option<u64>,
     address_bets: Arc<Mutex<AddressBets>>,
 }
-
-type Connections = Arc<Mutex<HashMap<AgencyId, u32>>>;
 
 /// Bets that this process stored, or is about to, in the newest draw, by address.
 #[derive(Debug, Default)]
@@ -45,30 +42,10 @@ struct AddressBets {
     stored: HashMap<Network, u64>,
 }
 
-/// One of the connections that an agency may have; dropped, another may take its place.
-#[derive(Debug)]
-pub struct AgencyPlace {
-    agency: AgencyId,
-    connections: Connections,
-}
-
-impl Drop for AgencyPlace {
-    fn drop(&mut self) {
-        let mut connections = lock(&self.connections);
-        if let Some(count) = connections.get_mut(&self.agency) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.agency);
-            }
-        }
-    }
-}
-
 impl Quotas {
     pub(super) fn new(limits: QuotaLimits) -> Self {
         Self {
-            agency_connections_max: limits.agency_connections_max.unwrap_or(u32::MAX),
-            agency_connections: Connections::default(),
+            agency_connections: ConcurrencyLimit::new(limits.agency_connections_max),
             agency_requests: limits.agency_requests_max.map(RateLimit::per_second),
             address_requests: limits.address_requests_max.map(RateLimit::per_second),
             address_bets_max: limits.address_bets_max,
@@ -76,15 +53,9 @@ impl Quotas {
         }
     }
 
-    /// Takes a place for one more connection of an agency; `None` if it has as many as it may.
-    pub(super) fn take_place(&self, agency: AgencyId) -> Option<AgencyPlace> {
-        let mut connections = lock(&self.agency_connections);
-        let count = connections.entry(agency).or_default();
-        if *count >= self.agency_connections_max {
-            return None;
-        }
-        *count += 1;
-        Some(AgencyPlace { agency, connections: Arc::clone(&self.agency_connections) })
+    /// Takes a permit for one more connection of an agency; `None` if it has as many as it may.
+    pub(super) fn take_connection(&self, agency: AgencyId) -> Option<Permit<AgencyId>> {
+        self.agency_connections.take(agency)
     }
 
     /// Returns whether a peer may send one more request now, and counts it.

@@ -313,8 +313,8 @@ BUGS = [
         "    fn drop(&mut self) {\n        self.bytes = 0;",
         it("server::limits::what_a_cut_off_peer_had_sent_is_no_longer_counted")),
     Bug("one connection more than allowed", "I6", "src/server/reactor.rs",
-        "|| self.peers.len() >= self.context.limits.connections_max && ",
-        "|| self.peers.len() > self.context.limits.connections_max && ",
+        "if self.peers.len() >= self.context.limits.connections_max && ",
+        "if self.peers.len() > self.context.limits.connections_max && ",
         it("server::limits::one_connection_too_many_is_closed_without_a_byte_until_another_leaves")),
     Bug("a server whose database failed lives on", "I7", "src/cli/observer.rs",
         "                handle.store_failed(error);\n",
@@ -713,9 +713,11 @@ BUGS = [
     Bug("a stranger that has gone gives up a place", "I6", REACTOR,
         """\
         self.strangers.remove(key);
-        let network""",
+        self.peers.remove(key);
+""",
         """\
-        let network""",
+        self.peers.remove(key);
+""",
         it("identity::strangers::strangers_give_up_their_places_to_others_and_an_agency_never_does")),
     Bug("a stranger may stay as long as others", "I6", PEER,
         "[self.request_deadline(limits), self.auth_deadline()].into_iter().flatten().min()",
