@@ -11,7 +11,7 @@ use crate::relay::{self, Way};
 use crate::server::{Act, Server, options};
 
 pub const ROWS: u64 = 200;
-const BATCH_BETS: usize = 5;
+pub const BATCH_BETS: usize = 5;
 /// The bytes of a handshake and a whole upload, about.
 const UPLOAD_BYTES: u64 = 14_000;
 /// Connections of an upload that are cut.

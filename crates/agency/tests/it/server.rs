@@ -18,9 +18,14 @@ use sorteo_protocol::{AgencyId, Batch, DrawId};
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(20);
 
 /// What the server does with a request.
+#[derive(Clone)]
 pub enum Act {
     /// What a server does.
     Serve,
+    /// The same, and closes the connection in place of the reply.
+    ServeAndClose,
+    /// The same with a batch, and acknowledges one bet more than it has.
+    Miscount,
     Reply(Reply),
     /// Replies, and closes the connection.
     ReplyAndClose(Reply),
@@ -44,6 +49,14 @@ pub struct Server {
 
 /// Says what to do with a request of a connection, both counted from 0.
 type Script = dyn Fn(usize, usize, &Request) -> Act + Send + Sync;
+
+impl Seen {
+    /// The batches of all connections.
+    pub fn batches(&self) -> usize {
+        let is_batch = |request: &&Request| matches!(request, Request::Batch(_));
+        self.connections.iter().flatten().filter(is_batch).count()
+    }
+}
 
 impl Server {
     pub fn plain(script: impl Fn(usize, usize, &Request) -> Act + Send + Sync + 'static) -> Self {
@@ -123,8 +136,15 @@ fn converse(mut stream: impl Read + Write, at: usize, seen: &Mutex<Seen>, script
         let Incoming::Request(request) = incoming else { panic!("{incoming:?}") };
         let number = seen.lock().unwrap().connections[at].len();
         seen.lock().unwrap().connections[at].push(request.clone());
-        let (reply, closes) = match script(at, number, &request) {
-            Act::Serve => (reply(request, &mut seen.lock().unwrap()), false),
+        let act = script(at, number, &request);
+        let serve = || reply(request, &mut seen.lock().unwrap());
+        let (reply, closes) = match act {
+            Act::Serve => (serve(), false),
+            Act::ServeAndClose => {
+                serve();
+                return;
+            }
+            Act::Miscount => (with_a_bet_more(serve()), false),
             Act::Reply(reply) => (reply, false),
             Act::ReplyAndClose(reply) => (reply, true),
             Act::Close => return,
@@ -137,6 +157,11 @@ fn converse(mut stream: impl Read + Write, at: usize, seen: &Mutex<Seen>, script
     }
 }
 
+fn with_a_bet_more(reply: Reply) -> Reply {
+    let Reply::Batch { count, result: Ok(()) } = reply else { panic!("{reply:?}") };
+    Reply::Batch { count: count + 1, result: Ok(()) }
+}
+
 fn reply(request: Request, seen: &mut Seen) -> Reply {
     match request {
         Request::Auth(_) => Reply::Auth(Ok(())),
@@ -145,8 +170,8 @@ fn reply(request: Request, seen: &mut Seen) -> Reply {
         Request::Status => {
             Reply::Status(Ok(Status { draw: DrawId(1), drawn: false, done: 0, expected: 1, bets: 0 }))
         }
-        Request::Resume { .. } => Reply::Resume(Ok(seen.stored)),
-        Request::Done { bets, .. } => {
+        Request::Resume { draw: Some(DrawId(1)), .. } => Reply::Resume(Ok(seen.stored)),
+        Request::Done { bets, draw: Some(DrawId(1)), .. } => {
             assert_eq!(bets, Some(seen.stored), "done before all is stored");
             Reply::Done(Ok(()))
         }
@@ -163,12 +188,13 @@ fn reply(request: Request, seen: &mut Seen) -> Reply {
 }
 
 fn store(batch: &Batch, seen: &mut Seen) -> Result<(), Reason> {
-    let first_row = batch.position.as_ref().unwrap().first_row;
-    if first_row > seen.stored {
+    let position = batch.position.as_ref().unwrap();
+    assert_eq!(position.draw, Some(DrawId(1)), "a batch names its draw");
+    if position.first_row > seen.stored {
         return Err(Reason::Gap { next_row: seen.stored });
     }
     // One that was in flight on a connection that has ended may be stored already.
-    seen.stored = seen.stored.max(first_row + batch.bets.len() as u64);
+    seen.stored = seen.stored.max(position.first_row + batch.bets.len() as u64);
     Ok(())
 }
 
