@@ -9,6 +9,7 @@ mod data;
 mod dependency_rule;
 mod draws;
 mod help_and_man;
+mod http;
 mod identity;
 mod migration;
 mod open_doors;

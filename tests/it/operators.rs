@@ -2,7 +2,7 @@
 //! origins, the Unix socket and TLS. The HTTP runs in this process, and its tokens are in
 //! memory.
 
-mod http;
+mod in_process;
 mod routes;
 mod sessions;
 mod tls;

@@ -16,18 +16,12 @@ use sorteo_test_support::process::{
     DEADLINE, Process, Server, assert_names, bets_file, folder, run, run_changing_nothing, sorteo, wait_for,
 };
 
+use crate::http::{Response, ask, bearer, cookie};
+
 /// A server with the operators' HTTP.
 struct Watched {
     server: Server,
     ops: SocketAddr,
-}
-
-/// An answer of HTTP.
-#[derive(Debug)]
-struct Answer {
-    code: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
 }
 
 impl Watched {
@@ -37,16 +31,11 @@ impl Watched {
         Self { server, ops }
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
-        let mut stream = self.connect();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        Answer::parse(&text)
+    fn ask(&self, method: &str, path: &str, headers: &str) -> Response {
+        ask(self.connect(), method, path, headers, "")
     }
 
-    fn get(&self, path: &str) -> Answer {
+    fn get(&self, path: &str) -> Response {
         self.ask("GET", path, "")
     }
 
@@ -79,23 +68,11 @@ impl Watched {
     }
 }
 
-impl Answer {
-    fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let mut lines = head.lines();
-        let code = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ").unwrap();
-            (name.to_owned(), value.to_owned())
-        };
-        Self { code, headers: lines.map(header).collect(), body: body.to_owned() }
-    }
-
-    fn part(&self, part: &str) -> Value {
-        let all: Value = serde_json::from_str(&self.body).unwrap();
-        let parts = all["parts"].as_array().unwrap();
-        parts.iter().find(|one| one["part"] == part).unwrap().clone()
-    }
+/// Returns one part of what `/readyz` tells.
+fn part(answer: &Response, part: &str) -> Value {
+    let all: Value = serde_json::from_str(&answer.body).unwrap();
+    let parts = all["parts"].as_array().unwrap();
+    parts.iter().find(|one| one["part"] == part).unwrap().clone()
 }
 
 fn ops_address(process: &Process) -> SocketAddr {
@@ -169,11 +146,7 @@ fn what_cannot_be_answered_is_named() {
     }
     let long = format!("/api/draws/1/results?search={}", "a".repeat(121));
     assert_names(&watched.get(&long).body, &["search is longer than 120 bytes"]);
-    assert_eq!(
-        watched.ask("POST", "/api/status", "Content-Length: 0\r\n").code,
-        405,
-        "nothing can be changed"
-    );
+    assert_eq!(watched.ask("POST", "/api/status", "").code, 405, "nothing can be changed");
     assert_eq!(watched.ask("GET", &format!("/{}", "a".repeat(20_000)), "").code, 431);
     watched.server.stop();
 }
@@ -308,9 +281,9 @@ fn a_server_that_cannot_work_says_which_part_is_not_ready() {
     let watched = Watched::start(path, &["--disk-free-bytes-min", "1099511627776"]);
     let no_room = watched.get("/readyz");
     assert_eq!(no_room.code, 503);
-    assert_eq!(no_room.part("writer")["ready"], true);
-    assert_eq!(no_room.part("disk")["ready"], false);
-    assert_names(no_room.part("disk")["why"].as_str().unwrap(), &["bytes free, 1099511627776 wanted"]);
+    assert_eq!(part(&no_room, "writer")["ready"], true);
+    assert_eq!(part(&no_room, "disk")["ready"], false);
+    assert_names(part(&no_room, "disk")["why"].as_str().unwrap(), &["bytes free, 1099511627776 wanted"]);
     assert_eq!(watched.get("/healthz").body, "ok\n", "it lives all the same");
     watched.server.stop();
 
@@ -321,8 +294,8 @@ fn a_server_that_cannot_work_says_which_part_is_not_ready() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let locked =
         wait_for("the writer to be missed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
-    assert_names(locked.part("writer")["why"].as_str().unwrap(), &["was not stored within 2 s"]);
-    assert_eq!(locked.part("database")["ready"], false);
+    assert_names(part(&locked, "writer")["why"].as_str().unwrap(), &["was not stored within 2 s"]);
+    assert_eq!(part(&locked, "database")["ready"], false);
     assert_eq!(watched.samples()[r#"sorteo_ready{part="writer"}"#], 0.0);
     assert_eq!(watched.json("/api/status")["ready"], false);
     other.execute_batch("ROLLBACK").unwrap();
@@ -337,7 +310,7 @@ fn a_server_that_cannot_work_says_which_part_is_not_ready() {
     watched.server.process.terminate();
     let stopping =
         wait_for("the listener to be closed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
-    assert_eq!(stopping.part("listener")["why"], "the server stops");
+    assert_eq!(part(&stopping, "listener")["why"], "the server stops");
     drop(half);
     watched.server.process.wait().succeeded();
 }
@@ -369,8 +342,8 @@ fn a_database_that_cannot_be_read_is_told_and_the_rest_is_still_scraped() {
     Connection::open(folder.path().join("sorteo.db")).unwrap().execute_batch("DROP VIEW standings").unwrap();
     let told =
         wait_for("the view to be missed", || Some(watched.get("/readyz")).filter(|one| one.code == 503));
-    assert_eq!(told.part("writer")["ready"], true);
-    assert_names(told.part("database")["why"].as_str().unwrap(), &["the database did not answer"]);
+    assert_eq!(part(&told, "writer")["ready"], true);
+    assert_names(part(&told, "database")["why"].as_str().unwrap(), &["the database did not answer"]);
     let samples = watched.samples();
     assert_eq!(samples[r#"sorteo_ready{part="database"}"#], 0.0);
     assert_eq!(samples["sorteo_bets_total"], 0.0);
@@ -439,8 +412,7 @@ fn an_address_that_others_reach_needs_a_token_unless_told_otherwise() {
     let refused = closed.get("/api/status");
     assert_eq!((refused.code, refused.headers["www-authenticate"].as_str()), (401, "Bearer"));
     let secret = format!("sorteo_{}_{}", "a".repeat(16), "b".repeat(64));
-    let code = closed.ask("GET", "/api/status", &format!("Authorization: Bearer {secret}\r\n")).code;
-    assert_eq!(code, 401);
+    assert_eq!(closed.ask("GET", "/api/status", &bearer(&secret)).code, 401);
     closed.server.process.wait_log("action: sign_in | result: fail | error: unauthorized | ip: 127.0.0.1", 1);
     let log = closed.server.stop().stderr;
     assert!(!log.contains(&"b".repeat(8)) && !log.contains("ops_auth"), "{log}");
@@ -467,22 +439,14 @@ fn a_token_of_the_database_opens_what_its_role_may_see_until_it_is_revoked() {
         added.succeeded().trim().to_owned()
     };
     let [viewer, auditor, agency] = [&["--role", "viewer"][..], &["--role", "auditor"], &["7"]].map(add);
-    let code = |token: &str, path: &str| {
-        watched.ask("GET", path, &format!("Authorization: Bearer {token}\r\n")).code
-    };
+    let code = |token: &str, path: &str| watched.ask("GET", path, &bearer(token)).code;
     let results = "/api/draws/1/results";
     assert_eq!((code(&viewer, "/api/status"), code(&viewer, results)), (200, 403));
     assert_eq!((code(&auditor, "/api/status"), code(&auditor, results)), (200, 409));
     assert_eq!(code(&agency, "/api/status"), 401);
     let form = format!("token={auditor}");
-    let head = format!("Content-Length: {}\r\n", form.len());
-    let mut stream = watched.connect();
-    write!(stream, "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n{form}")
-        .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let cookie = Answer::parse(&text).headers["set-cookie"].split(';').next().unwrap().to_owned();
-    let session = format!("Cookie: {cookie}\r\n");
+    let signed_in = ask(watched.connect(), "POST", "/sign-in", "", &form);
+    let session = cookie(signed_in.headers["set-cookie"].split(';').next().unwrap());
     assert_eq!(watched.ask("GET", results, &session).code, 409);
     let id = auditor.split('_').nth(1).unwrap();
     run(&mut sorteo(path, ["token", "revoke", id])).succeeded();
@@ -510,7 +474,7 @@ fn the_socket_alone_is_enough_and_its_file_goes_with_the_server() {
     stream.write_all(b"GET /api/status HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    assert_eq!(Answer::parse(&text).code, 200);
+    assert_eq!(Response::parse(&text).code, 200);
     server.stop();
     assert!(!socket.exists());
     fs::write(&socket, "text").unwrap();
@@ -522,13 +486,10 @@ fn the_socket_alone_is_enough_and_its_file_goes_with_the_server() {
 /// Long before a slow peer's time is over, which is 30 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 
-fn probe(watched: &Watched, path: &str) -> Answer {
-    let mut stream = watched.connect();
+fn probe(watched: &Watched, path: &str) -> Response {
+    let stream = watched.connect();
     stream.set_read_timeout(Some(PROBE_DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{path}: {error}"));
-    Answer::parse(&text)
+    ask(stream, "GET", path, "", "")
 }
 
 fn assert_probes_are_answered(watched: &Watched) {
@@ -561,7 +522,7 @@ fn peers_that_are_slow_or_idle_make_room_for_probes() {
     newest.write_all(b"P/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     newest.read_to_string(&mut text).unwrap();
-    assert_eq!(Answer::parse(&text).code, 200);
+    assert_eq!(Response::parse(&text).code, 200);
     drop(silent);
     watched.server.stop();
 }

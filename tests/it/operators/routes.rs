@@ -6,7 +6,8 @@ use sorteo::ops::{Role, paths};
 use sorteo::store::sqlite::SqliteStore;
 use sorteo_protocol::Token;
 
-use super::http::{Operators, Setup, bearer, cookie};
+use super::in_process::{Operators, Setup};
+use crate::http::{Response, ask, bearer, cookie};
 
 /// What each of these gets: nobody, a viewer, an auditor, an operator, and who has the token
 /// of an agency, a revoked one or an unknown one.
@@ -65,7 +66,7 @@ fn every_path_is_open_to_those_who_may_ask_for_it_and_to_no_others() {
     for (method, path, expected) in ROWS {
         let ask = |headers: String| match *method {
             "POST" => operators.post(path, &headers, "").code,
-            "HEAD" => super::http::ask(operators.connect(), "HEAD", path, &headers, "").code,
+            "HEAD" => ask(operators.connect(), "HEAD", path, &headers, "").code,
             _ => operators.get(path, &headers).code,
         };
         let mut seen = vec![ask(String::new())];
@@ -81,12 +82,12 @@ fn a_session_opens_the_same_paths_as_its_token() {
     for (method, path, expected) in ROWS.iter().filter(|(_, path, _)| *path != "/sign-out") {
         for (token, expected) in tokens[..3].iter().zip(&expected[1..]) {
             let cookie = cookie(&operators.sign_in(token.reveal()));
-            let response = super::http::ask(operators.connect(), method, path, &cookie, "");
+            let response = ask(operators.connect(), method, path, &cookie, "");
             assert_eq!(response.code, *expected, "{method} {path}");
         }
         // A session that there is not is as none.
         let unknown = cookie(&format!("sorteo_session={}", "0".repeat(64)));
-        let response = super::http::ask(operators.connect(), method, path, &unknown, "");
+        let response = ask(operators.connect(), method, path, &unknown, "");
         assert_eq!(response.code, expected[0], "{method} {path}");
     }
 }
@@ -111,7 +112,7 @@ fn without_authentication_everybody_is_an_operator() {
     for (method, path, expected) in ROWS {
         let expected = if path.starts_with("/sign-in") { 303 } else { expected[3] };
         for headers in [String::new(), bearer("nonsense")] {
-            let response = super::http::ask(operators.connect(), method, path, &headers, "");
+            let response = ask(operators.connect(), method, path, &headers, "");
             assert_eq!(response.code, expected, "{method} {path}");
         }
     }
@@ -125,7 +126,7 @@ fn a_bad_token_is_refused_in_the_same_way_whatever_is_wrong_with_it() {
     let [viewer, _, _, agency, revoked, unknown] = tokens(&operators);
     let wrong_secret = format!("{}0", &viewer.reveal()[..viewer.reveal().len() - 1]);
     let bad = [agency.reveal(), revoked.reveal(), unknown.reveal(), &wrong_secret, "nonsense", ""];
-    let responses = |ask: &dyn Fn(&str) -> super::http::Response, bad: &[&str]| {
+    let responses = |ask: &dyn Fn(&str) -> Response, bad: &[&str]| {
         let without_date = |token: &&str| {
             let mut response = ask(token);
             response.headers.remove("date");

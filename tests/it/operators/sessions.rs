@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use sorteo::ops::Role;
 use sorteo_test_support::process::assert_names;
 
-use super::http::{Operators, Setup, ask, bearer, cookie, exists, send};
+use super::in_process::{Operators, Setup, exists};
+use crate::http::{ask, bearer, cookie, send};
 use crate::test_server::DEADLINE;
 
 /// An open stream of events ends so long after its token, at most.

@@ -12,7 +12,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use sorteo::ops::{OpsTls, Role};
 use sorteo_test_support::process::assert_names;
 
-use super::http::{Operators, Response, Setup, ask, bearer, cookie};
+use super::in_process::{Operators, Setup};
+use crate::http::{Response, ask, bearer, cookie};
 use crate::test_server::DEADLINE;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
