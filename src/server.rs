@@ -14,13 +14,12 @@
 //! |---|---|
 //! | `reactor`, `deadlines` | accept, park, hand over to workers; what is due when |
 //! | `ready` | the connections that wait for a worker: which is next |
-//! | `connection` | one peer's socket: its bytes, deadlines and limits |
 //! | `strangers` | the connections that give up their places where all are taken |
-//! | `token_watch` | notices tokens that were revoked or have expired |
 //! | `connection` | one peer's bytes, deadlines and limits |
 //! | `transport` | its socket: bytes as they are, or within TLS |
 //! | [`tls`] | TLS: its files, its sessions, and the agency of a client's certificate |
 //! | [`conversation`] | one peer's requests and replies, without a socket |
+//! | `token_watch` | notices tokens that were revoked or have expired |
 //! | `buffer_budget` | the memory that all half-received requests may take together |
 //! | `close_reason` | why a connection ended, and the line that says so |
 //! | [`listen`] | the addresses: every address of a name, several names |

@@ -11,6 +11,7 @@ use crate::config::{
     process_environment,
 };
 use crate::store::sqlite::{Options, other_names};
+use sorteo_protocol::AgencyId;
 
 /// The database that a command works on.
 #[derive(Debug, clap::Args)]
@@ -55,6 +56,11 @@ impl Sources {
     pub(super) fn layers(&self, environment: &Environment) -> Result<Layers, ConfigError> {
         Layers::of_serve(&self.flags, self.config.as_deref(), environment)
     }
+}
+
+/// Reads an agency's number.
+pub(super) fn agency(text: &str) -> Result<AgencyId, String> {
+    text.parse().map_err(|_| format!("not a whole number from 0 to {}", u32::MAX))
 }
 
 /// The dialects by name.

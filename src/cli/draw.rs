@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use log::LevelFilter;
 
-use super::arguments::DatabaseArg;
+use super::arguments::{DatabaseArg, agency};
 use super::failure::Failure;
 use super::output::{quantity, say, say_json};
 use crate::logging;
@@ -160,10 +160,6 @@ fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
 
 fn number(text: &str) -> Result<u32, String> {
     whole(text, 0..=u32::MAX.into()).map(|number| number as u32)
-}
-
-fn agency(text: &str) -> Result<AgencyId, String> {
-    number(text).map(AgencyId)
 }
 
 fn draw_id(text: &str) -> Result<i64, String> {

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 
-use super::arguments::DatabaseArg;
+use super::arguments::{DatabaseArg, agency};
 use super::failure::Failure;
 use super::output::{say, say_json};
 use crate::store::sqlite::operator::{NewToken, Operator};
@@ -127,10 +127,6 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             Ok(say!("token {id} of {} is revoked", token.holder)?)
         }
     }
-}
-
-fn agency(text: &str) -> Result<AgencyId, String> {
-    text.parse().map_err(|_| format!("not a whole number from 0 to {}", u32::MAX))
 }
 
 /// Reads the id of a token. clap would show what is wrong, which may be a whole token.
